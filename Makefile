@@ -1,0 +1,38 @@
+# Everything on one machine. `make align` and `make test` set up what they need.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help align test quick lint compile bench clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+align: $(READY) ## align a small language model online, on this machine (about 15 minutes, set-up included)
+	@$(BIN)/oatflow align $(ARGS)
+
+test: $(READY) lint ## run every test, the slow ones too
+	@images/cpu/browser.sh
+	@$(BIN)/python -m pytest $(ARGS)
+
+quick: $(READY) ## run the tests that need no vLLM, no DeepSpeed and no server
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(READY) ## check style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+compile: $(READY) ## write the pipeline as alignment.yaml, to upload in the Kubeflow UI
+	@$(BIN)/oatflow compile $(ARGS)
+
+bench: $(READY) ## show where the time of the last round went
+	@$(BIN)/oatflow benchmark $(ARGS)
+
+clean: ## remove the environment and everything that align has made
+	rm -rf $(VENV) .oatflow
+
+$(READY): images/cpu/requirements.txt images/cpu/setup.sh pyproject.toml
+	@PYTHON=$(PYTHON) VENV=$(VENV) images/cpu/setup.sh
+	@touch $@

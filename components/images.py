@@ -1,0 +1,7 @@
+"""The container images of the doors. The version is the package's own, so that a run says what it ran."""
+
+from __future__ import annotations
+
+CONTROL = "ghcr.io/oatflow/control:0.1.0"
+SAMPLER = "ghcr.io/oatflow/sampler:0.1.0"
+ORACLE = "ghcr.io/oatflow/oracle:0.1.0"

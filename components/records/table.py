@@ -1,0 +1,84 @@
+"""Records to Parquet and back; errors name file, row and column."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import types
+import typing
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import RecordError
+
+Record = TypeVar("Record")
+
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def to_parquet(records: Sequence[Record], kind: type[Record]) -> bytes:
+    """Serialise records of one kind. The same records give the same bytes."""
+    columns = {
+        field.name: pa.array([_plain(getattr(record, field.name)) for record in records], type=field.type)
+        for field in schema_of(kind)
+    }
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=schema_of(kind)), buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()
+
+
+def from_parquet(data: bytes, kind: type[Record], name: str) -> list[Record]:
+    """Read records; `name` is the file's name in errors.
+
+    Raises `RecordError` where a column is missing, has another type, or holds a null that the record does not allow.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RecordError(f"{name}: not a readable Parquet file ({error})") from error
+    expected = schema_of(kind)
+    _check_columns(table, expected, kind, name)
+    rows = table.select(expected.names).to_pylist()
+    lists = [field.name for field in expected if pa.types.is_list(field.type)]
+    for row in rows:
+        for column in lists:
+            row[column] = None if row[column] is None else tuple(row[column])
+    return [kind(**row) for row in rows]
+
+
+@lru_cache
+def schema_of(kind: type[Any]) -> pa.Schema:
+    """Derive the Arrow schema from a record's annotations."""
+    hints = typing.get_type_hints(kind)
+    return pa.schema([_field(field.name, hints[field.name]) for field in dataclasses.fields(kind)])
+
+
+def _field(name: str, hint: Any) -> pa.Field:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    (kind,) = [option for option in options if option is not types.NoneType]
+    if typing.get_origin(kind) is tuple:
+        return pa.field(name, pa.list_(_ARROW[typing.get_args(kind)[0]]), nullable=len(options) == 2)
+    return pa.field(name, _ARROW[kind], nullable=len(options) == 2)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _check_columns(table: pa.Table, expected: pa.Schema, kind: type[Any], name: str) -> None:
+    for field in expected:
+        if field.name not in table.column_names:
+            raise RecordError(
+                f"{name}: column {field.name!r} is missing; a {kind.__name__} needs it. "
+                f"Columns there: {', '.join(table.column_names) or 'none'}"
+            )
+        column = table.column(field.name)
+        if column.type != field.type:
+            raise RecordError(f"{name}: column {field.name!r} holds {column.type}, a {kind.__name__} needs {field.type}")
+        if column.null_count and not field.nullable:
+            row = column.is_null().to_pylist().index(True)
+            raise RecordError(f"{name}: row {row}, column {field.name!r} is empty; a {kind.__name__} needs a value")
