@@ -1,0 +1,160 @@
+"""Who works on a round: one claimant at a time, with a fencing token that only grows.
+
+A claim is created by If-None-Match and renewed or taken over by compare-and-swap. Whoever takes it over raises the
+token; every later commit of the former owner finds a token that is not its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from ..errors import ClaimHeld, ClaimLost, ObjectChanged, ObjectExists, ObjectNotFound, StoreError
+from ..store.store import Store
+from . import layout, owner
+from .sealed import seal, unseal
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One run's right to work on one round until `expires` (seconds since the epoch).
+
+    `operational`: the settings that this run may choose for itself, by section.
+    """
+
+    run: str
+    owner: owner.Owner
+    token: int
+    lease_seconds: float
+    expires: float
+    operational: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the claim as a JSON document."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, body: dict[str, Any]) -> Claim:
+        """Read a claim back."""
+        return cls(**(body | {"owner": owner.Owner(**body["owner"])}))
+
+    @property
+    def until(self) -> str:
+        """When the claim runs out, for a person."""
+        return datetime.fromtimestamp(self.expires).astimezone().isoformat(" ", "seconds")
+
+    @property
+    def is_free(self) -> bool:
+        """Whether another run may take the claim over."""
+        return time.time() > self.expires or self.owner.is_dead
+
+
+def read_claim(store: Store, round_: int) -> tuple[Claim, str] | None:
+    """Return the round's claim with its etag, or None where nobody ever claimed it."""
+    try:
+        blob = store.get(layout.claim(round_))
+    except ObjectNotFound:
+        return None
+    return Claim.from_json(unseal(blob.data, layout.claim(round_))), blob.etag
+
+
+def take_claim(store: Store, round_: int, wanted: Claim) -> Claim:
+    """Create the claim, adopt it if this run has it already, or take it over where it is free.
+
+    `wanted.token` is the least token that the claim may have. Raises `ClaimHeld`, saying who and until when.
+    """
+    try:
+        store.put_if_absent(layout.claim(round_), seal(wanted.to_json()))
+        return wanted
+    except ObjectExists:
+        found = read_claim(store, round_)
+    if found is None:
+        raise ClaimHeld(f"round {round_}: its claim came and went; start again")
+    held, etag = found
+    if held.run == wanted.run:
+        return _swap(store, round_, replace(wanted, token=held.token), etag)
+    if not held.is_free:
+        raise ClaimHeld(_held(round_, held))
+    return _swap(store, round_, replace(wanted, token=max(wanted.token, held.token + 1)), etag)
+
+
+def verify_claim(store: Store, round_: int, run: str, token: int | None = None) -> tuple[Claim, str]:
+    """Return the claim of `run` on the round; raises `ClaimLost` if it is another's by now."""
+    found = read_claim(store, round_)
+    if found is None:
+        raise ClaimLost(f"round {round_}: run {run!r} never claimed it; open_round does that")
+    claim, etag = found
+    if claim.run != run or token not in (None, claim.token):
+        raise ClaimLost(
+            f"round {round_} is held by run {claim.run!r} ({claim.owner}), not by run {run!r}, "
+            "which may commit nothing more"
+        )
+    return claim, etag
+
+
+def renew_claim(store: Store, round_: int, run: str, token: int) -> Claim:
+    """Move the claim's expiry on. Raises `ClaimLost`."""
+    claim, etag = verify_claim(store, round_, run, token)
+    renewed = replace(claim, expires=time.time() + claim.lease_seconds)
+    try:
+        store.replace(layout.claim(round_), seal(renewed.to_json()), etag)
+    except ObjectChanged:
+        # Another step of this same run may have renewed it in between: then it is as good as renewed.
+        return verify_claim(store, round_, run, token)[0]
+    return renewed
+
+
+class ClaimKeeper:
+    """Renews a claim in the background while a step works, and stops the step when the claim is lost."""
+
+    def __init__(self, store: Store, round_: int, claim: Claim):
+        self._store, self._round, self._claim = store, round_, claim
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="claim keeper", daemon=True)
+        self.loss: ClaimLost | None = None
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Renew no more."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._stopped.wait(self._claim.lease_seconds / 3):
+            try:
+                self._claim = renew_claim(self._store, self._round, self._claim.run, self._claim.token)
+            except ClaimLost as loss:
+                self._give_up(loss)
+            except StoreError as error:
+                # A store that is away for a moment costs nothing while the lease holds.
+                if time.time() > self._claim.expires:
+                    self._give_up(ClaimLost(f"round {self._round}: the claim ran out while the store failed: {error}"))
+
+    def _give_up(self, loss: ClaimLost) -> None:
+        self.loss = loss
+        self._stopped.set()
+        # Interrupts even a blocking call of the main thread; `Step` turns it into this loss.
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def _swap(store: Store, round_: int, claim: Claim, etag: str) -> Claim:
+    try:
+        store.replace(layout.claim(round_), seal(claim.to_json()), etag)
+    except (ObjectChanged, ObjectNotFound) as error:
+        raise ClaimHeld(f"round {round_}: another run claimed it in this very moment; start again later") from error
+    return claim
+
+
+def _held(round_: int, claim: Claim) -> str:
+    return (
+        f"round {round_} is being worked on by run {claim.run!r} ({claim.owner}), whose claim holds until {claim.until}. "
+        "Wait for it, or choose another experiment with --new NAME"
+    )

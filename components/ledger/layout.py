@@ -1,0 +1,46 @@
+"""Where everything of an experiment lies: the only speller of keys.
+
+Rooms that leave something behind in a round, in the order of the data, are `ROOMS`.
+"""
+
+from __future__ import annotations
+
+EXPERIMENT = "experiment.json"
+HEAD = "HEAD.json"
+
+ROOMS = ("sampling", "labeling", "policy", "evaluation")
+
+
+def prompts(split: str, sha256: str) -> str:
+    """Return the key of a prompt table, named by its content."""
+    return f"prompts/{split}-{sha256[:12]}.parquet"
+
+
+def round_folder(round_: int) -> str:
+    """Return the prefix of everything in a round."""
+    return f"rounds/{round_:05d}/"
+
+
+def claim(round_: int) -> str:
+    """Return the key that says who works on the round."""
+    return f"{round_folder(round_)}claim.json"
+
+
+def plan(round_: int) -> str:
+    """Return the key of the round's plan."""
+    return f"{round_folder(round_)}plan.json"
+
+
+def output(round_: int, room: str, name: str) -> str:
+    """Return the key of one output of a step."""
+    return f"{round_folder(round_)}{room}/{name}"
+
+
+def done(round_: int, room: str) -> str:
+    """Return the key of the mark that a step is done."""
+    return output(round_, room, "done.json")
+
+
+def round_record(round_: int) -> str:
+    """Return the key of the record that closes the round."""
+    return f"{round_folder(round_)}round.json"

@@ -1,0 +1,229 @@
+"""One experiment in an object store: read it, begin it, do its steps, commit its rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+from ..errors import DamagedObject, LedgerError, ObjectExists, ObjectNotFound
+from ..records.records import Prompt
+from ..records.table import from_parquet
+from ..settings import Section
+from ..store.store import Store, open_store
+from ..store.transfer import Placed
+from . import layout
+from .claim import Claim, read_claim
+from .done import Done
+from .plan import STARTING_MODEL, Plan, PolicyPointer
+from .sealed import digest_of, seal, unseal
+from .step import Step
+
+SectionKind = TypeVar("SectionKind", bound=Section)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What was frozen when the experiment began.
+
+    `settings`: by section. `starting_model`: digest of its weights. `prompts`: the prompt tables, and `dropped`: how
+    many prompts were too long; both by split ("train", "eval").
+    """
+
+    settings: Mapping[str, Mapping[str, Any]]
+    starting_model: str
+    prompts: Mapping[str, Placed]
+    dropped: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the experiment as a JSON document."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, body: dict[str, Any]) -> Experiment:
+        """Read an experiment back."""
+        return cls(**(body | {"prompts": {split: Placed(**placed) for split, placed in body["prompts"].items()}}))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The one pointer: the last finished round, its record's digest, and the fencing token of who may move it on."""
+
+    round: int
+    digest: str
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """A closed round: the digests of its plan and of each step's mark, and of the round before: a chain."""
+
+    round: int
+    parent: str
+    plan: str
+    steps: Mapping[str, str]
+
+
+@dataclass
+class Ledger:
+    """One experiment. Cheap to open; what never changes is read once."""
+
+    store: Store
+    _prompts: dict[str, list[Prompt]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, uri: str) -> Ledger:
+        """Open the ledger of one experiment, whether it has begun or not."""
+        return cls(open_store(uri))
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """What was frozen when the experiment began. Raises `LedgerError` if it never did."""
+        body = self.document(layout.EXPERIMENT)
+        if body is None:
+            raise LedgerError(f"{self.store.uri}: there is no experiment here; open_round begins one")
+        return Experiment.from_json(body)
+
+    @cached_property
+    def head_etag(self) -> tuple[Head, str]:
+        """HEAD and its etag, as first read."""
+        blob = self.store.get(layout.HEAD)
+        return Head(**unseal(blob.data, layout.HEAD)), blob.etag
+
+    def head(self) -> Head:
+        """Read HEAD afresh."""
+        self.__dict__.pop("head_etag", None)
+        return self.head_etag[0]
+
+    @property
+    def seed(self) -> int:
+        """The experiment's seed."""
+        return int(self.experiment.settings["ledger"]["seed"])
+
+    def section(self, kind: type[SectionKind], name: str) -> SectionKind:
+        """Return one room's settings: frozen, but for the operational ones, which the claim's run may choose."""
+        claim = self.claim(self.head_etag[0].round + 1)
+        chosen = claim.operational.get(name, {}) if claim else {}
+        return kind.parse({**self.experiment.settings[name], **chosen})
+
+    def train_prompts(self) -> list[Prompt]:
+        """Return the prompts that rounds learn from."""
+        return self._prompt_table("train")
+
+    def eval_prompts(self) -> list[Prompt]:
+        """Return the held-out prompts."""
+        return self._prompt_table("eval")
+
+    def claim(self, round_: int) -> Claim | None:
+        """Return who works, or worked, on a round."""
+        found = read_claim(self.store, round_)
+        return found[0] if found else None
+
+    def plan(self, round_: int) -> Plan:
+        """Return a round's plan. Raises `LedgerError` if it has none."""
+        body = self.document(layout.plan(round_))
+        if body is None:
+            raise LedgerError(f"round {round_} has no plan; open_round writes it")
+        return Plan.from_json(body)
+
+    def done(self, round_: int, room: str) -> Done | None:
+        """Return the mark of a finished step, or None."""
+        body = self.document(layout.done(round_, room))
+        return Done.from_json(body) if body is not None else None
+
+    def round_record(self, round_: int) -> RoundRecord | None:
+        """Return the record of a closed round, or None."""
+        body = self.document(layout.round_record(round_))
+        return RoundRecord(**body) if body is not None else None
+
+    def policy_after(self, round_: int) -> PolicyPointer:
+        """Return the policy that stands when `round_` is over (STARTING_MODEL: before the first)."""
+        if round_ == STARTING_MODEL:
+            return PolicyPointer(STARTING_MODEL, self.experiment.starting_model)
+        return PolicyPointer(round_, self.policy_digest(round_))
+
+    def policy_digest(self, round_: int) -> str:
+        """Name the policy that a round made by its content."""
+        done = self.done(round_, "policy")
+        if done is None:
+            raise LedgerError(f"round {round_} has made no policy yet")
+        files = {placed.name: placed.sha256 for placed in done.folder("model")}
+        return digest_of(seal(files))
+
+    def step(self, round_: int, room: str, run: str) -> Step:
+        """Begin one step's work as `run`, which must hold the round's claim."""
+        return Step(self, round_, room, run)
+
+    def read(self, round_: int, room: str, name: str) -> bytes:
+        """Read one output of a finished step; raises `DamagedObject` if it is not what the step wrote."""
+        done = self.done(round_, room)
+        placed = done.output(name) if done else None
+        if placed is None:
+            raise LedgerError(f"round {round_}: {room} has not written {name}")
+        return self.checked(placed.key, placed.sha256)
+
+    def checked(self, key: str, sha256: str) -> bytes:
+        """Read an object and compare its digest with the one on record."""
+        data = self.store.get(key).data
+        found = digest_of(data)
+        if found != sha256:
+            raise DamagedObject(f"{key}: its SHA-256 is {found}, but {sha256} was written; restore it from a backup")
+        return data
+
+    def document(self, key: str) -> dict[str, Any] | None:
+        """Read a sealed document, or None where there is none."""
+        try:
+            return unseal(self.store.get(key).data, key)
+        except ObjectNotFound:
+            return None
+
+    def write_document(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Write a sealed document once; returns the one that is there, which an earlier attempt may have written."""
+        try:
+            self.store.put_if_absent(key, seal(body))
+            return body
+        except ObjectExists:
+            return unseal(self.store.get(key).data, key)
+
+    def verify(self) -> Iterator[str]:
+        """Read every object of every finished round; yields each key that is intact, raises at the first that is not."""
+        parent = digest_of(self.store.get(layout.EXPERIMENT).data)
+        unseal(self.store.get(layout.EXPERIMENT).data, layout.EXPERIMENT)
+        yield layout.EXPERIMENT
+        for placed in self.experiment.prompts.values():
+            self.checked(placed.key, placed.sha256)
+            yield placed.key
+        for round_ in range(self.head().round + 1):
+            data = self.store.get(layout.round_record(round_)).data
+            record = RoundRecord(**unseal(data, layout.round_record(round_)))
+            if record.parent != parent:
+                raise DamagedObject(f"{layout.round_record(round_)}: its parent is {record.parent}, expected {parent}")
+            yield from self._verify_round(record)
+            parent = digest_of(data)
+        if parent != self.head_etag[0].digest and self.head_etag[0].round >= 0:
+            raise DamagedObject(f"{layout.HEAD}: it names {self.head_etag[0].digest}, but the chain ends with {parent}")
+        yield layout.HEAD
+
+    def _verify_round(self, record: RoundRecord) -> Iterator[str]:
+        self.checked(layout.plan(record.round), record.plan)
+        yield layout.plan(record.round)
+        for room, digest in record.steps.items():
+            key = layout.done(record.round, room)
+            done = Done.from_json(unseal(self.checked(key, digest), key))
+            yield key
+            for placed in done.outputs:
+                if self._is_kept(placed.name, record.round):
+                    self.checked(placed.key, placed.sha256)
+                    yield placed.key
+        yield layout.round_record(record.round)
+
+    def _is_kept(self, name: str, round_: int) -> bool:
+        """Only the newest optimizer state is sure to be there; everything else is kept for good."""
+        return not name.startswith("optimizer/") or round_ == self.head_etag[0].round
+
+    def _prompt_table(self, split: str) -> list[Prompt]:
+        if split not in self._prompts:
+            placed = self.experiment.prompts[split]
+            self._prompts[split] = from_parquet(self.checked(placed.key, placed.sha256), Prompt, placed.key)
+        return self._prompts[split]

@@ -1,0 +1,45 @@
+"""What a round will do, decided before it begins: a pure function of the experiment and its past."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..records.records import Prompt
+
+STARTING_MODEL = -1
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyPointer:
+    """Which policy: the one that round `round` made, or the starting model (`round` is STARTING_MODEL)."""
+
+    round: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One round: its prompts, the policy that answers them, and what is left of the budget."""
+
+    round: int
+    rounds: int
+    prompts: tuple[Prompt, ...]
+    policy: PolicyPointer
+    queries_spent: int
+    queries_left: int
+
+    @property
+    def last(self) -> bool:
+        """Whether the experiment ends with this round."""
+        return self.round == self.rounds - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as a JSON document."""
+        return asdict(self) | {"prompts": [asdict(prompt) for prompt in self.prompts]}
+
+    @classmethod
+    def from_json(cls, body: dict[str, Any]) -> Plan:
+        """Read a plan back."""
+        prompts = tuple(Prompt(**prompt) for prompt in body["prompts"])
+        return cls(**(body | {"prompts": prompts, "policy": PolicyPointer(**body["policy"])}))

@@ -1,0 +1,18 @@
+"""Settings of the ledger room."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ..settings import Section, operational
+
+
+class LedgerSettings(Section):
+    """How rounds are claimed and kept."""
+
+    seed: int = Field(0, ge=0)
+    """Everything random in the experiment derives from it."""
+    lease_seconds: float = operational(600.0, ge=2)
+    """How long a claim holds without a sign of life before another run may take it over."""
+    keep_optimizers: int = operational(2, ge=1)
+    """Optimizer states kept, newest rounds first (only the newest is ever read); policies are kept for good."""

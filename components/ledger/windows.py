@@ -1,0 +1,60 @@
+"""KFP artifacts as windows on the ledger: small copies and manifests to look at, never the truth itself."""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import DamagedObject, LedgerError
+from .done import Done
+from .ledger import Ledger
+from .sealed import digest_of, seal
+
+
+def show_table(window: Any, ledger: Ledger, round_: int, room: str, names: str) -> None:
+    """Fill a Dataset artifact with a copy of the Parquet outputs whose names match a pattern, joined in order."""
+    names_there = (placed.name for placed in _done(ledger, round_, room).outputs)
+    parts = sorted(fnmatch.filter(names_there, names))
+    tables = [pq.read_table(io.BytesIO(ledger.read(round_, room, part))) for part in parts]
+    if tables:
+        pq.write_table(pa.concat_tables(tables), window.path)
+    _describe(window, ledger, round_, room)
+
+
+def show_folder(window: Any, ledger: Ledger, round_: int, room: str, name: str) -> None:
+    """Fill a Model artifact with the list of a folder's files; the files themselves stay where they are."""
+    files = _done(ledger, round_, room).folder(name)
+    lines = [f"{placed.sha256}  {placed.size:>12}  {placed.key}\n" for placed in files]
+    Path(window.path).write_text("".join(lines))
+    _describe(window, ledger, round_, room)
+
+
+def check_window(window: Any, ledger: Ledger, round_: int, room: str) -> None:
+    """Refuse to go on from a window that shows something else than the ledger holds.
+
+    Raises `DamagedObject` naming both digests: then the KFP run and the ledger are not of the same round.
+    """
+    expected, shown = _digest(_done(ledger, round_, room)), window.metadata.get("digest")
+    if shown != expected:
+        raise DamagedObject(f"round {round_}: the artifact of {room} shows {shown}, the ledger holds {expected}")
+
+
+def _describe(window: Any, ledger: Ledger, round_: int, room: str) -> None:
+    done = _done(ledger, round_, room)
+    window.metadata.update(digest=_digest(done), ledger=ledger.store.uri, round=round_, **done.counts)
+
+
+def _done(ledger: Ledger, round_: int, room: str) -> Done:
+    done = ledger.done(round_, room)
+    if done is None:
+        raise LedgerError(f"round {round_}: {room} is not done")
+    return done
+
+
+def _digest(done: Done) -> str:
+    return digest_of(seal(done.to_json()))

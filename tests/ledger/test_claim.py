@@ -1,0 +1,116 @@
+import json
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from oatflow.components.errors import ClaimHeld, ClaimLost
+from oatflow.components.ledger import owner
+from oatflow.components.ledger.claim import Claim, ClaimKeeper, read_claim, renew_claim, take_claim, verify_claim
+from oatflow.components.store.store import open_store
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(f"file://{tmp_path}/experiment")
+
+
+def claim(run, lease=60.0, token=1, who=None):
+    return Claim(run, who or owner.Owner("somewhere"), token, lease, time.time() + lease)
+
+
+def test_a_free_round_is_claimed(store):
+    assert take_claim(store, 0, claim("a")).token == 1
+
+
+def test_a_held_round_names_its_holder_and_the_end_of_the_claim(store):
+    held = take_claim(store, 0, claim("run-a"))
+    with pytest.raises(ClaimHeld, match=r"run-a.*somewhere.*until " + held.until.replace("+", r"\+")):
+        take_claim(store, 0, claim("run-b"))
+
+
+def test_the_same_run_adopts_its_own_claim_under_the_same_token(store):
+    take_claim(store, 0, claim("a", token=7))
+    assert take_claim(store, 0, claim("a", token=9)).token == 7
+
+
+def test_an_expired_claim_is_taken_over_with_a_higher_token(store):
+    take_claim(store, 0, claim("a", lease=-1, token=4))
+    assert take_claim(store, 0, claim("b", token=4)).token == 5
+
+
+def test_who_lost_the_claim_can_neither_verify_nor_renew_it(store):
+    old = take_claim(store, 0, claim("a", lease=-1))
+    take_claim(store, 0, claim("b"))
+    with pytest.raises(ClaimLost, match="held by run 'b'"):
+        verify_claim(store, 0, "a")
+    with pytest.raises(ClaimLost):
+        renew_claim(store, 0, "a", old.token)
+
+
+def test_an_expired_claim_that_nobody_took_can_still_be_renewed(store):
+    old = take_claim(store, 0, replace(claim("a"), expires=time.time() - 5))
+    assert renew_claim(store, 0, "a", old.token).expires > time.time()
+
+
+def test_the_claim_of_a_dead_process_on_this_host_is_free_at_once(store):
+    child = subprocess.run(
+        [sys.executable, "-c",
+         "import json, dataclasses; from oatflow.components.ledger import owner; "
+         "print(json.dumps(dataclasses.asdict(owner.this_process())))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    dead = owner.Owner(**json.loads(child.stdout))
+    assert dead.is_dead
+    take_claim(store, 0, claim("a", who=dead))
+    assert take_claim(store, 0, claim("b")).run == "b"
+
+
+def test_a_living_process_and_an_unknown_host_are_not_dead():
+    alive = owner.this_process()
+    assert not alive.is_dead
+    assert not replace(alive, host="elsewhere", pid=2**22).is_dead
+    assert not owner.Owner("pod-1").is_dead
+
+
+def test_of_eight_claimants_one_wins(store):
+    for round_ in range(20):
+        barrier, winners, losers = threading.Barrier(8), [], []
+
+        def race(run, round_=round_, barrier=barrier, winners=winners, losers=losers):
+            barrier.wait()
+            try:
+                winners.append(take_claim(store, round_, claim(run)).run)
+            except ClaimHeld:
+                losers.append(run)
+
+        threads = [threading.Thread(target=race, args=(f"run-{n}",)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert (len(winners), len(losers)) == (1, 7)
+        assert read_claim(store, round_)[0].run == winners[0]
+
+
+def test_the_keeper_renews_while_a_step_works(store):
+    taken = take_claim(store, 0, claim("a", lease=0.3))
+    keeper = ClaimKeeper(store, 0, taken)
+    keeper.start()
+    time.sleep(0.8)
+    keeper.stop()
+    assert keeper.loss is None
+    assert read_claim(store, 0)[0].expires > taken.expires + 0.3
+
+
+def test_the_keeper_interrupts_a_step_whose_claim_is_taken_over(store):
+    keeper = ClaimKeeper(store, 0, take_claim(store, 0, claim("a", lease=0.3)))
+    time.sleep(0.4)
+    take_claim(store, 0, claim("b"))
+    with pytest.raises(KeyboardInterrupt):
+        keeper.start()
+        time.sleep(5)
+    keeper.stop()
+    assert isinstance(keeper.loss, ClaimLost)

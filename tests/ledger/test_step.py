@@ -1,0 +1,118 @@
+import time
+from dataclasses import asdict
+
+import pytest
+from oatflow.components.errors import ClaimLost, DamagedObject, LedgerError
+from oatflow.components.ledger import layout, owner
+from oatflow.components.ledger.claim import Claim, take_claim
+from oatflow.components.ledger.ledger import Head, Ledger
+from oatflow.components.ledger.sealed import seal
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = Ledger.open(f"file://{tmp_path}/experiment")
+    ledger.store.put(layout.HEAD, seal(asdict(Head(-1, "0" * 64, 0))))
+    claim_for(ledger, "a")
+    return ledger
+
+
+def claim_for(ledger, run, lease=60.0):
+    return take_claim(ledger.store, 0, Claim(run, owner.Owner("here"), 1, lease, time.time() + lease))
+
+
+def lose_claim(ledger, run):
+    """Let `run` take the round over although it is held, as after a long pause of the holder."""
+    body = asdict(ledger.claim(0)) | {"expires": 0.0}
+    ledger.store.put(layout.claim(0), seal(body))
+    claim_for(ledger, run)
+
+
+def sampled(ledger, run="a", data=b"rows"):
+    with ledger.step(0, "sampling", run) as step:
+        if step.done is None:
+            step.write("duels.parquet", data)
+            step.finish(counts={"duels": 1}, timings={"work": 0.5})
+        return step.done
+
+
+def test_a_finished_step_is_adopted_when_run_again(ledger):
+    first = sampled(ledger)
+    again = sampled(ledger, data=b"other rows")
+    assert again == first
+    assert ledger.read(0, "sampling", "duels.parquet") == b"rows"
+
+
+def test_what_a_killed_attempt_wrote_stands_and_is_returned_to_the_next(ledger):
+    with pytest.raises(RuntimeError), ledger.step(0, "sampling", "a") as step:
+        step.write("candidates.parquet", b"first attempt")
+        raise RuntimeError("killed")
+    with ledger.step(0, "sampling", "a") as step:
+        assert step.write("candidates.parquet", b"second attempt") == b"first attempt"
+
+
+def test_nothing_is_done_without_a_claim(ledger):
+    with pytest.raises(ClaimLost, match="held by run 'a'"), ledger.step(0, "sampling", "b"):
+        pass
+
+
+def test_who_lost_the_claim_commits_nothing(ledger):
+    with pytest.raises(ClaimLost), ledger.step(0, "sampling", "a") as step:
+        lose_claim(ledger, "b")
+        step.write("duels.parquet", b"rows")
+    with pytest.raises(ClaimLost), ledger.step(0, "sampling", "a") as step:
+        step.finish(counts={}, timings={})
+    assert [entry.key for entry in ledger.store.list("rounds/00000/sampling")] == []
+
+
+def test_who_loses_the_claim_before_the_mark_leaves_the_step_undone(ledger):
+    with pytest.raises(ClaimLost), ledger.step(0, "sampling", "a") as step:
+        step.write("duels.parquet", b"rows")
+        lose_claim(ledger, "b")
+        step.finish(counts={}, timings={})
+    assert ledger.done(0, "sampling") is None
+
+
+def test_a_step_records_what_it_read(ledger):
+    sampled(ledger)
+    with ledger.step(0, "labeling", "a") as step:
+        step.read("sampling", "duels.parquet")
+        done = step.finish(counts={}, timings={})
+    assert set(done.inputs) == {layout.done(0, "sampling"), layout.output(0, "sampling", "duels.parquet")}
+
+
+def test_an_input_that_is_not_there_is_named(ledger):
+    with pytest.raises(LedgerError, match="sampling is not done"), ledger.step(0, "labeling", "a") as step:
+        step.read("sampling", "duels.parquet")
+
+
+def test_a_flipped_byte_in_an_input_is_noticed_by_name(ledger):
+    sampled(ledger)
+    key = layout.output(0, "sampling", "duels.parquet")
+    ledger.store.put(key, b"rowt")
+    with pytest.raises(DamagedObject, match=key), ledger.step(0, "labeling", "a") as step:
+        step.read("sampling", "duels.parquet")
+
+
+def test_folders_of_two_attempts_do_not_mix(ledger, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with pytest.raises(RuntimeError), ledger.step(0, "policy", "a") as step:
+        (folder / "weights").write_bytes(b"killed before the mark")
+        step.upload_folder("model", folder)
+        raise RuntimeError("killed")
+    with ledger.step(0, "policy", "a") as step:
+        (folder / "weights").write_bytes(b"second attempt")
+        step.upload_folder("model", folder)
+        step.finish(counts={}, timings={})
+    with ledger.step(0, "evaluation", "a") as step:
+        step.download_folder("policy", "model", tmp_path / "fetched")
+    assert (tmp_path / "fetched" / "weights").read_bytes() == b"second attempt"
+
+
+def test_a_failure_is_told_to_whoever_watches(ledger, tmp_path, monkeypatch):
+    watched = tmp_path / "progress"
+    monkeypatch.setenv("OATFLOW_PROGRESS", str(watched))
+    with pytest.raises(RuntimeError), ledger.step(0, "sampling", "a"):
+        raise RuntimeError("no memory left")
+    assert '"event": "failed", "error": "no memory left"' in watched.read_text()
