@@ -56,7 +56,7 @@ def _problem(section: type[BaseModel], problem: Any) -> str:
     name = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return f"{name}={problem['input']!r}: unknown setting; {_suggestion(section, path)}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message: str = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error" and not path:
         return message
     return f"{name}={problem['input']!r}: {message[0].lower()}{message[1:]}"

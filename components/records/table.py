@@ -7,7 +7,6 @@ import io
 import types
 import typing
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -22,12 +21,13 @@ _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_
 
 def to_parquet(records: Sequence[Record], kind: type[Record]) -> bytes:
     """Serialise records of one kind. The same records give the same bytes."""
+    schema = schema_of(kind)
     columns = {
         field.name: pa.array([_plain(getattr(record, field.name)) for record in records], type=field.type)
-        for field in schema_of(kind)
+        for field in schema
     }
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema_of(kind)), buffer, compression="zstd", write_page_checksum=True)
+    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -50,7 +50,6 @@ def from_parquet(data: bytes, kind: type[Record], name: str) -> list[Record]:
     return [kind(**row) for row in rows]
 
 
-@lru_cache
 def schema_of(kind: type[Any]) -> pa.Schema:
     """Derive the Arrow schema from a record's annotations."""
     hints = typing.get_type_hints(kind)
