@@ -1,0 +1,1 @@
+"""What people see: curves, tables, one page."""

@@ -1,0 +1,168 @@
+"""From the ledger to rows: what each finished round did, cost and reached. Reads only; invents nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from ..ledger import layout
+from ..ledger.claim import Claim
+from ..ledger.done import Done
+from ..ledger.ledger import Ledger
+from ..ledger.sealed import digest_of, seal
+from ..records.records import Duel, Preference, Verdict
+from ..records.table import from_parquet
+from ..seeds import derive
+
+Record = TypeVar("Record", Duel, Preference, Verdict)
+
+STEPS = {"sampling": "sample", "labeling": "label", "policy": "train", "evaluation": "evaluate"}
+"""What a room's work is called in a round."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRow:
+    """One finished round. What was not measured is None.
+
+    `queries_total` counts up to and including this round. `win_rate` lies between `low` and `high` with 95%
+    confidence over `held_out` prompts. `seconds`: by step, those before the first useful work and those of work.
+    `policy`, `digest`: SHA-256 of the policy that the round made, and of the record that closed it. `finished`:
+    seconds since the epoch at the end of its last step.
+    """
+
+    round: int
+    prompts: int | None
+    duels: int | None
+    clashes: int | None
+    queries: int
+    queries_total: int
+    pairs: int | None
+    loss: float | None
+    reward_margin: float | None
+    accuracy: float | None
+    win_rate: float | None
+    low: float | None
+    high: float | None
+    mean_probability: float | None
+    mean_reward: float | None
+    opponent_mean_reward: float | None
+    held_out: int | None
+    generated_tokens: int | None
+    seconds: Mapping[str, tuple[float, float]]
+    policy: str
+    digest: str
+    finished: float
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRound:
+    """A round that somebody began and nobody closed yet: the steps that are done, and who works on it."""
+
+    round: int
+    done: tuple[str, ...]
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class SampledDuel:
+    """A duel with what the oracle said of it."""
+
+    duel: Duel
+    preference: Preference
+
+
+def read_rounds(ledger: Ledger) -> list[RoundRow]:
+    """Return one row for each finished round, oldest first."""
+    rows: list[RoundRow] = []
+    for round_ in range(ledger.head().round + 1):
+        rows.append(_read_round(ledger, round_, rows[-1].queries_total if rows else 0))
+    return rows
+
+
+def measured(ledger: Ledger, round_: int) -> dict[str, float]:
+    """Return what one finished round measured, by the names of `RoundRow`, as KFP and trackers take metrics."""
+    row = asdict(_read_round(ledger, round_, ledger.plan(round_).queries_spent))
+    numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "finished"}
+    taken = {f"seconds_{step}": startup + work for step, (startup, work) in row["seconds"].items()}
+    return numbers | taken
+
+
+def open_round_state(ledger: Ledger) -> OpenRound | None:
+    """Return the round that has begun and is not closed, or None."""
+    round_ = ledger.head().round + 1
+    claim = ledger.claim(round_)
+    if claim is None:
+        return None
+    return OpenRound(round_, tuple(STEPS[room] for room in layout.ROOMS if ledger.done(round_, room)), claim)
+
+
+def software(ledger: Ledger) -> dict[str, str]:
+    """Return the versions that worked on the last finished round, by package."""
+    marks = (ledger.done(ledger.head().round, room) for room in layout.ROOMS)
+    return {name: version for mark in marks if mark for name, version in sorted(mark.software.items())}
+
+
+def sample_duels(ledger: Ledger, round_: int, count: int) -> list[SampledDuel]:
+    """Return some answered duels of a round: the same ones whenever asked, picked by seed and not by outcome."""
+    duels = from_parquet(ledger.read(round_, "sampling", "duels.parquet"), Duel, "duels.parquet")
+    answered = {answer.duel_id: answer for answer in _preferences(ledger, round_) if answer.first_wins is not None}
+    picked = _pick(ledger, round_, {duel.duel_id: duel for duel in duels if duel.duel_id in answered}, count)
+    return [SampledDuel(duel, answered[duel.duel_id]) for duel in picked]
+
+
+def sample_verdicts(ledger: Ledger, round_: int, count: int) -> list[Verdict]:
+    """Return some held-out answers of a round's policy beside the opponent's, picked by seed and not by outcome."""
+    verdicts = from_parquet(ledger.read(round_, "evaluation", "verdicts.parquet"), Verdict, "verdicts.parquet")
+    return _pick(ledger, round_, {verdict.prompt_id: verdict for verdict in verdicts}, count)
+
+
+def _read_round(ledger: Ledger, round_: int, queries_before: int) -> RoundRow:
+    marks = {room: ledger.done(round_, room) for room in layout.ROOMS}
+    found = {room: _numbers(mark) for room, mark in marks.items()}
+    sampled, labeled, trained, judged = (found[room] for room in layout.ROOMS)
+    queries = int(labeled["queries"])
+    record = ledger.round_record(round_)
+    return RoundRow(
+        round=round_,
+        prompts=sampled.get("prompts"),
+        duels=sampled.get("duels"),
+        clashes=sampled.get("clashes"),
+        queries=queries,
+        queries_total=queries_before + queries,
+        pairs=trained.get("pairs"),
+        loss=trained.get("loss"),
+        reward_margin=trained.get("reward_margin"),
+        accuracy=trained.get("accuracy"),
+        win_rate=judged.get("win_rate"),
+        low=judged.get("low"),
+        high=judged.get("high"),
+        mean_probability=judged.get("mean_probability"),
+        mean_reward=judged.get("mean_reward"),
+        opponent_mean_reward=judged.get("opponent_mean_reward"),
+        held_out=judged.get("prompts"),
+        generated_tokens=sampled.get("generated_tokens"),
+        seconds={STEPS[room]: _seconds(mark) for room, mark in marks.items() if mark},
+        policy=ledger.policy_digest(round_),
+        digest=digest_of(seal(asdict(record))) if record else "",
+        finished=max(mark.finished for mark in marks.values() if mark),
+    )
+
+
+def _numbers(mark: Done | None) -> dict[str, Any]:
+    return {**mark.facts, **mark.counts} if mark else {}
+
+
+def _seconds(mark: Done) -> tuple[float, float]:
+    return mark.timings.get("startup", 0.0), mark.timings.get("work", mark.finished - mark.started)
+
+
+def _preferences(ledger: Ledger, round_: int) -> list[Preference]:
+    done = ledger.done(round_, "labeling")
+    parts = [placed.name for placed in done.outputs if placed.name.startswith("preferences-")] if done else []
+    return [row for name in parts for row in from_parquet(ledger.read(round_, "labeling", name), Preference, name)]
+
+
+def _pick(ledger: Ledger, round_: int, found: Mapping[str, Record], count: int) -> list[Record]:
+    order: Sequence[str] = sorted(found, key=lambda name: derive(ledger.seed, round_, name, "report"))
+    return [found[name] for name in order[:count]]

@@ -1,0 +1,45 @@
+"""Numbers as people read them. None is a dash: not measured is not zero."""
+
+from __future__ import annotations
+
+NOT_MEASURED = "\N{EN DASH}"
+
+
+def percent(value: float | None) -> str:
+    """0.714 is 71%."""
+    return NOT_MEASURED if value is None else f"{100 * value:.0f}%"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """(0.62, 0.791) is [62, 79], in percent."""
+    return NOT_MEASURED if low is None or high is None else f"[{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def rounded(value: float | None) -> str:
+    """0.1234 is 0.12; small numbers keep two digits that count."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:.2f}" if abs(value) >= 0.01 or value == 0 else f"{value:.1e}"
+
+
+def count(value: int | None) -> str:
+    """4533 is 4,533."""
+    return NOT_MEASURED if value is None else f"{value:,}"
+
+
+def seconds(value: float | None) -> str:
+    """0.25 is 0.2 s, 41.3 is 41 s."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{value:.1f} s" if value < 9.95 else f"{value:,.0f} s"
+
+
+def duration(value: float | None) -> str:
+    """374 is 6 min 14 s."""
+    if value is None:
+        return NOT_MEASURED
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

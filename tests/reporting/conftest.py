@@ -1,0 +1,157 @@
+"""Reports made by hand, and a small ledger that was never run but reads like one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from oatflow.components.ledger import layout
+from oatflow.components.ledger.claim import Claim
+from oatflow.components.ledger.done import Done
+from oatflow.components.ledger.ledger import Experiment, Head, Ledger, RoundRecord
+from oatflow.components.ledger.owner import Owner
+from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.ledger.sealed import digest_of, seal
+from oatflow.components.records.records import Duel, Preference, Prompt, Verdict
+from oatflow.components.records.table import to_parquet
+from oatflow.components.reporting.curves import RoundRow, SampledDuel
+from oatflow.components.reporting.page import render
+from oatflow.components.reporting.report import Report
+from oatflow.components.store.transfer import Placed
+
+ORACLE = "simulated/vader-3.3.2/T=0.1"
+SETTINGS = {
+    "labeling": {"max_queries": 9, "preference_oracle": "simulated"},
+    "evaluation": {"opponent": "pretrain"},
+    "ledger": {"seed": 7},
+}
+
+
+@pytest.fixture(scope="session")
+def made_row() -> Callable[..., RoundRow]:
+    return _row
+
+
+@pytest.fixture(scope="session")
+def made_duel() -> Callable[..., SampledDuel]:
+    return _duel
+
+
+@pytest.fixture(scope="session")
+def made_report() -> Callable[..., Report]:
+    return _report
+
+
+@pytest.fixture(scope="session")
+def html() -> str:
+    """A report of six rounds."""
+    return render(_report())
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """Two finished rounds of three duels (one a clash in round 0; round 1 not evaluated), and a third that is open."""
+    ledger = Ledger.open((tmp_path / "first-light").as_uri())
+    placed = Placed("train", "prompts/train.parquet", 1, "a" * 64)
+    experiment = Experiment(SETTINGS, "s" * 64, {"train": placed, "eval": placed}, {"train": 0, "eval": 0})
+    parent = digest_of(seal(ledger.write_document(layout.EXPERIMENT, experiment.to_json())))
+    for round_ in (0, 1):
+        _write_plan(ledger, round_)
+        for room in layout.ROOMS:
+            _write_step(ledger, round_, room)
+        record = RoundRecord(round_, parent, "p" * 64, {})
+        parent = digest_of(seal(ledger.write_document(layout.round_record(round_), asdict(record))))
+    ledger.write_document(layout.HEAD, asdict(Head(1, parent, 3)))
+    _write_step(ledger, 2, "sampling")
+    claim = Claim("run-3", Owner("somewhere"), 4, 60.0, 2e9)
+    ledger.write_document(layout.claim(2), claim.to_json())
+    return Ledger.open(ledger.store.uri)
+
+
+def _write_plan(ledger: Ledger, round_: int) -> None:
+    prompts = tuple(Prompt(f"p{number}", f"Prompt {number}") for number in range(3))
+    plan = Plan(round_, 3, prompts, PolicyPointer(round_ - 1, "s" * 64), 2 * round_, 9 - 2 * round_)
+    ledger.write_document(layout.plan(round_), plan.to_json())
+
+
+def _write_step(ledger: Ledger, round_: int, room: str) -> None:
+    outputs = tuple(_written(ledger, round_, room, name, data) for name, data in _outputs(round_)[room].items())
+    counts, facts = _measured(round_)[room]
+    timings = {"startup": 2.0, "work": 3.0}
+    begun = 1000.0 + 100 * round_ + 10 * layout.ROOMS.index(room)
+    done = Done(
+        room, round_, "run-1", 1, {}, outputs, counts, facts, timings, {"oatflow": "0.1.0"}, begun, begun + 5
+    )  # fmt: skip
+    ledger.write_document(layout.done(round_, room), done.to_json())
+
+
+def _written(ledger: Ledger, round_: int, room: str, name: str, data: bytes) -> Placed:
+    key = layout.output(round_, room, name)
+    ledger.store.put(key, data)
+    return Placed(name, key, len(data), digest_of(data))
+
+
+def _outputs(round_: int) -> dict[str, dict[str, bytes]]:
+    samples = [_duel(f"{round_}-{number}", clash=(round_, number) == (0, 2)) for number in range(3)]
+    preferences = [sample.preference for sample in samples]
+    return {
+        "sampling": {"duels.parquet": to_parquet([sample.duel for sample in samples], Duel)},
+        "labeling": {
+            "preferences-0000.parquet": to_parquet(preferences[:2], Preference),
+            "preferences-0001.parquet": to_parquet(preferences[2:], Preference),
+        },
+        "policy": {"model/model.safetensors": bytes([round_])},
+        "evaluation": {"verdicts.parquet": to_parquet([_verdict(f"e{number}") for number in range(4)], Verdict)},
+    }
+
+
+def _measured(round_: int) -> dict[str, tuple[dict[str, int], dict[str, object]]]:
+    clashes = 1 - round_
+    judged = {"win_rate": 0.75, "low": 0.5, "high": 1.0, "mean_probability": 0.7}
+    return {
+        "sampling": ({"prompts": 3, "duels": 3, "clashes": clashes, "generated_tokens": 60}, {}),
+        "labeling": ({"queries": 3 - clashes, "clashes": clashes}, {"oracle": ORACLE}),
+        "policy": ({"pairs": 3 - clashes}, {"loss": 0.6, "reward_margin": 0.2, "accuracy": 1.0, "losses": [0.7, 0.6]}),
+        "evaluation": ({"prompts": 4}, judged) if round_ == 0 else ({}, {}),
+    }
+
+
+def _row(round_: int = 0, **given: object) -> RoundRow:
+    values = {
+        "round": round_, "prompts": 64, "duels": 64, "clashes": 0, "queries": 64, "queries_total": 64 * (round_ + 1),
+        "pairs": 64, "loss": 0.69, "reward_margin": 0.1, "accuracy": 0.6, "win_rate": 0.71, "low": 0.62, "high": 0.79,
+        "mean_probability": 0.7, "mean_reward": 0.64, "opponent_mean_reward": 0.35, "held_out": 128,
+        "generated_tokens": 4533, "seconds": {"sample": (14.0, 7.0), "train": (6.0, 44.5)}, "policy": "a" * 64,
+        "digest": "b" * 64, "finished": 1e9,
+    }  # fmt: skip
+    return RoundRow(**{**values, **given})
+
+
+def _duel(
+    name: str = "d",
+    first: str = "Good.",
+    second: str = "Bad.",
+    first_wins: float = 0.9,
+    prompt: str = "Say something.",
+    clash: bool = False,
+) -> SampledDuel:
+    duel = Duel(name, f"prompt of {name}", prompt, first, second, 0, 1, clash)
+    if clash:
+        return SampledDuel(duel, Preference(name, duel.prompt_id, True, None, None, None, None, ""))
+    chosen = "first" if first_wins > 0.5 else "second"
+    return SampledDuel(duel, Preference(name, duel.prompt_id, False, first_wins, chosen, 0.4, -0.1, ORACLE))
+
+
+def _verdict(name: str, response: str = "Fine.", policy_wins: float = 0.8) -> Verdict:
+    return Verdict(name, f"Question {name}?", response, "Meh.", policy_wins, 3, 2, 0.2, None)
+
+
+def _report(**given: object) -> Report:
+    values = {
+        "name": "first-light", "rows": tuple(_row(round_) for round_ in range(6)), "rounds": 6, "budget": 384,
+        "oracle": ORACLE, "opponent": "the starting model", "duels": (_duel(),), "verdicts": (_verdict("e0"),),
+        "settings": SETTINGS, "software": {"oatflow": "0.1.0"}, "digests": {"HEAD": "c" * 64},
+    }  # fmt: skip
+    return Report(**{**values, **given})

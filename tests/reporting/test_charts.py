@@ -1,0 +1,85 @@
+import re
+from xml.etree import ElementTree
+
+import matplotlib
+import pytest
+from oatflow.components.reporting.charts import charts, margin_chart, reward_chart, seconds_chart, win_rate_chart
+
+OPPONENT = "the starting model"
+
+
+def points(chart, color):
+    """Where the markers of one colour lie on the drawing, left to right."""
+    marks = [
+        use for use in ElementTree.fromstring(chart.svg).iter("use") if f"fill: var(--{color})" in use.get("style")
+    ]
+    return [(float(use.get("x")), float(use.get("y"))) for use in marks if "fill-opacity" not in use.get("style")]
+
+
+def test_points_lie_where_the_numbers_say(made_row):
+    rows = [made_row(0, queries_total=64, win_rate=0.5), made_row(1, queries_total=128, win_rate=0.6),
+            made_row(2, queries_total=256, win_rate=0.8)]  # fmt: skip
+    (x0, y0), (x1, y1), (x2, y2) = points(win_rate_chart(rows, OPPONENT), "policy")
+    assert (x2 - x1) / (x1 - x0) == pytest.approx(2, abs=1e-3)
+    assert (y2 - y1) / (y1 - y0) == pytest.approx(2, abs=1e-3)
+    assert y1 < y0
+
+
+def test_the_better_of_policy_and_opponent_is_drawn_higher(made_row):
+    chart = reward_chart([made_row(0), made_row(1)], OPPONENT)
+    own, other = points(chart, "policy"), points(chart, "opponent")
+    assert len(own) == len(other) == 2
+    assert all(mine[0] == its[0] and mine[1] < its[1] for mine, its in zip(own, other, strict=True))
+
+
+def test_the_same_rows_give_the_same_drawing(made_row):
+    rows = [made_row(round_) for round_ in range(3)]
+    assert charts(rows, OPPONENT) == charts(rows, OPPONENT)
+
+
+def test_drawing_leaves_no_global_state_behind(made_row):
+    before = dict(matplotlib.rcParams)
+    charts([made_row()], OPPONENT)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_drawings_take_all_colours_and_fonts_from_the_page(made_row):
+    for chart in charts([made_row(round_) for round_ in range(3)], OPPONENT):
+        assert not re.search(r"(fill|stroke): (#|black|white|rgb)", chart.svg), chart.name
+        assert set(re.findall(r"font-family: ([^;\"]+)", chart.svg)) == {"inherit"}
+        assert "<style" not in chart.svg
+
+
+def test_every_chart_has_its_numbers_and_says_what_it_shows(made_row):
+    found = charts([made_row(round_) for round_ in range(3)], OPPONENT)
+    assert [chart.name for chart in found] == ["win-rate", "reward", "margin", "seconds"]
+    for chart in found:
+        assert len(chart.body) == 3
+        assert {len(row) for row in chart.body} == {len(chart.head)}
+    assert "71% (95% interval 62% to 79%) after 192" in found[0].label
+
+
+def test_seconds_are_means_over_the_rounds_in_which_a_step_ran(made_row):
+    rows = [
+        made_row(0, seconds={"train": (2.0, 30.0), "evaluate": (10.0, 20.0)}),
+        made_row(1, seconds={"train": (4, 50)}),
+    ]
+    chart = seconds_chart(rows)
+    assert "train 3.0 s of start-up and 40 s of work; evaluate 10 s of start-up and 20 s of work" in chart.label
+    assert chart.body == (("0", "2.0 s + 30 s", "10 s + 20 s"), ("1", "4.0 s + 50 s", "–"))
+
+
+def test_there_is_no_chart_of_what_was_not_measured(made_row):
+    blank = made_row(win_rate=None, mean_reward=None, reward_margin=None, seconds={})
+    assert charts([blank], OPPONENT) == charts([], OPPONENT) == []
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 60])
+def test_any_number_of_rounds_can_be_drawn(made_row, rounds):
+    assert len(charts([made_row(round_) for round_ in range(rounds)], OPPONENT)) == 4
+
+
+def test_flat_and_extreme_numbers_can_be_drawn(made_row):
+    assert win_rate_chart([made_row(win_rate=1.0, low=1.0, high=1.0, queries_total=0)], OPPONENT)
+    assert margin_chart([made_row(reward_margin=0.0)])
+    assert seconds_chart([made_row(seconds={"train": (0.0, 0.0)})])

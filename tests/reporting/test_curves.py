@@ -1,0 +1,68 @@
+from oatflow.components.reporting.curves import (
+    measured,
+    open_round_state,
+    read_rounds,
+    sample_duels,
+    sample_verdicts,
+)
+from oatflow.components.reporting.report import read_report
+
+
+def test_a_row_holds_what_the_marks_of_its_round_say(ledger):
+    row = read_rounds(ledger)[0]
+    assert (row.round, row.prompts, row.duels, row.clashes, row.queries, row.pairs) == (0, 3, 3, 1, 2, 2)
+    assert (row.loss, row.reward_margin, row.accuracy, row.generated_tokens) == (0.6, 0.2, 1.0, 60)
+    assert (row.win_rate, row.low, row.high, row.mean_probability, row.held_out) == (0.75, 0.5, 1.0, 0.7, 4)
+    assert row.seconds == dict.fromkeys(("sample", "label", "train", "evaluate"), (2.0, 3.0))
+    assert row.finished == 1035.0
+
+
+def test_queries_add_up_over_rounds(ledger):
+    assert [row.queries_total for row in read_rounds(ledger)] == [2, 5]
+
+
+def test_what_was_not_measured_is_none(ledger):
+    first, second = read_rounds(ledger)
+    assert first.mean_reward is None
+    assert (second.win_rate, second.low, second.high, second.held_out) == (None, None, None, None)
+
+
+def test_rows_carry_the_digests_of_policy_and_round(ledger):
+    rows = read_rounds(ledger)
+    assert rows[1].digest == ledger.head().digest
+    assert rows[0].digest == ledger.round_record(1).parent
+    assert [row.policy for row in rows] == [ledger.policy_digest(0), ledger.policy_digest(1)]
+
+
+def test_an_open_round_is_no_row_but_a_state(ledger):
+    assert [row.round for row in read_rounds(ledger)] == [0, 1]
+    state = open_round_state(ledger)
+    assert (state.round, state.done, state.claim.run) == (2, ("sample",), "run-3")
+
+
+def test_metrics_of_a_round_are_its_rows_numbers_and_nothing_else(ledger):
+    metrics = measured(ledger, 1)
+    assert metrics["queries_total"] == 5
+    assert metrics["seconds_train"] == 5.0
+    assert "win_rate" not in metrics
+    assert all(isinstance(value, int | float) for value in metrics.values())
+
+
+def test_sampled_duels_were_answered_and_come_with_their_own_answer(ledger):
+    samples = sample_duels(ledger, 0, 10)
+    assert {sample.duel.duel_id for sample in samples} == {"0-0", "0-1"}
+    assert all(sample.duel.duel_id == sample.preference.duel_id for sample in samples)
+
+
+def test_sampling_again_gives_the_same(ledger):
+    assert sample_duels(ledger, 1, 2) == sample_duels(ledger, 1, 2) == sample_duels(ledger, 1, 3)[:2]
+    assert sample_verdicts(ledger, 0, 2) == sample_verdicts(ledger, 0, 4)[:2]
+
+
+def test_a_report_shows_the_last_duels_and_the_last_verdicts(ledger):
+    report = read_report(ledger)
+    assert report.name == "first-light"
+    assert {sample.duel.duel_id for sample in report.duels} == {"1-0", "1-1", "1-2"}
+    assert report.evaluated.round == 0
+    assert len(report.verdicts) == 4
+    assert (report.rounds, report.budget, report.oracle) == (3, 9, "simulated/vader-3.3.2/T=0.1")
