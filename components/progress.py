@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 PROGRESS_FILE = "OATFLOW_PROGRESS"
@@ -18,6 +20,19 @@ def tell_failure(step: str, round_: int, error: BaseException) -> None:
     """Say why a step failed, for whoever started it to pass on."""
     message = str(error) or type(error).__name__
     tell(step, round_, "failed", error=message, exit_code=getattr(error, "exit_code", 1))
+
+
+@contextmanager
+def told(step: str, round_: int, began: float) -> Iterator[dict[str, Any]]:
+    """Tell the start and the end of a step, or its failure; what the body puts into the dict goes with the end."""
+    tell(step, round_, "start", at=began)
+    facts: dict[str, Any] = {}
+    try:
+        yield facts
+    except BaseException as error:
+        tell_failure(step, round_, error)
+        raise
+    tell(step, round_, "end", seconds=time.time() - began, **facts)
 
 
 def tell(step: str, round_: int, event: str, **facts: Any) -> None:

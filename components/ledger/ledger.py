@@ -93,8 +93,12 @@ class Ledger:
 
     def head(self) -> Head:
         """Read HEAD afresh."""
-        self.__dict__.pop("head_etag", None)
+        self.forget_head()
         return self.head_etag[0]
+
+    def forget_head(self) -> None:
+        """Read HEAD afresh when it is asked for next."""
+        self.__dict__.pop("head_etag", None)
 
     @property
     def seed(self) -> int:

@@ -1,0 +1,1 @@
+"""A round from the outside: begin an experiment, open a round, close it."""

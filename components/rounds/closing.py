@@ -1,0 +1,67 @@
+"""Close a round: chain its record to the one before, move HEAD, let go of what is no longer needed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from .. import progress
+from ..errors import ClaimLost, LedgerError, ObjectChanged
+from ..ledger import layout, owner
+from ..ledger.claim import verify_claim
+from ..ledger.ledger import Head, Ledger, RoundRecord
+from ..ledger.sealed import digest_of, seal
+from ..ledger.settings import LedgerSettings
+
+
+def close_round(uri: str, round_: int, run: str) -> Ledger:
+    """Commit a round whose steps are all done. Doing it again changes nothing."""
+    ledger = Ledger.open(uri)
+    with progress.told("close", round_, owner.process_start()):
+        commit(ledger, round_, run)
+        tidy(ledger, round_)
+    return ledger
+
+
+def commit(ledger: Ledger, round_: int, run: str) -> None:
+    """Write the round's record and move HEAD to it, in at most ten store operations.
+
+    Raises `LedgerError` if a step is missing, `ClaimLost` if the round is another run's by now: HEAD then carries
+    that run's fencing token, and cannot be moved by this one.
+    """
+    head, etag = ledger.head_etag
+    if head.round >= round_:
+        return
+    claim, _ = verify_claim(ledger.store, round_, run)
+    if head.token != claim.token:
+        raise ClaimLost(f"round {round_}: HEAD is fenced for token {head.token}, run {run!r} holds {claim.token}")
+    record = RoundRecord(round_, head.digest, _digest(ledger, layout.plan(round_)), _steps(ledger, round_))
+    written = seal(ledger.write_document(layout.round_record(round_), asdict(record)))
+    try:
+        ledger.store.replace(layout.HEAD, seal(asdict(Head(round_, digest_of(written), claim.token))), etag)
+    except ObjectChanged as error:
+        raise ClaimLost(f"round {round_}: another run took it over while run {run!r} closed it") from error
+    ledger.forget_head()
+
+
+def tidy(ledger: Ledger, round_: int) -> None:
+    """Remove what killed attempts left behind in this round, and optimizer states that newer rounds replace."""
+    done = ledger.done(round_, "policy")
+    named = {placed.key for placed in done.outputs} if done else set()
+    for entry in list(ledger.store.list(layout.output(round_, "policy", ""))):
+        if entry.key not in named and entry.key != layout.done(round_, "policy"):
+            ledger.store.delete(entry.key)
+    gone = round_ - ledger.section(LedgerSettings, "ledger").keep_optimizers
+    old = ledger.done(gone, "policy") if gone >= 0 else None
+    for placed in old.folder("optimizer") if old else ():
+        ledger.store.delete(placed.key)
+
+
+def _steps(ledger: Ledger, round_: int) -> dict[str, str]:
+    return {room: _digest(ledger, layout.done(round_, room)) for room in layout.ROOMS}
+
+
+def _digest(ledger: Ledger, key: str) -> str:
+    body = ledger.document(key)
+    if body is None:
+        raise LedgerError(f"{key} is missing: that step is not done, and the round cannot be closed")
+    return digest_of(seal(body))

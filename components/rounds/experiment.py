@@ -1,0 +1,84 @@
+"""All settings of an experiment: one section a room, and what only holds between rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import ceil
+from typing import Any, Self
+
+from pydantic import model_validator
+
+from ..errors import SettingsChanged
+from ..evaluation.settings import EvaluationSettings
+from ..labeling.settings import LabelingSettings
+from ..ledger.settings import LedgerSettings
+from ..policy.settings import PolicySettings
+from ..prompts.settings import PromptSettings
+from ..sampling.settings import SamplingSettings
+from ..settings import Section, is_operational
+
+Sections = Mapping[str, Mapping[str, Any]]
+
+
+class ExperimentSettings(Section):
+    """The whole experiment. Frozen when its first round opens, but for operational settings."""
+
+    prompts: PromptSettings = PromptSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    labeling: LabelingSettings = LabelingSettings()
+    policy: PolicySettings = PolicySettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    ledger: LedgerSettings = LedgerSettings()
+
+    @model_validator(mode="after")
+    def _rooms_agree(self) -> Self:
+        problems = list(self._problems())
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def rounds(self) -> int:
+        """Rounds in the whole experiment: what the budget pays for."""
+        return ceil(self.labeling.max_queries / self.prompts.rollout_batch_size)
+
+    def _problems(self) -> Iterator[str]:
+        if (self.sampling.engine == "scripted") != (self.policy.trainer == "scripted"):
+            yield (
+                f"sampling.engine={self.sampling.engine!r}, policy.trainer={self.policy.trainer!r}: "
+                "a scripted policy can only be sampled by the scripted engine; set both or neither"
+            )
+        if self.evaluation.opponent == "reference" and not self.prompts.output_key:
+            yield "evaluation.opponent='reference': name the column of reference answers in prompts.output_key"
+        micro = self.policy.train_batch_size_per_device * self.policy.train_workers
+        if self.policy.train_batch_size % micro:
+            yield (
+                f"policy.train_batch_size={self.policy.train_batch_size}: not a multiple of {micro}, which is "
+                "train_batch_size_per_device times train_workers"
+            )
+
+
+def split_operational(settings: ExperimentSettings) -> tuple[Sections, Sections]:
+    """Return all settings by section, and of these the operational ones."""
+    everything = settings.model_dump(mode="json")
+    operational = {
+        name: {field: value for field, value in section.items() if is_operational(type(getattr(settings, name)), field)}
+        for name, section in everything.items()
+    }
+    return everything, operational
+
+
+def refuse_changes(frozen: Sections, wanted: ExperimentSettings, experiment: str) -> None:
+    """Raise `SettingsChanged`, listing every difference in what gives an existing experiment its meaning."""
+    everything, operational = split_operational(wanted)
+    changes = [
+        f"{name}.{field} was {frozen[name].get(field)!r} and is now {value!r}"
+        for name, section in everything.items()
+        for field, value in section.items()
+        if field not in operational[name] and frozen[name].get(field) != value
+    ]
+    if changes:
+        raise SettingsChanged(
+            f"experiment {experiment!r} has begun with other settings: {'; '.join(changes)}. "
+            "Set them back, or begin another experiment with --new NAME"
+        )

@@ -1,0 +1,157 @@
+"""Open a round: begin the experiment if it is new, claim the next round, write its plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from .. import progress
+from ..errors import ClaimHeld, ObjectChanged, ObjectNotFound
+from ..ledger import layout, owner
+from ..ledger.claim import Claim, take_claim
+from ..ledger.ledger import Experiment, Head, Ledger
+from ..ledger.plan import STARTING_MODEL, Plan
+from ..ledger.sealed import digest_of, seal
+from ..policy.checkpoint import check_model_folder, model_digest, resolve_pretrain
+from ..prompts.schedule import prompts_of_round
+from ..prompts.source import drop_too_long, load_prompts
+from ..prompts.template import load_tokenizer
+from ..records.records import Prompt
+from ..records.table import to_parquet
+from ..seeds import derive
+from ..store.proof import prove_conditional_writes
+from ..store.store import Store
+from ..store.transfer import Placed
+from .experiment import ExperimentSettings, refuse_changes, split_operational
+
+NOTHING_TO_DO = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What an experiment begins with, checked: prompts that fit, by split, and the starting model's digest."""
+
+    prompts: Mapping[str, list[Prompt]]
+    dropped: Mapping[str, int]
+    starting_model: str
+
+
+def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
+    """Open the experiment's next round for `run`; returns its number, or NOTHING_TO_DO when the budget is spent.
+
+    Raises `RefusedInput` for settings, prompts or a model that cannot be used, `SettingsChanged`, `ClaimHeld`.
+    """
+    begun = owner.process_start()
+    wanted = ExperimentSettings.parse(whole_numbers(settings))
+    ledger = Ledger.open(uri)
+    if not has_begun(ledger.store):
+        begin(ledger.store, wanted, check_inputs(wanted))
+    refuse_changes(ledger.experiment.settings, wanted, uri)
+    round_ = ledger.head().round + 1
+    if round_ == wanted.rounds:
+        return NOTHING_TO_DO
+    with progress.told("open", round_, begun) as told:
+        claim_round(ledger, round_, wanted, run)
+        plan = write_plan(ledger, round_, wanted)
+        told |= {"queries_spent": plan.queries_spent, "counts": {"prompts": len(plan.prompts)}}
+    return round_
+
+
+def whole_numbers(settings: Any) -> Any:
+    """Undo what KFP does to numbers inside a dict: it hands 2 over as 2.0."""
+    if isinstance(settings, Mapping):
+        return {name: whole_numbers(value) for name, value in settings.items()}
+    return int(settings) if isinstance(settings, float) and settings.is_integer() else settings
+
+
+def has_begun(store: Store) -> bool:
+    """Whether there is an experiment in the store."""
+    try:
+        store.get(layout.HEAD)
+    except ObjectNotFound:
+        return False
+    return True
+
+
+def check_inputs(settings: ExperimentSettings) -> Inputs:
+    """Load and check everything that the experiment starts from; writes nothing."""
+    if settings.policy.trainer == "scripted":
+        tokenizer, digest = load_tokenizer(None), "scripted"
+    else:
+        folder = resolve_pretrain(settings.policy.pretrain)
+        check_model_folder(folder)
+        tokenizer, digest = load_tokenizer(folder), model_digest(folder)
+    kept, dropped = {}, {}
+    for split, most in (("train", settings.prompts.max_train), ("eval", settings.prompts.max_eval)):
+        prompts = load_prompts(settings.prompts, split)[:most]
+        kept[split], dropped[split] = drop_too_long(prompts, tokenizer, settings.prompts)
+    return Inputs(kept, dropped, digest)
+
+
+def begin(store: Store, settings: ExperimentSettings, inputs: Inputs) -> None:
+    """Write what an experiment begins with. Of two that begin it at once, one wins and both go on from that."""
+    prove_conditional_writes(store)
+    everything, _ = split_operational(settings)
+    tables = {split: _write_prompts(store, split, prompts) for split, prompts in inputs.prompts.items()}
+    experiment = Experiment(everything, inputs.starting_model, tables, inputs.dropped)
+    ledger = Ledger(store)
+    frozen = ledger.write_document(layout.EXPERIMENT, experiment.to_json())
+    ledger.write_document(layout.HEAD, asdict(Head(-1, digest_of(seal(frozen)), 0)))
+
+
+def claim_round(ledger: Ledger, round_: int, settings: ExperimentSettings, run: str) -> Claim:
+    """Take the round's claim, and fence HEAD with its token: the former owner cannot move it any more."""
+    _, operational = split_operational(settings)
+    lease = settings.ledger.lease_seconds
+    token = ledger.head().token + 1
+    wanted = Claim(run, owner.current(), token, lease, time.time() + lease, dict(operational))  # type: ignore[arg-type]
+    claim = take_claim(ledger.store, round_, wanted)
+    head, etag = ledger.head_etag
+    if head.token != claim.token:
+        try:
+            ledger.store.replace(layout.HEAD, seal(asdict(replace(head, token=claim.token))), etag)
+        except ObjectChanged as error:
+            raise ClaimHeld(f"round {round_}: another run took it over in this very moment; start again") from error
+    ledger.head()
+    return claim
+
+
+def write_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan:
+    """Write the round's plan, or adopt the one that an earlier attempt wrote."""
+    plan = make_plan(ledger, round_, settings)
+    return Plan.from_json(ledger.write_document(layout.plan(round_), plan.to_json()))
+
+
+def make_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan:
+    """Decide what a round does, from the experiment and its finished rounds alone."""
+    spent = queries_before(ledger, round_)
+    left = settings.labeling.max_queries - spent
+    prompts = ledger.train_prompts()
+    size = settings.prompts.rollout_batch_size
+    order = prompts_of_round(len(prompts), round_, size, derive(ledger.seed, "prompts"))[:left]
+    return Plan(
+        round=round_,
+        rounds=settings.rounds,
+        prompts=tuple(prompts[index] for index in order),
+        policy=ledger.policy_after(round_ - 1),
+        queries_spent=spent,
+        queries_left=left,
+    )
+
+
+def queries_before(ledger: Ledger, round_: int) -> int:
+    """Count the queries spent in the rounds before."""
+    if round_ == STARTING_MODEL + 1:
+        return 0
+    done = ledger.done(round_ - 1, "labeling")
+    return ledger.plan(round_ - 1).queries_spent + (done.counts["queries"] if done else 0)
+
+
+def _write_prompts(store: Store, split: str, prompts: list[Prompt]) -> Placed:
+    data = to_parquet(prompts, Prompt)
+    digest = digest_of(data)
+    # Named by its content: whoever writes it, writes the same.
+    store.put(layout.prompts(split, digest), data)
+    return Placed(split, layout.prompts(split, digest), len(data), digest)

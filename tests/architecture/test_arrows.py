@@ -1,0 +1,122 @@
+"""The law of the house (components on the left know nothing of those on the right), read from the source."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# The order of the rooms: each imports only from rooms before it, but for the ways between the stations below.
+LEFT = ["errors", "settings", "images", "seeds", "progress", "records", "store", "ledger", "jobs"]
+STATIONS = [
+    "prompts",
+    "reward_model",
+    "exploration",
+    "sampling",
+    "labeling",
+    "policy",
+    "evaluation",
+    "reporting",
+    "rounds",
+]
+SIDEWAYS = {
+    "exploration": {"reward_model"},
+    "sampling": {"prompts", "exploration"},
+    "policy": {"prompts"},
+    "evaluation": {"prompts", "sampling", "labeling", "reward_model"},
+    "reporting": {"labeling"},
+    "rounds": {"prompts", "policy"},
+}
+# Where a heavy library may be imported: one library, one door.
+DOORS = {
+    "vllm": {"components/sampling/vllm_engine.py"},
+    "deepspeed": {"components/policy/engine.py", "components/policy/train.py", "components/policy/optimizer.py"},
+    "minio": {"components/store/s3.py"},
+    "rich": {"pipelines/display.py"},
+    "matplotlib": {"components/reporting/drawing.py"},
+    "datasets": {"components/prompts/source.py"},
+    "vaderSentiment": {"components/labeling/simulated.py"},
+    "multiprocessing": {"components/sampling/warm_engine.py"},
+}
+SOURCES = sorted(
+    path.relative_to(ROOT) for folder in ("components", "pipelines") for path in (ROOT / folder).rglob("*.py")
+)
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of everything a module imports, wherever in the module it does."""
+    package = ["oatflow", *path.with_suffix("").parts[:-1]]
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def room(path: Path) -> str:
+    return path.with_suffix("").parts[1]
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.parts[0] == "components"], ids=str)
+def test_a_room_imports_only_from_its_left(path):
+    here = room(path)
+    for name in imports(path):
+        if name.startswith("oatflow.pipelines"):
+            pytest.fail(f"{path} imports {name}: pipelines stand to the right of everything")
+        there = re.match(r"oatflow\.components\.(\w+)", name)
+        if there is None or there[1] == here or here == "__init__":
+            continue
+        known = LEFT[: LEFT.index(here)] if here in LEFT else [*LEFT, *SIDEWAYS.get(here, ())]
+        is_section = here == "rounds" and ".settings." in name
+        is_page = path.name == "component.py" and here == "rounds" and there[1] == "reporting"
+        assert there[1] in known or is_section or is_page, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_doors_are_imported_by_pipelines_alone(path):
+    doors = {name for name in imports(path) if ".component." in f"{name}."}
+    assert not doors or path.parts[0] == "pipelines", f"{path} imports {doors}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_each_heavy_library_has_one_door(path):
+    for name in imports(path):
+        library = name.split(".")[0]
+        allowed = DOORS.get(library)
+        assert allowed is None or str(path) in allowed, f"{path} imports {name}"
+        if library == "kfp":
+            assert path.name == "component.py" or path.parts[0] == "pipelines", f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.name == "component.py"], ids=str)
+def test_a_door_imports_its_work_inside_the_function(path):
+    tree = ast.parse((ROOT / path).read_text())
+    top = {ast.unparse(node) for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)}
+    assert all(re.match(r"(from typing|from kfp|from oatflow\.components\.images) ", line) for line in top), top
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if p.parts[0] == "components" and p.name == "__init__.py"], ids=str
+)
+def test_a_rooms_init_is_a_docstring_only(path):
+    assert all(isinstance(node, ast.Expr) for node in ast.parse((ROOT / path).read_text()).body)
+
+
+def test_the_package_list_names_every_room():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {".".join(["oatflow", *path.parts[:-1]]) for path in SOURCES}
+    assert sorted(listed) == sorted(there)
+
+
+def test_nothing_is_unpickled_and_no_remote_code_is_trusted():
+    forbidden = re.compile(r"pickle\.|torch\.load\(|trust_remote_code=True|shell=True|\beval\(|\bexec\(")
+    for path in SOURCES:
+        for number, line in enumerate((ROOT / path).read_text().splitlines(), 1):
+            if ".eval()" not in line:
+                assert not forbidden.search(line), f"{path}:{number}: {line}"
