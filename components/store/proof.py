@@ -1,0 +1,56 @@
+"""Whether a store keeps its promise of conditional writes: tried, not believed.
+
+There are servers that accept If-None-Match and let three racers win (SeaweedFS up to 4.16); on such a store two runs
+would work on the same round.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+from ..errors import ObjectChanged, ObjectExists, UnsafeStore
+from .store import Store
+
+
+def prove_conditional_writes(store: Store, racers: int = 8) -> None:
+    """Race `racers` creators for one key, then as many swappers; raises `UnsafeStore` unless one wins each time.
+
+    The winner's bytes must be what is there afterwards. Leaves nothing behind.
+    """
+    key = f"_proof/{secrets.token_hex(8)}"
+    try:
+        _race(store, key, racers, "create-only", lambda data: store.put_if_absent(key, data))
+        etag = store.get(key).etag
+        _race(store, key, racers, "compare-and-swap", lambda data: store.replace(key, data, etag))
+    finally:
+        store.delete(key)
+
+
+def _race(store: Store, key: str, racers: int, kind: str, write: Callable[[bytes], str]) -> None:
+    start = Barrier(racers)
+
+    def run(racer: int) -> bytes | None:
+        data = f"{kind} {racer} {secrets.token_hex(8)}".encode()
+        start.wait()
+        try:
+            write(data)
+        except (ObjectExists, ObjectChanged):
+            return None
+        return data
+
+    with ThreadPoolExecutor(racers) as pool:
+        winners = [data for data in pool.map(run, range(racers)) if data is not None]
+    if len(winners) != 1:
+        raise UnsafeStore(_letter(store, kind, f"{len(winners)} of {racers} won, not one"))
+    if store.get(key).data != winners[0]:
+        raise UnsafeStore(_letter(store, kind, "the winner's bytes are not what is there"))
+
+
+def _letter(store: Store, kind: str, finding: str) -> str:
+    return (
+        f"ledger={store.uri}: {kind} writes that race are not safe here: {finding}; use another store "
+        "(SeaweedFS up to 4.16 breaks it: upgrade; 4.48, MinIO and AWS keep it)"
+    )

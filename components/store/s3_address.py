@@ -1,0 +1,83 @@
+"""Where an S3 store is and who asks for it: from a URI without secrets, and from the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from ..errors import RefusedInput
+from .keys import checked_prefix
+
+AWS = "https://s3.amazonaws.com"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Address:
+    """A bucket, a prefix in it (empty, or ending in a slash), and a server with the keys for it."""
+
+    uri: str
+    bucket: str
+    prefix: str
+    endpoint: str
+    region: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str | None = field(repr=False)
+
+    @classmethod
+    def parse(cls, uri: str, environment: Mapping[str, str]) -> S3Address:
+        """Read ``s3://bucket/prefix?endpoint=http://host:port``. Raises `RefusedInput`."""
+        parts = urlsplit(uri)
+        if "@" in parts.netloc or "@" in parts.query:
+            # Not repeated in the message: it may hold a secret.
+            raise RefusedInput("ledger=s3://...@...: no keys in a URI; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        if not parts.netloc:
+            raise RefusedInput(f"ledger={uri!r}: names no bucket; write s3://bucket/prefix")
+        prefix = unquote(parts.path).strip("/")
+        access_key, secret_key = _keys(uri, environment)
+        return cls(
+            uri=uri,
+            bucket=parts.netloc,
+            prefix=checked_prefix(prefix) and f"{prefix}/",
+            endpoint=_checked_endpoint(uri, _endpoint(uri, parts, environment)),
+            region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1",
+            access_key=access_key,
+            secret_key=secret_key,
+            session_token=environment.get("AWS_SESSION_TOKEN") or None,
+        )
+
+    @property
+    def host(self) -> str:
+        """The endpoint's host and port."""
+        return urlsplit(self.endpoint).netloc
+
+    @property
+    def secure(self) -> bool:
+        """Whether the endpoint speaks TLS."""
+        return self.endpoint.startswith("https://")
+
+
+def _endpoint(uri: str, parts: SplitResult, environment: Mapping[str, str]) -> str:
+    query = dict(parse_qsl(parts.query))
+    endpoint = query.pop("endpoint", None)
+    if query or parts.fragment:
+        raise RefusedInput(f"ledger={uri.partition('?')[0]!r}: after the ? only endpoint=http://host:port may follow")
+    return endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or AWS
+
+
+def _checked_endpoint(uri: str, endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/") or parts.query:
+        raise RefusedInput(f"ledger={uri!r}: its endpoint {endpoint!r} is not of the form http://host:port")
+    if "@" in parts.netloc:
+        raise RefusedInput(f"ledger={uri!r}: no keys in the endpoint; they come from AWS_ACCESS_KEY_ID and its like")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _keys(uri: str, environment: Mapping[str, str]) -> tuple[str, str]:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    missing = [name for name in names if not environment.get(name)]
+    if missing:
+        raise RefusedInput(f"ledger={uri}: {' and '.join(missing)} not set; export the keys of this store")
+    return environment[names[0]], environment[names[1]]
