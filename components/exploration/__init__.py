@@ -1,0 +1,1 @@
+"""Which two candidates should duel."""

@@ -1,0 +1,1 @@
+"""Prompt sets: load, check, put in order."""

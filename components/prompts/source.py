@@ -1,0 +1,207 @@
+"""Load a prompt set and check it: from a file, a folder, an object store, the hub, or this package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import ObjectNotFound, PromptError
+from ..records.records import Prompt
+from ..store.store import open_store
+from .settings import PromptSettings
+from .template import Tokenizer, encode_prompt
+
+BUILT_IN = "oatflow:"
+SUFFIXES = (".jsonl", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A prompt set as read. `name`: how the user finds it; `rows`: where each row is, and its columns."""
+
+    name: str
+    rows: Iterable[tuple[str, Mapping[str, Any]]]
+
+
+def load_prompts(settings: PromptSettings, split: str) -> list[Prompt]:
+    """Load all prompts of a split ("train" or "eval"), in the set's order. An id is the row and a hash of the text.
+
+    Raises `PromptError`, naming the file, the row or the column at fault.
+    """
+    source, part = _choose(settings, split)
+    table = _open(source, part)
+    prompts = [_prompt(table.name, row, where, columns, settings) for row, (where, columns) in enumerate(table.rows)]
+    if not prompts:
+        raise _refuse(table.name, "holds no prompt", "give a set with at least one")
+    return prompts
+
+
+def drop_too_long(
+    prompts: Sequence[Prompt], tokenizer: Tokenizer, settings: PromptSettings
+) -> tuple[list[Prompt], int]:
+    """Return the prompts of at most `prompt_max_length` tokens, template included, and how many were dropped."""
+    lengths = [len(encode_prompt(tokenizer, prompt.text, settings.apply_chat_template)) for prompt in prompts]
+    longest = settings.prompt_max_length
+    kept = [prompt for prompt, length in zip(prompts, lengths, strict=True) if length <= longest]
+    if prompts and not kept:
+        raise PromptError(
+            f"prompts.prompt_max_length={longest}: every prompt is too long, the shortest of {len(prompts)} has "
+            f"{min(lengths)} tokens; allow at least as many"
+        )
+    return kept, len(prompts) - len(kept)
+
+
+def _choose(settings: PromptSettings, split: str) -> tuple[str, str | None]:
+    """Return the source of a split, and which part of it: None for a file, which has no parts."""
+    if not settings.prompt_data:
+        raise PromptError("prompts.prompt_data='': no prompt set is given; name a file, a folder or a hub data set")
+    own = split == "eval" and settings.eval_data is not None
+    source = settings.eval_data if own and settings.eval_data is not None else settings.prompt_data
+    if not urlsplit(source).path.endswith(SUFFIXES):
+        return source, settings.train_split if split == "train" else settings.eval_split
+    if split == "eval" and not own:
+        raise PromptError(
+            f"prompts.eval_data=None: {source} is one file and has no {settings.eval_split!r} split; "
+            "give a set for evaluation in eval_data, or a folder with both"
+        )
+    return source, None
+
+
+def _open(source: str, part: str | None) -> _Table:
+    if source.startswith(BUILT_IN):
+        return _built_in(source, part)
+    if source.startswith("s3://"):
+        return _from_store(source, part)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _from_folder(path, part)
+    if part is None or path.is_absolute() or source.startswith((".", "~")):
+        return _from_file(path)
+    return _from_hub(source, str(part))
+
+
+def _built_in(source: str, part: str | None) -> _Table:
+    folder = importlib.resources.files(__package__).joinpath(source.removeprefix(BUILT_IN))
+    file = folder.joinpath(f"{part}.jsonl")
+    if not file.is_file():
+        raise _refuse(source, f"has no split {part!r}", "the set that ships with oatflow is oatflow:reviews")
+    return _parse(f"{source}/{part}.jsonl", file.read_bytes())
+
+
+def _from_file(path: Path) -> _Table:
+    if not path.is_file():
+        raise _refuse(path, "there is no such file or folder", "check the path")
+    return _parse(str(path), path.read_bytes())
+
+
+def _from_folder(folder: Path, part: str | None) -> _Table:
+    if (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file():
+        return _from_disk(folder, part)
+    for suffix in SUFFIXES:
+        if (folder / f"{part}{suffix}").is_file():
+            return _from_file(folder / f"{part}{suffix}")
+    there = ", ".join(sorted(file.name for file in folder.iterdir() if file.suffix in SUFFIXES)) or "none"
+    raise _refuse(folder, f"has no {part}.jsonl or {part}.parquet", f"prompt files there: {there}")
+
+
+def _from_store(source: str, part: str | None) -> _Table:
+    """Fetch one object: the one named, or below a prefix the one named like the split."""
+    uri = urlsplit(source)
+    path = PurePosixPath(uri.path)
+    folder, names = (path.parent, [path.name]) if part is None else (path, [f"{part}{suffix}" for suffix in SUFFIXES])
+    store = open_store(urlunsplit(uri._replace(path=str(folder).rstrip("/"))))
+    for name in names:
+        try:
+            return _parse(f"{store.uri.partition('?')[0]}/{name}", store.get(name).data)
+        except ObjectNotFound:
+            continue
+    raise _refuse(source, f"there is no object {' or '.join(names)}", "check bucket and key")
+
+
+def _from_disk(folder: Path, part: str | None) -> _Table:
+    from datasets import DatasetDict, load_from_disk
+
+    found = load_from_disk(str(folder))
+    if not isinstance(found, DatasetDict):
+        return _Table(str(folder), _numbered(found))
+    if part not in found:
+        raise _refuse(folder, f"has no split {part!r}", f"splits there: {', '.join(found)}")
+    return _Table(f"{folder}/{part}", _numbered(found[part]))
+
+
+def _from_hub(source: str, part: str) -> _Table:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    config, _, name = source.rpartition("@")
+    try:
+        found = load_dataset(name, config or None, split=part)
+    except (OSError, ValueError, DatasetsError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise _refuse(
+            source,
+            f"there is no such folder here, and split {part!r} cannot be had from the hub ({reason})",
+            "check the name, and the connection",
+        ) from error
+    return _Table(f"{source}/{part}", _numbered(found))
+
+
+def _parse(name: str, data: bytes) -> _Table:
+    return _Table(name, _parquet_rows(name, data) if name.endswith(".parquet") else _json_rows(name, data))
+
+
+def _json_rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for number, line in enumerate(data.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise _refuse(name, f"line {number} is not JSON ({error})", "put one JSON object on each line") from error
+        if not isinstance(row, dict):
+            raise _refuse(name, f"line {number} holds no JSON object", "put one JSON object on each line")
+        yield f"line {number}", row
+
+
+def _parquet_rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _refuse(name, f"is not a readable Parquet file ({error})", "write it anew") from error
+    yield from _numbered(table.to_pylist())
+
+
+def _numbered(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return ((f"row {number}", row) for number, row in enumerate(rows))
+
+
+def _prompt(name: str, row: int, where: str, columns: Mapping[str, Any], settings: PromptSettings) -> Prompt:
+    text = _text(name, where, columns, "input_key", settings.input_key)
+    reference = settings.output_key and _text(name, where, columns, "output_key", settings.output_key)
+    return Prompt(f"{row:06d}-{hashlib.sha256(text.encode()).hexdigest()[:8]}", text, reference or None)
+
+
+def _text(name: str, where: str, columns: Mapping[str, Any], setting: str, key: str) -> str:
+    if key not in columns:
+        raise PromptError(
+            f"prompts.{setting}={key!r}: {name}, {where} has no such column; columns there: {', '.join(columns)}"
+        )
+    value = columns[key]
+    if not isinstance(value, str) or not value.strip():
+        found = "is empty" if value is None or isinstance(value, str) else f"holds {type(value).__name__}"
+        raise _refuse(name, f"{where}, column {key!r} {found}", "every row needs text there")
+    return value
+
+
+def _refuse(source: object, problem: str, remedy: str) -> PromptError:
+    return PromptError(f"prompt_data={str(source)!r}: {problem}; {remedy}")
