@@ -1,0 +1,152 @@
+"""The step of the sampling room: the policy draws candidates, two of each prompt's become a duel."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from .. import progress
+from ..exploration.selection import pick_duels
+from ..exploration.strategies import STRATEGIES
+from ..ledger.done import Done
+from ..ledger.ledger import Ledger
+from ..ledger.owner import process_start
+from ..ledger.plan import STARTING_MODEL, Plan, PolicyPointer
+from ..ledger.step import Step
+from ..model_folder import resolve_pretrain
+from ..prompts.settings import PromptSettings
+from ..prompts.template import encode_prompt, load_tokenizer
+from ..records.records import Candidate, Duel, Prompt
+from ..records.table import from_parquet, to_parquet
+from ..seeds import derive
+from .engine import Decoding, Draw, Engine, OnProgress, Request, open_engine, quietly
+from .settings import SamplingSettings
+
+CANDIDATES, DUELS = "candidates.parquet", "duels.parquet"
+TELL_SECONDS = 0.5
+
+
+def run_sampling(ledger: Ledger, round_: int, run: str) -> Done:
+    """Draw the round's candidates and pick its duels. What a killed attempt has written already, stands."""
+    with ledger.step(round_, "sampling", run) as step:
+        if step.done is not None:
+            return step.done
+        plan = ledger.plan(round_)
+        begun = time.time()
+        written = step.existing(CANDIDATES)
+        if written is None:
+            begun, candidates = draw_candidates(ledger, step, plan)
+            written = step.write(CANDIDATES, to_parquet(candidates, Candidate))
+        generated = time.time()
+        candidates = from_parquet(written, Candidate, CANDIDATES)
+        duels = choose_duels(plan, candidates, ledger.seed)
+        duels = from_parquet(step.write(DUELS, to_parquet(duels, Duel)), Duel, DUELS)
+        timings = {"startup": begun - process_start(), "generate": generated - begun, "work": time.time() - begun}
+        return step.finish(counts=count(candidates, duels), timings=timings)
+
+
+def draw_candidates(ledger: Ledger, step: Step, plan: Plan) -> tuple[float, list[Candidate]]:
+    """Return when generating began, and `num_samples` candidates for each prompt of the plan."""
+    settings = ledger.section(SamplingSettings, "sampling")
+    decoding = Decoding(settings.temperature, settings.top_p, settings.generate_max_length)
+    requests = [
+        Request(tokens, candidate_seeds(ledger.seed, plan.round, prompt.prompt_id, settings.num_samples))
+        for prompt, tokens in zip(plan.prompts, encode_prompts(ledger, plan.prompts), strict=True)
+    ]
+    with policy_engine(ledger, step, plan.policy) as engine:
+        begun = time.time()
+        drawn = engine.generate(requests, decoding, teller("sample", plan.round))
+    return begun, [
+        Candidate(prompt.prompt_id, number, draw.text, draw.tokens, len(request.prompt_tokens), draw.finish_reason)
+        for prompt, request, draws in zip(plan.prompts, requests, drawn, strict=True)
+        for number, draw in enumerate(draws)
+    ]
+
+
+def candidate_seeds(seed: int, round_: int, prompt_id: str, samples: int) -> tuple[int, ...]:
+    """Return the seeds of a prompt's candidates in a round: they depend on nothing else."""
+    return tuple(derive(seed, round_, prompt_id, "sample", number) for number in range(samples))
+
+
+def choose_duels(plan: Plan, candidates: Sequence[Candidate], seed: int) -> list[Duel]:
+    """Return one duel a prompt. Which candidate comes first is chance."""
+
+    def swap(prompt_id: str) -> bool:
+        return bool(derive(seed, plan.round, prompt_id, "order") & 1)
+
+    return pick_duels(plan.prompts, candidates, STRATEGIES["passive"], swap)
+
+
+def answer(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    tokens: Sequence[tuple[int, ...]],
+    decoding: Decoding,
+    seed_parts: tuple[int, *tuple[int | str, ...]],
+    on_progress: OnProgress = quietly,
+) -> list[Draw]:
+    """Return one answer a prompt; `tokens` are the prompts', as `encode_prompts` gives them.
+
+    A prompt's seed derives from `seed_parts` (an experiment's seed, then the purpose) and the prompt's id.
+    """
+    seeds = [derive(*seed_parts, prompt.prompt_id) for prompt in prompts]
+    requests = [Request(encoded, (seed,)) for encoded, seed in zip(tokens, seeds, strict=True)]
+    return [draw for (draw,) in engine.generate(requests, decoding, on_progress)]
+
+
+@contextmanager
+def policy_engine(ledger: Ledger, step: Step, policy: PolicyPointer) -> Iterator[Engine]:
+    """Give an engine with that policy loaded. Its weights are fetched only if the engine does not hold them yet."""
+    settings = ledger.section(SamplingSettings, "sampling")
+    with tempfile.TemporaryDirectory(prefix="oatflow-policy-") as scratch:
+
+        def folder() -> Path:
+            if policy.round == STARTING_MODEL:
+                return starting_folder(ledger)
+            step.download_folder("policy", "model", Path(scratch), round=policy.round)
+            return Path(scratch)
+
+        with closing(open_engine(settings, folder, policy.digest)) as engine:
+            yield engine
+
+
+def encode_prompts(ledger: Ledger, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+    """Return the prompts' tokens. Every policy of an experiment has the starting model's tokenizer."""
+    scripted = ledger.section(SamplingSettings, "sampling").engine == "scripted"
+    tokenizer = load_tokenizer(None if scripted else starting_folder(ledger))
+    template = ledger.section(PromptSettings, "prompts").apply_chat_template
+    return [tuple(encode_prompt(tokenizer, prompt.text, template)) for prompt in prompts]
+
+
+def starting_folder(ledger: Ledger) -> Path:
+    """Return the starting model's folder on this machine."""
+    return resolve_pretrain(str(ledger.experiment.settings["policy"]["pretrain"]))
+
+
+def teller(step: str, round_: int) -> OnProgress:
+    """Return what tells a step's progress while it generates, now and then and at the end."""
+    told = 0.0
+
+    def tell(done: int, of: int, tokens: int) -> None:
+        nonlocal told
+        if done == of or time.monotonic() - told >= TELL_SECONDS:
+            told = time.monotonic()
+            progress.tell(step, round_, "work", done=done, of=of, tokens=tokens)
+
+    return tell
+
+
+def count(candidates: Sequence[Candidate], duels: Sequence[Duel]) -> dict[str, int]:
+    """Return the figures of a round's sampling."""
+    prompts = {candidate.prompt_id: candidate.prompt_tokens for candidate in candidates}
+    return {
+        "prompts": len(prompts),
+        "candidates": len(candidates),
+        "duels": len(duels),
+        "clashes": sum(duel.clash for duel in duels),
+        "generated_tokens": sum(len(candidate.tokens) for candidate in candidates),
+        "prompt_tokens": sum(prompts.values()),
+    }

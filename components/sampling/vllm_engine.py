@@ -1,0 +1,199 @@
+"""vLLM behind the engine's interface: the only module that imports it.
+
+The engine runs in this very process. On a CPU its answers are the same bits in whatever company a request is served
+(see `tests/sampling/test_vllm_engine.py`); on a GPU that takes vLLM's batch-invariant mode.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from ..errors import EngineError
+from ..number_format import number_format
+from .engine import Decoding, Draw, ModelFolder, OnProgress, Request, path_of, quietly
+from .settings import SamplingSettings
+
+# Set before vLLM is imported, unless the user has: in-process, quiet, and telling nobody.
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+CPU_BLOCK = 32  # tokens; the smallest that vLLM allows on a CPU, so that short prompts share what they have in common
+
+
+@dataclass
+class _Answer:
+    """A response in the making."""
+
+    request: Request
+    seed: int
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: str | None = None
+
+
+class VllmEngine:
+    """A vLLM engine in this process."""
+
+    def __init__(self, settings: SamplingSettings, folder: Path, digest: str):
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        from vllm import EngineArgs, LLMEngine
+
+        arguments = engine_arguments(settings, folder, gpu=_has_gpu())
+        if settings.dtype == "auto" and arguments["dtype"] == "float32":
+            print("sampling: this machine computes faster in float32 than in bfloat16, so the engine does", flush=True)
+        try:
+            self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        except (RuntimeError, ValueError, OSError) as error:
+            raise EngineError(f"vLLM could not load {folder}: {_first_line(error)}") from error
+        self._digest = digest
+        self._names = map(str, itertools.count())
+
+    def load_policy(self, folder: ModelFolder, digest: str) -> None:
+        """Swap the weights in place: a fraction of a second instead of a cold start."""
+        if digest == self._digest:
+            return
+        path = path_of(folder)
+        # Whatever happens from here on, the old policy is no longer whole.
+        self._digest = ""
+        try:
+            self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(path)})
+            self._engine.reset_prefix_cache()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise EngineError(f"vLLM could not load the weights in {path}: {_first_line(error)}") from error
+        self._digest = digest
+
+    def loaded(self) -> str | None:
+        """Return the digest of the loaded policy."""
+        return self._digest or None
+
+    def generate(
+        self, requests: Sequence[Request], decoding: Decoding, on_progress: OnProgress = quietly
+    ) -> list[list[Draw]]:
+        """Return for each request one draw a seed. The seeds of a prompt share its cached prefix."""
+        answers = [[_Answer(request, seed) for seed in request.seeds] for request in requests]
+        everything = [answer for group in answers for answer in group]
+        self._check_lengths(requests)
+        try:
+            for done, tokens in self._answer_all(everything, decoding):
+                on_progress(done, len(everything), tokens)
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"vLLM failed while generating: {_first_line(error)}") from error
+        decode = self._engine.get_tokenizer().decode
+        return [[_draw(answer, decode) for answer in group] for group in answers]
+
+    def close(self) -> None:
+        """Free what the engine holds."""
+        self._engine.engine_core.shutdown()
+
+    def _answer_all(self, answers: Sequence[_Answer], decoding: Decoding) -> Iterator[tuple[int, int]]:
+        """Fill in the answers; yields after every step how many are done, and the tokens so far.
+
+        Requests enter only while the longest possible answers of all those in flight fit into the cache: vLLM would
+        else drop an answer half-way and compute it anew.
+        """
+        waiting, running = deque(answers), dict[str, _Answer]()
+        room, done, tokens = self._cache_blocks(), 0, 0
+        try:
+            while waiting or running:
+                while waiting and (not running or self._blocks(waiting[0], decoding) <= room):
+                    room -= self._blocks(waiting[0], decoding)
+                    answer = waiting.popleft()
+                    running[self._submit(answer, decoding)] = answer
+                for output in self._engine.step():
+                    (part,) = output.outputs
+                    answer = running[output.request_id]
+                    answer.tokens += part.token_ids
+                    tokens += len(part.token_ids)
+                    if output.finished:
+                        answer.finish_reason = part.finish_reason
+                        room += self._blocks(running.pop(output.request_id), decoding)
+                        done += 1
+                yield done, tokens
+        finally:
+            self._engine.abort_request(list(running))
+
+    def _submit(self, answer: _Answer, decoding: Decoding) -> str:
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p if decoding.temperature else 1.0,
+            max_tokens=decoding.max_tokens,
+            seed=answer.seed if decoding.temperature else None,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+        name = next(self._names)
+        self._engine.add_request(name, TokensPrompt(prompt_token_ids=list(answer.request.prompt_tokens)), params)
+        return name
+
+    def _blocks(self, answer: _Answer, decoding: Decoding) -> int:
+        """How much of the cache a request may come to need."""
+        tokens = len(answer.request.prompt_tokens) + decoding.max_tokens
+        return ceil(tokens / int(self._cache.block_size))
+
+    def _cache_blocks(self) -> int:
+        return int(self._cache.num_gpu_blocks or 0)
+
+    @property
+    def _cache(self) -> Any:
+        return self._engine.vllm_config.cache_config
+
+    def _check_lengths(self, requests: Sequence[Request]) -> None:
+        limit = self._engine.model_config.max_model_len
+        longest = max((len(request.prompt_tokens) for request in requests), default=0)
+        if longest >= limit:
+            raise EngineError(
+                f"sampling.max_model_len={limit}: a prompt has {longest} tokens, which leaves no room for an answer; "
+                "allow more, or lower prompts.prompt_max_length"
+            )
+
+
+def engine_arguments(settings: SamplingSettings, folder: Path, gpu: bool) -> dict[str, Any]:
+    """Say in vLLM's words what the settings mean on this kind of machine."""
+    arguments = {
+        "model": str(folder),
+        "dtype": number_format(settings.dtype, gpu),
+        "max_model_len": settings.max_model_len,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+    }
+    if gpu:
+        return arguments | {
+            "gpu_memory_utilization": settings.gpu_memory_utilization,
+            "enforce_eager": settings.enforce_eager,
+        }
+    return arguments | {
+        "kv_cache_memory_bytes": int(settings.cpu_kv_cache_gib * 2**30),
+        "block_size": CPU_BLOCK,
+        # Compiling takes a C++ compiler and minutes; these are machines for small models.
+        "enforce_eager": True,
+        # Splitting a prompt crashes vLLM's CPU sampler on seeded requests ("CPU Generator does not use offset").
+        "enable_chunked_prefill": False,
+    }
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _draw(answer: _Answer, decode: Any) -> Draw:
+    text = decode(answer.tokens, skip_special_tokens=True).strip()
+    return Draw(tuple(answer.tokens), text, answer.finish_reason or "abort")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]

@@ -1,0 +1,173 @@
+import json
+import time
+from collections import Counter
+from dataclasses import asdict
+
+import pytest
+from oatflow.components.ledger import layout, owner
+from oatflow.components.ledger.claim import Claim, take_claim
+from oatflow.components.ledger.ledger import Experiment, Head, Ledger
+from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.ledger.sealed import seal
+from oatflow.components.progress import PROGRESS_FILE
+from oatflow.components.records.records import Candidate, Duel, Prompt, duel_id
+from oatflow.components.records.table import from_parquet, to_parquet
+from oatflow.components.sampling.engine import Decoding, ScriptedEngine
+from oatflow.components.sampling.generation import (
+    answer,
+    candidate_seeds,
+    choose_duels,
+    encode_prompts,
+    policy_engine,
+    run_sampling,
+    teller,
+)
+
+PROMPTS = [Prompt(f"{number:06d}-x", f"Question {number} of many?") for number in range(40)]
+
+
+@pytest.fixture
+def begin(tmp_path):
+    """Begin an experiment whose plan for round 0 holds these prompts."""
+
+    def begin(prompts=PROMPTS, name="experiment", seed=7, policy="start", **sampling):
+        ledger = Ledger.open(f"file://{tmp_path}/{name}")
+        settings = {
+            "prompts": {},
+            "sampling": {"engine": "scripted", "generate_max_length": 8, **sampling},
+            "policy": {"trainer": "scripted"},
+            "ledger": {"seed": seed},
+        }
+        ledger.write_document(layout.EXPERIMENT, Experiment(settings, "start", {}, {}).to_json())
+        ledger.store.put(layout.HEAD, seal(asdict(Head(-1, "0" * 64, 0))))
+        take_claim(ledger.store, 0, Claim("a", owner.Owner("here"), 1, 600, time.time() + 600))
+        plan = Plan(0, 1, tuple(prompts), PolicyPointer(-1, policy), 0, 1000)
+        ledger.write_document(layout.plan(0), plan.to_json())
+        return ledger
+
+    return begin
+
+
+def table(ledger, name, kind):
+    return from_parquet(ledger.read(0, "sampling", name), kind, name)
+
+
+def candidates(ledger):
+    return table(ledger, "candidates.parquet", Candidate)
+
+
+def duels(ledger):
+    return table(ledger, "duels.parquet", Duel)
+
+
+def test_every_prompt_gets_its_candidates_and_one_duel_of_the_first_two(begin):
+    ledger = begin(num_samples=3)
+    done = run_sampling(ledger, 0, "a")
+    drawn = candidates(ledger)
+    assert [(row.prompt_id, row.candidate) for row in drawn] == [(p.prompt_id, n) for p in PROMPTS for n in range(3)]
+    text = {(row.prompt_id, row.candidate): row.response for row in drawn}
+    for prompt, duel in zip(PROMPTS, duels(ledger), strict=True):
+        assert {duel.first_candidate, duel.second_candidate} == {0, 1}
+        assert duel.prompt_id == prompt.prompt_id and duel.prompt == prompt.text
+        assert duel.first == text[prompt.prompt_id, duel.first_candidate]
+        assert duel.second == text[prompt.prompt_id, duel.second_candidate]
+        assert duel.clash is (duel.first == duel.second)
+        assert duel.duel_id == duel_id(duel.prompt, duel.first, duel.second)
+    assert done.counts == {
+        "prompts": 40,
+        "candidates": 120,
+        "duels": 40,
+        "clashes": sum(duel.clash for duel in duels(ledger)),
+        "generated_tokens": sum(len(row.tokens) for row in drawn),
+        "prompt_tokens": 4 * 40,
+    }
+    assert done.counts["clashes"] > 0 and {row.prompt_tokens for row in drawn} == {4}
+    assert {row.finish_reason for row in drawn} == {"stop", "length"}
+    assert set(done.timings) == {"startup", "generate", "work"} and min(done.timings.values()) >= 0
+
+
+def test_the_place_in_a_duel_is_chance_and_carries_no_information(begin):
+    ledger = begin([Prompt(f"{number:06d}", "Same question?") for number in range(400)])
+    run_sampling(ledger, 0, "a")
+    first = Counter(duel.first_candidate for duel in duels(ledger))
+    assert abs(first[0] - 200) < 50  # five standard deviations
+
+
+def test_the_same_experiment_gives_the_same_bytes_and_another_seed_or_policy_others(begin):
+    def tables(name, **settings):
+        ledger = begin(name=name, **settings)
+        run_sampling(ledger, 0, "a")
+        return ledger.read(0, "sampling", "candidates.parquet"), ledger.read(0, "sampling", "duels.parquet")
+
+    first = tables("one")
+    assert tables("two") == first
+    for name, change in (("three", {"seed": 8}), ("four", {"policy": "trained"})):
+        assert not set(tables(name, **change)) & set(first)
+
+
+def test_candidates_do_not_depend_on_which_prompts_share_the_round(begin):
+    all_together, one_alone = begin(name="all"), begin(PROMPTS[5:6], name="one")
+    run_sampling(all_together, 0, "a")
+    run_sampling(one_alone, 0, "a")
+    assert candidates(one_alone) == candidates(all_together)[10:12]
+    assert duels(one_alone) == duels(all_together)[5:6]
+
+
+def test_seeds_differ_by_experiment_round_prompt_and_number_and_fit_vllm():
+    seeds = [
+        seed
+        for experiment in (0, 1)
+        for round_ in (0, 1)
+        for prompt in ("p", "q")
+        for seed in candidate_seeds(experiment, round_, prompt, 3)
+    ]
+    assert len(set(seeds)) == 24 and all(0 <= seed < 2**63 for seed in seeds)
+    assert candidate_seeds(0, 0, "p", 2) == candidate_seeds(0, 0, "p", 3)[:2]
+
+
+def test_candidates_that_a_killed_attempt_left_are_the_rounds_candidates(begin, monkeypatch):
+    ledger = begin()
+    left = [Candidate(p.prompt_id, n, f"left {n}", (1, 2), 9, "stop") for p in PROMPTS[:2] for n in range(2)]
+    with pytest.raises(KeyboardInterrupt), ledger.step(0, "sampling", "a") as step:
+        step.write("candidates.parquet", to_parquet(left, Candidate))
+        raise KeyboardInterrupt
+    monkeypatch.setattr(ScriptedEngine, "generate", lambda *_: pytest.fail("there is nothing left to generate"))
+    done = run_sampling(ledger, 0, "a")
+    assert [{duel.first, duel.second} for duel in duels(ledger)] == [{"left 0", "left 1"}] * 2
+    assert done.counts["generated_tokens"] == 8 and done.counts["prompt_tokens"] == 18
+
+
+def test_a_finished_step_is_adopted(begin):
+    ledger = begin()
+    assert run_sampling(ledger, 0, "a") == run_sampling(ledger, 0, "a")
+
+
+def test_greedy_answers_are_one_a_prompt_and_seeded_by_purpose(begin):
+    ledger = begin()
+    tokens = encode_prompts(ledger, PROMPTS)
+    warm, greedy = Decoding(1.0, 1.0, 8), Decoding(0.0, 1.0, 8)
+    with ledger.step(0, "sampling", "a") as step, policy_engine(ledger, step, PolicyPointer(-1, "start")) as engine:
+        given = answer(engine, PROMPTS, tokens, warm, (7, 0, "evaluate"))
+        assert given == answer(engine, PROMPTS, tokens, warm, (7, 0, "evaluate"))
+        assert given[::-1] == answer(engine, PROMPTS[::-1], tokens[::-1], warm, (7, 0, "evaluate"))
+        assert given != answer(engine, PROMPTS, tokens, warm, (7, 1, "evaluate"))
+        best = answer(engine, PROMPTS, tokens, greedy, (7, 0, "evaluate"))
+        assert best == answer(engine, PROMPTS, tokens, greedy, (8, 1, "other"))
+    assert len(best) == len(PROMPTS)
+
+
+def test_progress_is_told_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setenv(PROGRESS_FILE, str(tmp_path / "progress"))
+    tell = teller("sample", 3)
+    for done in range(101):
+        tell(done, 100, 5 * done)
+    told = [json.loads(line) for line in (tmp_path / "progress").read_text().splitlines()]
+    assert [(line["done"], line["of"], line["tokens"]) for line in told] == [(0, 100, 0), (100, 100, 500)]
+    assert {(line["step"], line["round"], line["event"]) for line in told} == {("sample", 3, "work")}
+
+
+def test_the_duels_of_a_plan_depend_on_the_round():
+    plans = [Plan(round_, 2, tuple(PROMPTS), PolicyPointer(-1, "a"), 0, 9) for round_ in (0, 1)]
+    drawn = [Candidate(p.prompt_id, n, f"answer {n}", (1,), 1, "stop") for p in PROMPTS for n in range(2)]
+    first, second = ([duel.first for duel in choose_duels(plan, drawn, 7)] for plan in plans)
+    assert first != second

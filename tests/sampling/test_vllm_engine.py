@@ -1,0 +1,189 @@
+"""vLLM itself, on a tiny model of random weights that the test makes. Each engine lives in a process of its own."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, astuple
+from itertools import product
+from pathlib import Path
+
+import pytest
+from oatflow.components.errors import EngineError
+from oatflow.components.prompts.template import encode_prompt, load_tokenizer
+from oatflow.components.sampling.engine import Decoding, Draw, Request
+from oatflow.components.sampling.settings import SamplingSettings
+from oatflow.components.sampling.vllm_engine import engine_arguments
+from oatflow.components.sampling.warm_engine import WARM_ENGINE, connect, start_warm_engine
+
+WORDS = "the soup was warm cold and good bad I you we liked ate it all never again . , ! ? one two".split()
+# bfloat16 on any machine: the policies that training writes are float32, and must fit all the same.
+# The cache holds 4,096 tokens of the tiny model.
+SETTINGS = SamplingSettings(dtype="bfloat16", max_model_len=512, cpu_kv_cache_gib=0.001)
+SAMPLED, GREEDY = Decoding(1.0, 1.0, 24), Decoding(0.0, 1.0, 24)
+
+
+def make_model(folder: Path, seed: int, dtype: str) -> Path:
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate(["<eos>", "<unk>", "<user>", "<answer>", *WORDS])}
+    plain = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<eos>", unk_token="<unk>")
+    tokenizer.chat_template = (
+        "{% for turn in messages %}<user> {{ turn['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %} <answer>{% endif %}"
+    )
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=1024, eos_token_id=0, bos_token_id=None, initializer_range=0.5,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start_folder(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("start"), 1, "bfloat16")
+
+
+@pytest.fixture(scope="module")
+def trained_folder(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("trained"), 2, "float32")
+
+
+@pytest.fixture(scope="module")
+def engine(start_folder, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        # Threads that wait for each other cost more than they gain on matrices this small.
+        patch.setenv("OMP_NUM_THREADS", "1")
+        started = start_warm_engine(SETTINGS, start_folder, "start", tmp_path_factory.mktemp("logs"))
+        patch.setenv(WARM_ENGINE, started.environment()[WARM_ENGINE])
+        yield connect(SETTINGS)
+        started.stop()
+
+
+@pytest.fixture
+def warm(engine, start_folder):
+    engine.load_policy(start_folder, "start")
+    return engine
+
+
+@pytest.fixture(scope="module")
+def requests(start_folder):
+    tokenizer = load_tokenizer(start_folder)
+    texts = [" ".join(pair) for pair in list(product(WORDS, WORDS))[::20]]
+    encoded = [tuple(encode_prompt(tokenizer, text, apply_chat_template=True)) for text in texts]
+    return [Request(tokens, (2 * number, 2**63 - 1 - number)) for number, tokens in enumerate(encoded)]
+
+
+def cold(folder, requests):
+    """Draw in a new process that finds no warm engine: sampled, then greedy."""
+    program = """
+import json, sys
+from dataclasses import astuple
+from pathlib import Path
+from oatflow.components.sampling.engine import Decoding, Request, open_engine
+from oatflow.components.sampling.settings import SamplingSettings
+given = json.load(sys.stdin)
+engine = open_engine(SamplingSettings.parse(given["settings"]), lambda: Path(given["folder"]), "new")
+requests = [Request(tuple(tokens), tuple(seeds)) for tokens, seeds in given["requests"]]
+drawn = [engine.generate(requests, Decoding(**decoding)) for decoding in given["decodings"]]
+engine.close()
+Path(given["answer"]).write_text(json.dumps([[[astuple(d) for d in group] for group in part] for part in drawn]))
+"""
+    answer = folder / "drawn.json"
+    given = {
+        "settings": SETTINGS.model_dump(),
+        "folder": str(folder),
+        "requests": [astuple(request) for request in requests],
+        "decodings": [asdict(SAMPLED), asdict(GREEDY)],
+        "answer": str(answer),
+    }
+    subprocess.run([sys.executable, "-c", program], input=json.dumps(given), text=True, check=True)
+    read = json.loads(answer.read_text())
+    return [[[Draw(tuple(t), text, why) for t, text, why in group] for group in part] for part in read]
+
+
+@pytest.mark.slow
+def test_new_weights_in_a_warm_engine_answer_like_a_cold_engine_started_on_them(
+    warm, trained_folder, requests, monkeypatch
+):
+    before = [warm.generate(requests, decoding) for decoding in (SAMPLED, GREEDY)]
+    warm.load_policy(trained_folder, "trained")
+    after = [warm.generate(requests, decoding) for decoding in (SAMPLED, GREEDY)]
+    monkeypatch.delenv(WARM_ENGINE)
+    assert after == cold(trained_folder, requests)
+    assert all(old != new for old, new in zip(before[1], after[1], strict=True))
+
+
+@pytest.mark.slow
+def test_a_draw_is_the_same_in_any_company(warm, requests):
+    for decoding in (SAMPLED, GREEDY):
+        drawn = warm.generate(requests, decoding)
+        assert warm.generate(requests, decoding) == drawn
+        assert warm.generate(requests[::-1], decoding) == drawn[::-1]
+        assert [warm.generate([request], decoding)[0] for request in requests[:5]] == drawn[:5]
+        first_seeds = [Request(request.prompt_tokens, request.seeds[:1]) for request in requests]
+        assert warm.generate(first_seeds, decoding) == [group[:1] for group in drawn]
+
+
+@pytest.mark.slow
+def test_seeds_matter_when_sampling_and_not_when_greedy(warm, requests):
+    sampled, greedy = (warm.generate(requests, decoding) for decoding in (SAMPLED, GREEDY))
+    assert sum(first == second for first, second in sampled) < len(sampled) / 4
+    assert all(first == second for first, second in greedy)
+
+
+@pytest.mark.slow
+def test_tokens_end_with_the_sampled_end_of_sequence_and_the_text_does_not(warm, requests, start_folder):
+    drawn = [draw for group in warm.generate(requests, SAMPLED) for draw in group]
+    assert {draw.finish_reason for draw in drawn} == {"stop", "length"}
+    words = load_tokenizer(start_folder).convert_ids_to_tokens
+    for draw in drawn:
+        ended = draw.finish_reason == "stop"
+        assert (draw.tokens[-1] == 0) is ended and 0 not in draw.tokens[:-1]
+        assert ended or len(draw.tokens) == SAMPLED.max_tokens
+        kept = [word for word in words(list(draw.tokens)) if word not in ("<eos>", "<unk>")]
+        assert draw.text.split() == kept and draw.text == draw.text.strip()
+
+
+@pytest.mark.slow
+def test_more_prompt_tokens_than_fit_into_one_batch_or_into_the_cache_do_no_harm(warm, requests):
+    long = [Request((request.prompt_tokens * 200)[:480], request.seeds) for request in requests]
+    assert sum(len(request.prompt_tokens) for request in long) > 3 * 4096
+    told = []
+    drawn = warm.generate(long, SAMPLED, lambda *facts: told.append(facts))
+    assert warm.generate(long[-2:], SAMPLED) == drawn[-2:]
+    tokens = sum(len(draw.tokens) for group in drawn for draw in group)
+    assert told[-1] == (2 * len(long), 2 * len(long), tokens)
+    assert told == sorted(told)
+
+
+@pytest.mark.slow
+def test_a_prompt_without_room_for_an_answer_is_refused(warm):
+    with pytest.raises(EngineError, match=r"max_model_len=512: a prompt has 512 tokens"):
+        warm.generate([Request((5,) * 512, (0,))], SAMPLED)
+    assert warm.generate([Request((5,) * 511, (0,))], SAMPLED)
+
+
+@pytest.mark.slow
+def test_a_folder_without_weights_is_refused_and_no_policy_is_loaded_then(warm, tmp_path, start_folder, requests):
+    greedy = warm.generate(requests, GREEDY)
+    with pytest.raises(EngineError, match=f"could not load the weights in {tmp_path}"):
+        warm.load_policy(tmp_path, "nothing")
+    assert warm.loaded() is None
+    warm.load_policy(start_folder, "start")
+    assert warm.generate(requests, GREEDY) == greedy
+
+
+def test_a_gpu_gets_its_share_of_memory_and_a_cpu_its_cache_in_bytes():
+    settings = SamplingSettings(cpu_kv_cache_gib=0.5, gpu_memory_utilization=0.4, dtype="float32", max_model_len=99)
+    on_cpu, on_gpu = (engine_arguments(settings, Path("model"), gpu) for gpu in (False, True))
+    assert on_cpu["kv_cache_memory_bytes"] == 2**29 and on_cpu["enable_chunked_prefill"] is False
+    assert on_gpu["gpu_memory_utilization"] == 0.4 and "enable_chunked_prefill" not in on_gpu
+    for arguments in (on_cpu, on_gpu):
+        assert (arguments["dtype"], arguments["max_model_len"], arguments["model"]) == ("float32", 99, "model")
