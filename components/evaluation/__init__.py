@@ -1,0 +1,1 @@
+"""How good the policy is: held-out matches and their intervals."""

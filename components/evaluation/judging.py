@@ -1,0 +1,94 @@
+"""A held-out answer against the opponent's, as a duel; the oracle's preference of it, as a verdict. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+
+from ..records.records import Duel, Preference, Prompt, Verdict, duel_id
+from ..seeds import derive
+
+TIE = 0.5
+_POLICY, _OPPONENT = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutAnswer:
+    """What somebody answered to a held-out prompt, and the length in tokens."""
+
+    prompt_id: str
+    response: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """A held-out prompt with both answers to it."""
+
+    prompt: Prompt
+    policy: HeldOutAnswer
+    opponent: HeldOutAnswer
+
+
+def as_duel(pairing: Pairing, seed: int) -> Duel:
+    """Let both answers compete, in an order that does not tell whose they are. Equal texts are a clash.
+
+    The order is drawn for each prompt and is the same in every round, so that an answer which training left as it
+    was makes the same duel again, and need not be judged again.
+    """
+    sides = [(pairing.policy.response, _POLICY), (pairing.opponent.response, _OPPONENT)]
+    if derive(seed, pairing.prompt.prompt_id, "position") % 2:
+        sides.reverse()
+    (first, first_side), (second, second_side) = sides
+    return Duel(
+        duel_id=duel_id(pairing.prompt.text, first, second),
+        prompt_id=pairing.prompt.prompt_id,
+        prompt=pairing.prompt.text,
+        first=first,
+        second=second,
+        first_candidate=first_side,
+        second_candidate=second_side,
+        clash=first == second,
+    )
+
+
+def as_verdict(pairing: Pairing, duel: Duel, preference: Preference) -> Verdict:
+    """Tell the oracle's preference from the policy's side. A clash is a tie."""
+    wins = TIE if preference.first_wins is None else preference.first_wins
+    rewards = preference.first_reward, preference.second_reward
+    if duel.first_candidate == _OPPONENT:
+        wins, rewards = 1 - wins, rewards[::-1]
+    return Verdict(
+        prompt_id=pairing.prompt.prompt_id,
+        prompt=pairing.prompt.text,
+        response=pairing.policy.response,
+        opponent_response=pairing.opponent.response,
+        policy_wins=wins,
+        response_tokens=pairing.policy.tokens,
+        opponent_tokens=pairing.opponent.tokens,
+        reward=rewards[0],
+        opponent_reward=rewards[1],
+    )
+
+
+def opponents_answer(verdict: Verdict) -> HeldOutAnswer:
+    """Return the answer that an earlier round's policy was judged against."""
+    return HeldOutAnswer(verdict.prompt_id, verdict.opponent_response, verdict.opponent_tokens)
+
+
+def mean_or_none(rewards: Iterable[float | None]) -> float | None:
+    """Mean of the rewards that are known; None where none is."""
+    known = [reward for reward in rewards if reward is not None]
+    return fmean(known) if known else None
+
+
+def is_evaluated(round_: int, every: int, last: bool) -> bool:
+    """Whether a round's policy is measured."""
+    return last or (round_ + 1) % every == 0
+
+
+def evaluated_before(round_: int, every: int) -> int | None:
+    """Return the last round before this one whose policy was measured, or None."""
+    past = round_ // every * every - 1
+    return past if past >= 0 else None

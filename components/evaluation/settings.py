@@ -1,0 +1,24 @@
+"""Settings of the evaluation room."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ..settings import Section
+
+
+class EvaluationSettings(Section):
+    """How the policy is measured."""
+
+    opponent: Literal["pretrain", "reference"] = "pretrain"
+    """Whose answers the policy is compared with: the starting model's, or the data set's output_key column."""
+    eval_temperature: float = Field(0.0, ge=0)
+    """Sampling temperature of evaluation; 0 is greedy."""
+    eval_generate_max_length: int = Field(512, ge=1)
+    """Longest answer in tokens."""
+    eval_every: int = Field(1, ge=1)
+    """Evaluate after every so many rounds; the last round is always evaluated."""
+    bootstrap_samples: int = Field(10_000, ge=100)
+    """Resamples behind the 95% interval of the win rate."""

@@ -1,0 +1,1 @@
+"""Oracles, and labels drawn from their probabilities."""

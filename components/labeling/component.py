@@ -1,0 +1,31 @@
+"""The door of the labeling room."""
+
+from kfp import dsl
+from oatflow.components.images import ORACLE
+
+
+@dsl.component(base_image=ORACLE, install_kfp_package=False)
+def label(
+    ledger: str,
+    round: int,
+    run: str,
+    duels: dsl.Input[dsl.Dataset],
+    preferences: dsl.Output[dsl.Dataset],
+) -> None:
+    """Ask the oracle who wins each duel.
+
+    Args:
+        ledger: URI of the experiment.
+        round: Number of the round.
+        run: Id of the pipeline run that claimed the round.
+        duels: Window on the duels.
+        preferences: Window on the oracle's preferences.
+    """
+    from oatflow.components.labeling.labeling import run_labeling
+    from oatflow.components.ledger.ledger import Ledger
+    from oatflow.components.ledger.windows import check_window, show_table
+
+    experiment = Ledger.open(ledger)
+    check_window(duels, experiment, round, "sampling")
+    run_labeling(experiment, round, run)
+    show_table(preferences, experiment, round, "labeling", "preferences-*.parquet")

@@ -1,0 +1,60 @@
+"""The labeling step: duels in, preferences out, the budget kept to the query."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from .. import progress
+from ..ledger.done import Done
+from ..ledger.ledger import Ledger
+from ..ledger.owner import process_start
+from ..records.records import Duel, Side
+from ..records.table import from_parquet
+from ..seeds import derive
+from .asking import Interview
+from .budget import within_budget
+from .labels import drawn, more_probable
+from .oracle import open_oracle
+from .settings import LabelingSettings
+
+PARTS = "preferences"
+
+
+def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
+    """Ask the oracle about the round's duels, in batches that are durable one by one.
+
+    A killed attempt's batches are adopted, and not asked again. Duels beyond the budget get no preference.
+    """
+    with ledger.step(round_, "labeling", run) as step:
+        if step.done is not None:
+            return step.done
+        settings = ledger.section(LabelingSettings, "labeling")
+        label = labeler(settings.bt_sample, ledger.seed, round_)
+        interview = Interview(open_oracle(settings), settings.oracle_batch_size, label)
+        begun = time.time()
+        duels = from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")
+        affordable = within_budget(duels, ledger.plan(round_).queries_left)
+        asked = interview.conduct(step, PARTS, affordable.duels, {}, _tell(round_, len(affordable.duels)))
+        return step.finish(
+            counts={
+                "duels": len(duels),
+                "queries": affordable.queries,
+                "clashes": sum(duel.clash for duel in duels),
+                "over_budget": len(duels) - len(affordable.duels),
+                "first_chosen": sum(preference.chosen == "first" for preference in asked.preferences),
+            },
+            timings={"startup": begun - process_start(), "ask": asked.seconds, "work": time.time() - begun},
+            facts={"oracle": interview.oracle.identity},
+        )
+
+
+def labeler(bt_sample: bool, seed: int, round_: int) -> Callable[[Duel, float], Side]:
+    """Choose how a probability becomes a label: drawn with a seed of its own for every duel, or the likelier side."""
+    if not bt_sample:
+        return lambda duel, first_wins: more_probable(first_wins)
+    return lambda duel, first_wins: drawn(first_wins, derive(seed, round_, duel.duel_id, "label"))
+
+
+def _tell(round_: int, of: int) -> Callable[[int], None]:
+    return lambda done: progress.tell("label", round_, "work", done=done, of=of)

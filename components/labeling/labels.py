@@ -1,0 +1,50 @@
+"""From an oracle's probability to a label. Pure; an answer that is no probability never becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+from ..errors import OracleError
+from ..records.records import Duel, Side
+from .oracle import Answer
+
+
+def more_probable(first_wins: float) -> Side:
+    """Label a duel by its likelier winner. Exactly 0.5 goes to the second, as in Oat."""
+    return "first" if first_wins > 0.5 else "second"
+
+
+def drawn(first_wins: float, seed: int) -> Side:
+    """Draw a label from the probability (Bernoulli). `seed`: an integer in [0, 2**63), as `seeds.derive` gives it."""
+    # The upper 53 bits fill a float exactly, so that a probability of 1 always wins and one of 0 never does.
+    return "first" if (seed >> 10) / 2**53 < first_wins else "second"
+
+
+def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Sequence[Answer]:
+    """Return the answers if there is one for every duel and each can be believed; raises `OracleError` otherwise."""
+    if len(answers) != len(duels):
+        left = "".join(f"; the first without one is duel {duel.duel_id}" for duel in duels[len(answers) :][:1])
+        raise OracleError(f"oracle {oracle}: {len(answers)} answers to {len(duels)} duels{left}")
+    for duel, answer in zip(duels, answers, strict=True):
+        problem = _problem(answer)
+        if problem:
+            raise OracleError(
+                f"oracle {oracle}: duel {duel.duel_id} (prompt {duel.prompt_id}): {problem}. "
+                "No answer of this batch was kept: mend the oracle and start again, the rest will not be asked twice"
+            )
+    return answers
+
+
+def _problem(answer: Answer) -> str | None:
+    if not (_is_number(answer.first_wins) and 0 <= answer.first_wins <= 1):
+        return f"first_wins={answer.first_wins!r} is not a probability in [0, 1]"
+    for name in ("first_reward", "second_reward"):
+        reward = getattr(answer, name)
+        if reward is not None and not _is_number(reward):
+            return f"{name}={reward!r} is not a finite number"
+    return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and isfinite(value)

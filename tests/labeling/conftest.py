@@ -1,0 +1,80 @@
+import time
+from dataclasses import asdict, dataclass, replace
+
+import pytest
+from oatflow.components.labeling.labeling import run_labeling
+from oatflow.components.ledger import layout, owner
+from oatflow.components.ledger.claim import Claim, take_claim
+from oatflow.components.ledger.ledger import Experiment, Head, Ledger
+from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.ledger.sealed import seal
+from oatflow.components.records.records import Duel, Preference, duel_id
+from oatflow.components.records.table import from_parquet, to_parquet
+
+
+@dataclass
+class Round:
+    """A round of a small experiment whose duels are drawn already."""
+
+    ledger: Ledger
+    number: int
+    log: str
+
+    def label(self, run="a"):
+        return run_labeling(self.ledger, self.number, run)
+
+    def preferences(self):
+        done = self.ledger.done(self.number, "labeling")
+        parts = [self.ledger.read(self.number, "labeling", placed.name) for placed in done.outputs]
+        return [row for part in parts for row in from_parquet(part, Preference, "part")]
+
+    def objects(self):
+        prefix = f"{layout.round_folder(self.number)}labeling/preferences"
+        return {entry.key: self.ledger.store.get(entry.key).data for entry in self.ledger.store.list(prefix)}
+
+    def asked(self):
+        try:
+            with open(self.log) as file:
+                return file.read().split()
+        except FileNotFoundError:
+            return []
+
+
+@pytest.fixture
+def begin(tmp_path, monkeypatch):
+    """Begin an experiment: its duels, what is left of its budget, settings of labeling."""
+
+    def begin(duels, name="experiment", queries_left=1000, **labeling):
+        ledger = Ledger.open(f"file://{tmp_path}/{name}")
+        settings = {"labeling": {"reward": "length", **labeling}, "ledger": {"seed": 7}}
+        ledger.write_document(layout.EXPERIMENT, Experiment(settings, "start", {}, {}).to_json())
+        ledger.store.put(layout.HEAD, seal(asdict(Head(-1, "0" * 64, 0))))
+        take_claim(ledger.store, 0, Claim("a", owner.Owner("here"), 1, 600, time.time() + 600))
+        plan = Plan(0, 1, (), PolicyPointer(-1, "start"), 0, queries_left)
+        ledger.write_document(layout.plan(0), plan.to_json())
+        with ledger.step(0, "sampling", "a") as step:
+            step.write("duels.parquet", to_parquet(duels, Duel))
+            step.finish(counts={}, timings={})
+        log = str(tmp_path / f"{name}.log")
+        monkeypatch.setenv("OATFLOW_ORACLE_LOG", log)
+        return Round(ledger, 0, log)
+
+    return begin
+
+
+def duel(number, first="one two", second="one"):
+    text = f"Question {number}?"
+    first = first.replace("#", str(number))
+    return Duel(duel_id(text, first, second), f"prompt-{number}", text, first, second, 0, 1, first == second)
+
+
+@pytest.fixture
+def duels():
+    """Ten different duels: the first wins those of even number; those of numbers 3 and 4 are clashes."""
+    even = [duel(n) if n % 2 == 0 else duel(n, "one", "one two") for n in range(10)]
+    return [
+        replace(row, second=row.first, clash=True, duel_id=duel_id(row.prompt, row.first, row.first))
+        if number in (3, 4)
+        else row
+        for number, row in enumerate(even)
+    ]
