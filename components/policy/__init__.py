@@ -1,0 +1,1 @@
+"""Preference learning: losses, tokens, and the training program."""

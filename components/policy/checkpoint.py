@@ -1,0 +1,51 @@
+"""What a round leaves for the next: the policy as a model folder, and the optimizer's state as safetensors.
+
+The state is kept by parameter and whole, whatever ZeRO stage and number of workers made it, so the next round may
+choose others. Master weights are float32 and are the model folder itself: nothing is kept twice.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+_COPIED = (".json", ".jinja", ".txt", ".model")
+_WRITTEN_ANEW = ("config.json", "generation_config.json")
+
+
+def save_policy(model: Any, weights: Mapping[str, Tensor], source: Path, folder: Path) -> None:
+    """Write a model folder: float32 weights, and the tokenizer and chat template of `source` unchanged."""
+    model.save_pretrained(folder, state_dict=dict(weights))
+    for path in source.iterdir():
+        written = path.name in _WRITTEN_ANEW or path.name.endswith(".index.json")
+        if path.is_file() and path.suffix in _COPIED and not written:
+            shutil.copyfile(path, folder / path.name)
+
+
+def save_optimizer(state: Mapping[str, Mapping[str, Tensor]], count: int, folder: Path) -> None:
+    """Write Adam's moments, by moment and parameter name, and how many steps it has made."""
+    folder.mkdir(parents=True)
+    for moment in MOMENTS:
+        save_file({name: tensor.contiguous() for name, tensor in state[moment].items()}, _file(folder, moment))
+    (folder / "state.json").write_text(json.dumps({"step": count}) + "\n", encoding="utf-8")
+
+
+def load_optimizer(folder: Path) -> tuple[dict[str, dict[str, Tensor]], int]:
+    """Return the moments, by moment and parameter name, and the number of steps made."""
+    state = {}
+    for moment in MOMENTS:
+        with safe_open(_file(folder, moment), framework="pt") as file:
+            state[moment] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    return state, int(json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"])
+
+
+def _file(folder: Path, moment: str) -> Path:
+    return folder / f"{moment}.safetensors"

@@ -1,0 +1,31 @@
+"""The door of the policy room."""
+
+from kfp import dsl
+from oatflow.components.images import CONTROL
+
+
+@dsl.component(base_image=CONTROL, install_kfp_package=False)
+def train(
+    ledger: str,
+    round: int,
+    run: str,
+    preferences: dsl.Input[dsl.Dataset],
+    policy: dsl.Output[dsl.Model],
+) -> None:
+    """Launch the training job on the round's preferences and wait for its policy.
+
+    Args:
+        ledger: URI of the experiment.
+        round: Number of the round.
+        run: Id of the pipeline run that claimed the round.
+        preferences: Window on the preferences.
+        policy: Window on the new policy: the list of its files and their digests.
+    """
+    from oatflow.components.ledger.ledger import Ledger
+    from oatflow.components.ledger.windows import check_window, show_folder
+    from oatflow.components.policy.training import run_train
+
+    experiment = Ledger.open(ledger)
+    check_window(preferences, experiment, round, "labeling")
+    run_train(experiment, round, run)
+    show_folder(policy, experiment, round, "policy", "model")

@@ -1,0 +1,42 @@
+"""What a model thinks of completions: the sum of their tokens' log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .logprobs import logits_only_at, sum_by_completion, token_logprobs
+from .rows import Rows, lay_out
+from .tokens import Pair
+
+_PROBE_TOLERANCE = 1e-2
+
+
+def completion_logprobs(model: Any, rows: Rows) -> Tensor:
+    """Return the log-probability of each completion, (S,): for B pairs all chosen, then all rejected."""
+    with logits_only_at(model, rows.row, rows.column):
+        logits = model(
+            input_ids=rows.tokens, attention_mask=rows.sees, position_ids=rows.positions, use_cache=False
+        ).logits
+    return sum_by_completion(token_logprobs(logits, rows.label), rows.completion, rows.completions)
+
+
+def one_row_will_do(model: Any, pairs: Sequence[Pair], pad: int) -> bool:
+    """Whether this model computes pairs in one row just as in two: whether a mask alone says what sees what.
+
+    A recurrent state or a sliding window knows no such mask. What cannot be read from the model is tried on it.
+    """
+    if not pairs or model.config._attn_implementation != "sdpa" or getattr(model, "_is_stateful", False):
+        return False
+    windows = [getattr(model.config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    if any(window is not None and window < max(pair.length for pair in pairs) for window in windows):
+        return False
+    first = pairs[0]
+    probe = Pair(first.duel_id, first.prompt[:8], first.chosen[:4], first.rejected[:4])
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        one, two = (completion_logprobs(model, lay_out([probe], pad, one_row).to(device)) for one_row in (True, False))
+    return bool((one - two).abs().max() < _PROBE_TOLERANCE)

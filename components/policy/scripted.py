@@ -1,0 +1,33 @@
+"""A stand-in for training that needs no model: a policy whose bytes depend on its parent and its preferences."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+from pathlib import Path
+
+from ..ledger.done import Done
+from ..ledger.ledger import Ledger
+from ..ledger.owner import process_start
+from ..records.records import Preference
+from ..records.table import from_parquet
+
+
+def train_scripted(ledger: Ledger, round_: int, run: str) -> Done:
+    """Make the round's policy, or adopt it."""
+    with ledger.step(round_, "policy", run) as step:
+        if step.done is not None:
+            return step.done
+        begun = time.time()
+        parts = [step.read("labeling", name) for name in step.outputs("labeling")]
+        preferences = [row for part in parts for row in from_parquet(part, Preference, "preferences")]
+        digest = hashlib.sha256(ledger.plan(round_).policy.digest.encode())
+        for part in parts:
+            digest.update(part)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "policy.txt").write_text(digest.hexdigest())
+            step.upload_folder("model", Path(folder))
+        clashes = sum(preference.clash for preference in preferences)
+        counts = {"pairs": len(preferences) - clashes, "clashes": clashes}
+        return step.finish(counts, {"startup": begun - process_start(), "work": time.time() - begun})

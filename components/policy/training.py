@@ -1,0 +1,36 @@
+"""The step of the policy room: start the training job, wait for it, and see that it left a policy."""
+
+from __future__ import annotations
+
+import time
+
+from ..errors import TrainingFailed
+from ..jobs.job import TrainingJob
+from ..jobs.local import LocalJobs
+from ..ledger.done import Done
+from ..ledger.ledger import Ledger
+from ..ledger.owner import process_start
+from .scripted import train_scripted
+from .settings import PolicySettings
+
+PROGRAM = "oatflow.components.policy.train"
+
+
+def run_train(ledger: Ledger, round_: int, run: str) -> Done:
+    """Train the round's policy, or adopt it. Raises `TrainingFailed` with the job's reason and last lines."""
+    settings = ledger.section(PolicySettings, "policy")
+    if settings.trainer == "scripted":
+        return train_scripted(ledger, round_, run)
+    done = ledger.done(round_, "policy")
+    if done is not None:
+        return done
+    asked = process_start()
+    arguments = (ledger.store.uri, str(round_), run, str(asked))
+    job = TrainingJob(f"train-{round_:05d}", PROGRAM, arguments, settings.train_workers, settings.train_timeout_seconds)
+    LocalJobs().run(job)
+    done = ledger.done(round_, "policy")
+    if done is None:
+        raise TrainingFailed(
+            f"round {round_}: the job ended well after {time.time() - asked:.0f} s, but left no policy"
+        )
+    return done
