@@ -27,12 +27,19 @@ def told(step: str, round_: int, began: float) -> Iterator[dict[str, Any]]:
     """Tell the start and the end of a step, or its failure; what the body puts into the dict goes with the end."""
     tell(step, round_, "start", at=began)
     facts: dict[str, Any] = {}
-    try:
+    with failures_told(step, round_):
         yield facts
+    tell(step, round_, "end", seconds=time.time() - began, **facts)
+
+
+@contextmanager
+def failures_told(step: str, round_: int) -> Iterator[None]:
+    """Tell why the body failed, if it does."""
+    try:
+        yield
     except BaseException as error:
         tell_failure(step, round_, error)
         raise
-    tell(step, round_, "end", seconds=time.time() - began, **facts)
 
 
 def tell(step: str, round_: int, event: str, **facts: Any) -> None:

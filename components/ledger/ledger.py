@@ -155,9 +155,12 @@ class Ledger:
         files = {placed.name: placed.sha256 for placed in done.folder("model")}
         return digest_of(seal(files))
 
-    def step(self, round_: int, room: str, run: str) -> Step:
-        """Begin one step's work as `run`, which must hold the round's claim."""
-        return Step(self, round_, room, run)
+    def step(self, round_: int, room: str, run: str, started: float | None = None) -> Step:
+        """Begin one step's work as `run`, which must hold the round's claim.
+
+        `started`: when the step began, in seconds since the epoch, if it was before this process did.
+        """
+        return Step(self, round_, room, run, started)
 
     def read(self, round_: int, room: str, name: str) -> bytes:
         """Read one output of a finished step; raises `DamagedObject` if it is not what the step wrote."""

@@ -37,10 +37,10 @@ class Step:
     `ClaimLost` if the round is another run's; so does leaving, if it was taken over meanwhile.
     """
 
-    def __init__(self, ledger: Ledger, round_: int, room: str, run: str):
+    def __init__(self, ledger: Ledger, round_: int, room: str, run: str, started: float | None = None):
         self.ledger, self.round, self.room, self.run = ledger, round_, room, run
         self.done: Done | None = None
-        self._started = process_start()
+        self._started = process_start() if started is None else started
         self._inputs: dict[str, str] = {}
         self._outputs: dict[str, Placed] = {}
         self._claim: Claim

@@ -14,7 +14,7 @@ from ..ledger.claim import Claim, take_claim
 from ..ledger.ledger import Experiment, Head, Ledger
 from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.sealed import digest_of, seal
-from ..policy.checkpoint import check_model_folder, model_digest, resolve_pretrain
+from ..model_folder import check_model_folder, model_digest, resolve_pretrain
 from ..prompts.schedule import prompts_of_round
 from ..prompts.source import drop_too_long, load_prompts
 from ..prompts.template import load_tokenizer
