@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
+from collections.abc import Iterable
+from functools import partial
 from typing import IO
 
 from ..errors import TrainingFailed
 from .job import TrainingJob
+from .orphans import die_with_parent
 
 LAST_LINES = 100
-_PR_SET_PDEATHSIG = 1
+# The program's own letter, and what torchrun says of the worker that failed first.
+_LETTER = re.compile(r"oatflow\.components\.errors\.(\w+: .+)")
+_EXIT = re.compile(r"Root Cause.*?exitcode\s*: (-?\d+)", re.DOTALL)
 
 
 class LocalJobs:
@@ -23,61 +29,59 @@ class LocalJobs:
 
     def run(self, job: TrainingJob) -> None:
         """Run a job to its end. If this process dies, the job's processes do too."""
-        command = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(job.workers),
-            "--module", job.module, *job.arguments,
-        ]  # fmt: skip
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-            env=_environment(job.workers), preexec_fn=_die_with_parent,
-        )  # fmt: skip
+        begun, last = time.monotonic(), deque[str](maxlen=LAST_LINES)
+        process = _start(job)
         assert process.stdout is not None
-        last: deque[str] = deque(maxlen=LAST_LINES)
         reader = threading.Thread(target=_pass_on, args=(process.stdout, last), daemon=True)
         reader.start()
         try:
             process.wait(job.timeout_seconds)
         except subprocess.TimeoutExpired:
-            raise TrainingFailed(_letter(job, f"not done after {job.timeout_seconds:.0f} s", last)) from None
+            process.kill()
         finally:
-            _end(process)
+            # Also where this process is told to stop while it waits. Torchrun's workers die with it.
+            process.kill()
+            process.wait()
             reader.join()
+        seconds = time.monotonic() - begun
         if process.returncode:
-            raise TrainingFailed(_letter(job, _reason(process.returncode, last), last))
+            late = f"not done after {job.timeout_seconds:.0f} s" if seconds >= job.timeout_seconds else None
+            raise TrainingFailed(letter(job, seconds, late or reason(process.returncode, "".join(last)), last))
+
+
+def reason(returncode: int, output: str) -> str:
+    """Say why a job failed, from the exit status of torchrun and the end of its output."""
+    own = _LETTER.findall(output)
+    if own:
+        return str(own[-1])
+    worker = _EXIT.search(output)
+    status = int(worker[1]) if worker else returncode
+    if status == -signal.SIGKILL:
+        return "killed by SIGKILL, most likely for want of memory: use smaller passes (train_batch_size_per_device)"
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+
+def letter(job: TrainingJob, seconds: float, why: str, last: Iterable[str]) -> str:
+    """Write what went wrong to whoever must act."""
+    return f"{job.name} failed after {seconds:.0f} s: {why}. Its last lines:\n{''.join(last)}"
+
+
+def _start(job: TrainingJob) -> subprocess.Popen[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return subprocess.Popen(
+        [*launcher, "--nproc-per-node", str(job.workers), "--module", job.module, *job.arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        env=_environment(job.workers), start_new_session=True, preexec_fn=partial(die_with_parent, os.getpid()),
+    )  # fmt: skip
 
 
 def _environment(workers: int) -> dict[str, str]:
     """Share the cores among the workers, unless the user has; torchrun alone would give one thread to each."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
     return {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONUNBUFFERED": "1"}
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _pass_on(stream: IO[str], last: deque[str]) -> None:
     for line in stream:
         print(line, end="", flush=True)
         last.append(line)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End torchrun, which ends its workers; it gets a while to do so."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _reason(returncode: int, last: deque[str]) -> str:
-    killed = any("SIGKILL" in line for line in last) or returncode == -signal.SIGKILL
-    hint = "; a worker was killed, most likely for want of memory" if killed else ""
-    return f"exit status {returncode}{hint}"
-
-
-def _letter(job: TrainingJob, reason: str, last: deque[str]) -> str:
-    return f"{job.name} failed: {reason}. Last lines:\n{''.join(last)}"

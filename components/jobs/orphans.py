@@ -8,14 +8,15 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+# Loaded now: between fork and exec, where a child asks for this, is no time to load libraries.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def die_with_parent() -> None:
-    """Let the kernel kill this process as soon as its parent is gone, however that ended. Linux only."""
-    if sys.platform != "linux":
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process as soon as its parent, a process number, has ended in whatever way. Linux only."""
+    if _LIBC is None:
         return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        # It died before it was watched.
+        # It ended before it was watched.
         os.kill(os.getpid(), signal.SIGKILL)

@@ -79,7 +79,7 @@ def take_claim(store: Store, round_: int, wanted: Claim) -> Claim:
     if held.run == wanted.run:
         return _swap(store, round_, replace(wanted, token=held.token), etag)
     if not held.is_free:
-        raise ClaimHeld(_held(round_, held))
+        raise ClaimHeld(held_by(round_, held))
     return _swap(store, round_, replace(wanted, token=max(wanted.token, held.token + 1)), etag)
 
 
@@ -153,8 +153,9 @@ def _swap(store: Store, round_: int, claim: Claim, etag: str) -> Claim:
     return claim
 
 
-def _held(round_: int, claim: Claim) -> str:
+def held_by(round_: int, claim: Claim) -> str:
+    """Say who holds a round, until when, and what to do."""
     return (
-        f"round {round_} is being worked on by run {claim.run!r} ({claim.owner}), whose claim holds until {claim.until}. "
-        "Wait for it, or choose another experiment with --new NAME"
+        f"round {round_} is being worked on by run {claim.run!r} ({claim.owner}), whose claim holds until "
+        f"{claim.until}. Wait for it, or begin another experiment with --new NAME"
     )

@@ -194,7 +194,7 @@ class Ledger:
             return unseal(self.store.get(key).data, key)
 
     def verify(self) -> Iterator[str]:
-        """Read every object of every finished round; yields each key that is intact, raises at the first that is not."""
+        """Read every object of every finished round: yields each intact key, raises at the first that is damaged."""
         parent = digest_of(self.store.get(layout.EXPERIMENT).data)
         unseal(self.store.get(layout.EXPERIMENT).data, layout.EXPERIMENT)
         yield layout.EXPERIMENT

@@ -39,7 +39,9 @@ def load_model(folder: Path) -> Any:
     """Load a causal language model in float32, with dropout off."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
 
 

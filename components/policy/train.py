@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("asked", type=float, help="when the step began, seconds since the epoch")
     given = parser.parse_args()
-    die_with_parent()
+    die_with_parent(os.getppid())
     rank, world = init_workers()
     ledger = Ledger.open(given.ledger)
     step = ledger.step(given.round, "policy", given.run, given.asked)

@@ -77,7 +77,8 @@ def _check_columns(table: pa.Table, expected: pa.Schema, kind: type[Any], name: 
             )
         column = table.column(field.name)
         if column.type != field.type:
-            raise RecordError(f"{name}: column {field.name!r} holds {column.type}, a {kind.__name__} needs {field.type}")
+            needs = f"a {kind.__name__} needs {field.type}"
+            raise RecordError(f"{name}: column {field.name!r} holds {column.type}, {needs}")
         if column.null_count and not field.nullable:
             row = column.is_null().to_pylist().index(True)
             raise RecordError(f"{name}: row {row}, column {field.name!r} is empty; a {kind.__name__} needs a value")

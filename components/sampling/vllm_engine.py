@@ -20,11 +20,13 @@ from ..number_format import number_format
 from .engine import Decoding, Draw, ModelFolder, OnProgress, Request, path_of, quietly
 from .settings import SamplingSettings
 
-# Set before vLLM is imported, unless the user has: in-process, quiet, and telling nobody.
+# Set before vLLM is imported, unless the user has: in-process, quiet, and telling nobody. Threads that wait for each
+# other sleep: spinning, an engine beside any other busy program crawls (seen on 2 cores: 2 tokens/s instead of 14).
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 CPU_BLOCK = 32  # tokens; the smallest that vLLM allows on a CPU, so that short prompts share what they have in common
 

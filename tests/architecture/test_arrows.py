@@ -9,7 +9,19 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # The order of the rooms: each imports only from rooms before it, but for the ways between the stations below.
-LEFT = ["errors", "settings", "images", "seeds", "progress", "number_format", "records", "store", "ledger", "model_folder", "jobs"]
+LEFT = [
+    "errors",
+    "settings",
+    "images",
+    "seeds",
+    "progress",
+    "number_format",
+    "records",
+    "store",
+    "ledger",
+    "model_folder",
+    "jobs",
+]
 STATIONS = [
     "prompts",
     "reward_model",

@@ -63,8 +63,9 @@ def count_writes(log: Path, kill_at: int | None, before: bool) -> None:
     """Note every write of the store, and die at the chosen one."""
     written = 0
     for name in WRITES:
+        as_it_is = getattr(LocalStore, name)
 
-        def deadly(self, key, *given, original=getattr(LocalStore, name), name=name):
+        def deadly(self, key, *given, original=as_it_is, name=name):
             nonlocal written
             if key.startswith("_proof/"):
                 return original(self, key, *given)
@@ -84,7 +85,9 @@ def count_writes(log: Path, kill_at: int | None, before: bool) -> None:
 def truth(folder: Path) -> dict[str, bytes]:
     """The bytes of all plans, duels and preferences, by key."""
     root = folder / "ledger"
-    found = [path for pattern in ("plan.json", "duels.parquet", "preferences-*.parquet") for path in root.rglob(pattern)]
+    found = [
+        path for pattern in ("plan.json", "duels.parquet", "preferences-*.parquet") for path in root.rglob(pattern)
+    ]
     return {str(path.relative_to(root)): path.read_bytes() for path in found}
 
 
@@ -114,5 +117,5 @@ def test_killed_at_any_write_it_ends_with_the_same_bytes_and_no_duel_is_asked_tw
         assert len(list(Ledger.open(f"file://{folder}/ledger").verify())) > 20
         twice = [duel for duel, times in Counter((folder / "asked").read_text().split()).items() if times > 1]
         # The one batch whose answers died with the process, in the instant before they were durable.
-        in_flight = asked_before[-2:] if before and "preferences-" in write or before and "judg" in write else []
+        in_flight = asked_before[-2:] if before and ("preferences-" in write or "judgements-" in write) else []
         assert set(twice) <= set(in_flight), write

@@ -65,8 +65,11 @@ def test_numbers_that_kfp_turned_into_floats_mean_the_same(uri):
 
 def test_changed_settings_are_refused_with_every_difference_listed(uri):
     open_round(uri, settings(), "run")
-    with pytest.raises(SettingsChanged, match=r"policy\.beta was 0\.1 and is now 0\.2.*temperature was 1\.0 and is now 0\.5|"
-                                              r"temperature was 1\.0 and is now 0\.5.*policy\.beta was 0\.1 and is now 0\.2"):
+    with pytest.raises(
+        SettingsChanged,
+        match=r"policy\.beta was 0\.1 and is now 0\.2.*temperature was 1\.0 and is now 0\.5|"
+        r"temperature was 1\.0 and is now 0\.5.*policy\.beta was 0\.1 and is now 0\.2",
+    ):
         open_round(uri, settings(beta="0.2", temperature="0.5"), "run")
 
 

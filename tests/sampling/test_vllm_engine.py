@@ -15,43 +15,19 @@ from oatflow.components.sampling.settings import SamplingSettings
 from oatflow.components.sampling.vllm_engine import engine_arguments
 from oatflow.components.sampling.warm_engine import WARM_ENGINE, connect, start_warm_engine
 
-WORDS = "the soup was warm cold and good bad I you we liked ate it all never again . , ! ? one two".split()
 # bfloat16 on any machine: the policies that training writes are float32, and must fit all the same.
 # The cache holds 4,096 tokens of the tiny model.
 SETTINGS = SamplingSettings(dtype="bfloat16", max_model_len=512, cpu_kv_cache_gib=0.001)
 SAMPLED, GREEDY = Decoding(1.0, 1.0, 24), Decoding(0.0, 1.0, 24)
 
 
-def make_model(folder: Path, seed: int, dtype: str) -> Path:
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    vocabulary = {word: number for number, word in enumerate(["<eos>", "<unk>", "<user>", "<answer>", *WORDS])}
-    plain = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<eos>", unk_token="<unk>")
-    tokenizer.chat_template = (
-        "{% for turn in messages %}<user> {{ turn['content'] }}{% endfor %}"
-        "{% if add_generation_prompt %} <answer>{% endif %}"
-    )
-    config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=1024, eos_token_id=0, bos_token_id=None, initializer_range=0.5,
-    )  # fmt: skip
-    torch.manual_seed(seed)
-    LlamaForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def start_folder(tmp_path_factory):
+def start_folder(tmp_path_factory, make_model):
     return make_model(tmp_path_factory.mktemp("start"), 1, "bfloat16")
 
 
 @pytest.fixture(scope="module")
-def trained_folder(tmp_path_factory):
+def trained_folder(tmp_path_factory, make_model):
     return make_model(tmp_path_factory.mktemp("trained"), 2, "float32")
 
 
@@ -75,7 +51,8 @@ def warm(engine, start_folder):
 @pytest.fixture(scope="module")
 def requests(start_folder):
     tokenizer = load_tokenizer(start_folder)
-    texts = [" ".join(pair) for pair in list(product(WORDS, WORDS))[::20]]
+    words = sorted(word for word in tokenizer.get_vocab() if not word.startswith("<"))
+    texts = [" ".join(pair) for pair in list(product(words, words))[::20]]
     encoded = [tuple(encode_prompt(tokenizer, text, apply_chat_template=True)) for text in texts]
     return [Request(tokens, (2 * number, 2**63 - 1 - number)) for number, tokens in enumerate(encoded)]
 

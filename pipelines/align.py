@@ -1,0 +1,197 @@
+"""`oatflow align`: run an experiment's next rounds on this machine, under kfp.local."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oatflow.components.errors import ClaimHeld, OatflowError, RefusedInput
+from oatflow.components.ledger import owner
+from oatflow.components.ledger.claim import held_by
+from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.progress import PROGRESS_FILE
+from oatflow.components.reporting.curves import read_rounds
+from oatflow.components.reporting.page import write_report
+from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
+from oatflow.components.rounds.opening import begin, check_inputs, has_begun
+from oatflow.components.store.store import open_store
+
+from .alignment.pipeline import MOST_ROUNDS, compile_pipeline
+from .display import Display
+from .place import MODELS, experiment_uri, ledger_root
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 15
+
+
+class PipelineFailed(OatflowError):
+    """The pipeline ended without finishing its rounds."""
+
+    def __init__(self, message: str, exit_code: int = 1):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked for. `rounds`: at most so many now; `new`: the experiment must not exist yet."""
+
+    experiment: str
+    new: bool
+    settings: ExperimentSettings
+    home: Path
+    ledger: str | None
+    rounds: int | None
+    warm: bool
+
+
+def align(wish: Wish) -> Path:
+    """Carry the experiment on until its budget is spent (or for `wish.rounds` rounds); returns the report's path.
+
+    Raises what the steps raise, in one line; whatever was started is stopped again, also on Ctrl-C.
+    """
+    os.environ[MODELS] = str(wish.home / "models")
+    _build_starting_model(wish)
+    with ledger_root(wish.home, wish.ledger) as root:
+        uri = experiment_uri(root, wish.experiment)
+        _check(wish, uri)
+        ledger = Ledger.open(uri)
+        remaining = wish.settings.rounds - (ledger.head().round + 1)
+        if remaining:
+            _run_rounds(wish, uri, min(remaining, wish.rounds or remaining))
+        return _conclude(wish, Ledger.open(uri))
+
+
+def _build_starting_model(wish: Wish) -> None:
+    if wish.settings.policy.pretrain.startswith("oatflow:"):
+        from .starting_model import smollm2
+
+        smollm2(wish.home)
+
+
+def _check(wish: Wish, uri: str) -> None:
+    """Refuse what cannot work before anything is written; begin the experiment if it is new."""
+    store = open_store(uri)
+    if not has_begun(store):
+        begin(store, wish.settings, check_inputs(wish.settings))
+        return
+    if wish.new:
+        raise RefusedInput(f"new={wish.experiment!r}: that experiment exists; choose another name, or continue it with "
+                           f"--experiment {wish.experiment}")  # fmt: skip
+    ledger = Ledger(store)
+    refuse_changes(ledger.experiment.settings, wish.settings, wish.experiment)
+    _refuse_if_held(ledger)
+
+
+def _refuse_if_held(ledger: Ledger) -> None:
+    round_ = ledger.head().round + 1
+    claim = ledger.claim(round_)
+    if claim is not None and not claim.is_free:
+        raise ClaimHeld(held_by(round_, claim))
+
+
+def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
+    logs = wish.home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    stem = f"{wish.experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
+    progress, log = logs / f"{stem}.progress.jsonl", logs / f"{stem}.log"
+    progress.touch()
+    environment = {PROGRESS_FILE: str(progress), **owner.environment_of(owner.this_process())}
+    until = Ledger.open(uri).head().round + 1 + rounds
+    display = Display(wish.experiment, until, wish.settings.labeling.max_queries, progress)
+    with ExitStack() as stack:
+        display.start()
+        stack.callback(display.stop)
+        environment |= stack.enter_context(_warm_engine(wish, uri, logs))
+        for batch in _batches(rounds):
+            _run_pipeline(wish, uri, batch, environment, log, progress, display)
+
+
+def _batches(rounds: int) -> Iterator[int]:
+    while rounds > 0:
+        yield min(rounds, MOST_ROUNDS)
+        rounds -= MOST_ROUNDS
+
+
+@contextmanager
+def _warm_engine(wish: Wish, uri: str, logs: Path) -> Iterator[Mapping[str, str]]:
+    """Keep one engine loaded for all steps of this machine: starting it anew for each would take most of the time."""
+    if wish.settings.sampling.engine != "vllm" or not wish.warm:
+        yield {}
+        return
+    from oatflow.components.model_folder import resolve_pretrain
+    from oatflow.components.sampling.warm_engine import start_warm_engine
+
+    folder = resolve_pretrain(wish.settings.policy.pretrain)
+    engine = start_warm_engine(wish.settings.sampling, folder, Ledger.open(uri).experiment.starting_model, logs)
+    try:
+        yield engine.environment()
+    finally:
+        engine.stop()
+
+
+def _run_pipeline(
+    wish: Wish, uri: str, rounds: int, environment: Mapping[str, str], log: Path, progress: Path, display: Display
+) -> None:
+    pipeline = wish.home / f"alignment-{rounds}.yaml"
+    compile_pipeline(rounds, pipeline)
+    # KFP takes no null inside a dict; every setting that may be null is so by default.
+    arguments = {"ledger": uri, "settings": wish.settings.model_dump(mode="json", exclude_none=True)}
+    command = [sys.executable, "-m", "oatflow.pipelines.local_run", "--pipeline", str(pipeline),
+               "--arguments", json.dumps(arguments), "--outputs", str(wish.home / "outputs")]  # fmt: skip
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+    try:
+        while child.poll() is None:
+            display.poll()
+            time.sleep(POLL_SECONDS)
+        display.poll()
+    finally:
+        _end(child)
+    if child.returncode:
+        raise _failure(progress, log, child.returncode)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the pipeline and its steps, politely first."""
+    for signal_ in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, signal_)
+        except ProcessLookupError:
+            break
+        try:
+            child.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _failure(progress: Path, log: Path, returncode: int) -> PipelineFailed:
+    """Say in one line why the pipeline failed: what the failed step told, else the end of the log."""
+    events = [json.loads(line) for line in progress.read_text().splitlines()]
+    told: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "failed"), {})
+    if told:
+        reason = f"{told['step']} failed in round {told['round']}: {told['error']}"
+    else:
+        last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
+        reason = f"the pipeline ended with status {returncode}: {''.join(last)}"
+    return PipelineFailed(f"{reason} (log: {log}). Run the same command again to continue.", told.get("exit_code", 1))
+
+
+def _conclude(wish: Wish, ledger: Ledger) -> Path:
+    report = wish.home / "reports" / f"{wish.experiment}.html"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(write_report(ledger), encoding="utf-8")
+    Display.final_table(read_rounds(ledger))
+    return report

