@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,9 +112,24 @@ def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
     with ExitStack() as stack:
         display.start()
         stack.callback(display.stop)
+        environment["TMPDIR"] = str(stack.enter_context(_scratch(wish.home)))
         environment |= stack.enter_context(_warm_engine(wish, uri, logs))
         for batch in _batches(rounds):
             _run_pipeline(wish, uri, batch, environment, log, progress, display)
+
+
+@contextmanager
+def _scratch(home: Path) -> Iterator[Path]:
+    """Give the steps a folder for what they fetch, and clear away those of runs that were killed."""
+    folder = home / "tmp" / str(os.getpid())
+    for left in folder.parent.glob("*"):
+        if not Path("/proc", left.name).exists():
+            shutil.rmtree(left)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def _batches(rounds: int) -> Iterator[int]:

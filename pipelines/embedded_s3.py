@@ -197,6 +197,9 @@ def _start(files: _Files, access_key: str, secret_key: str, last_ports: dict[str
             env={
                 "PATH": os.defpath,
                 "HOME": str(files.folder),
+                "TMPDIR": str(files.folder),
+                # It shares a laptop with a model in training: it collects its garbage rather than grow.
+                "GOMEMLIMIT": "384MiB",
                 "AWS_ACCESS_KEY_ID": access_key,
                 "AWS_SECRET_ACCESS_KEY": secret_key,
                 "S3_BUCKET": BUCKET,

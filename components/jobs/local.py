@@ -19,6 +19,7 @@ from .job import TrainingJob
 from .orphans import die_with_parent
 
 LAST_LINES = 100
+PATIENCE_SECONDS = 40.0
 # The program's own letter, and what torchrun says of the worker that failed first.
 _LETTER = re.compile(r"oatflow\.components\.errors\.(\w+: .+)")
 _EXIT = re.compile(r"Root Cause.*?exitcode\s*: (-?\d+)", re.DOTALL)
@@ -37,11 +38,10 @@ class LocalJobs:
         try:
             process.wait(job.timeout_seconds)
         except subprocess.TimeoutExpired:
-            process.kill()
+            pass
         finally:
-            # Also where this process is told to stop while it waits. Torchrun's workers die with it.
-            process.kill()
-            process.wait()
+            # Also where this process is told to stop while it waits.
+            _end(process)
             reader.join()
         seconds = time.monotonic() - begun
         if process.returncode:
@@ -71,8 +71,18 @@ def _start(job: TrainingJob) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*launcher, "--nproc-per-node", str(job.workers), "--module", job.module, *job.arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        env=_environment(job.workers), start_new_session=True, preexec_fn=partial(die_with_parent, os.getpid()),
+        env=_environment(job.workers), start_new_session=True, preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),
     )  # fmt: skip
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End torchrun, which ends its workers; it gets a while to do so."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _environment(workers: int) -> dict[str, str]:

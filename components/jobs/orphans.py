@@ -12,11 +12,14 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process as soon as its parent, a process number, has ended in whatever way. Linux only."""
+def die_with_parent(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal as soon as its parent, a process number, has ended in whatever way.
+
+    Linux only; elsewhere nothing happens.
+    """
     if _LIBC is None:
         return
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, by)
     if os.getppid() != parent:
         # It ended before it was watched.
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), by)

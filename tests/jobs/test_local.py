@@ -27,7 +27,11 @@ Root Cause (first observed failure):
         (1, TORCHRUN_SAYS.format(-15), "killed by SIGTERM"),
         (1, TORCHRUN_SAYS.format(3), "exit status 3"),
         (-9, "", "killed by SIGKILL, most likely for want of memory"),
-        (1, "oatflow.components.errors.ClaimLost: round 3 is b's\n" + TORCHRUN_SAYS.format(1), "ClaimLost: round 3 is b's"),
+        (
+            1,
+            "oatflow.components.errors.ClaimLost: round 3 is b's\n" + TORCHRUN_SAYS.format(1),
+            "ClaimLost: round 3 is b's",
+        ),
         (2, "usage: ...", "exit status 2"),
     ],
 )
@@ -59,7 +63,9 @@ def test_every_worker_runs_the_program_with_its_arguments_and_its_share_of_the_c
 
 @pytest.mark.slow
 def test_a_failure_comes_with_its_reason_and_its_last_lines(job):
-    with pytest.raises(TrainingFailed, match=r"^train-00007 failed after \d+ s: exit status 3. Its last lines:\n") as failure:
+    with pytest.raises(
+        TrainingFailed, match=r"^train-00007 failed after \d+ s: exit status 3. Its last lines:\n"
+    ) as failure:
         LocalJobs().run(job("print('nearly there', flush=True); raise SystemExit(3)"))
     assert "nearly there" in str(failure.value)
 

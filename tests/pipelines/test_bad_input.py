@@ -91,6 +91,7 @@ def test_a_model_folder_without_weights_is_refused(refused, tmp_path):
     assert str(folder) in complaint and "safetensors" in complaint
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_is_refused(refused, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden-words")

@@ -105,17 +105,32 @@ def test_an_undisturbed_experiment_asks_each_duel_once(undisturbed):
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_killed_at_some_writes_it_ends_with_the_same_bytes_and_no_duel_is_asked_twice(undisturbed, tmp_path, before):
+    for kill_at in range(3, count(undisturbed) + 1, 9):
+        kill_and_go_on(undisturbed, tmp_path / str(kill_at), kill_at, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_killed_at_any_write_it_ends_with_the_same_bytes_and_no_duel_is_asked_twice(undisturbed, tmp_path, before):
-    writes = (undisturbed / "writes").read_text().splitlines()
-    for kill_at, write in enumerate(writes, 1):
-        folder = tmp_path / str(kill_at)
-        folder.mkdir()
-        assert in_child(folder, "first", kill_at, before) == -signal.SIGKILL, write
-        asked_before = (folder / "asked").read_text().split() if (folder / "asked").exists() else []
-        assert in_child(folder, "second") == 0, write
-        assert truth(folder) == truth(undisturbed), write
-        assert len(list(Ledger.open(f"file://{folder}/ledger").verify())) > 20
-        twice = [duel for duel, times in Counter((folder / "asked").read_text().split()).items() if times > 1]
-        # The one batch whose answers died with the process, in the instant before they were durable.
-        in_flight = asked_before[-2:] if before and ("preferences-" in write or "judgements-" in write) else []
-        assert set(twice) <= set(in_flight), write
+    for kill_at in range(1, count(undisturbed) + 1):
+        kill_and_go_on(undisturbed, tmp_path / str(kill_at), kill_at, before)
+
+
+def count(folder: Path) -> int:
+    return len((folder / "writes").read_text().splitlines())
+
+
+def kill_and_go_on(undisturbed: Path, folder: Path, kill_at: int, before: bool) -> None:
+    """Kill a run at one write, let another run finish, and compare with a run that was never killed."""
+    write = (undisturbed / "writes").read_text().splitlines()[kill_at - 1]
+    folder.mkdir()
+    assert in_child(folder, "first", kill_at, before) == -signal.SIGKILL, write
+    asked_before = (folder / "asked").read_text().split() if (folder / "asked").exists() else []
+    assert in_child(folder, "second") == 0, write
+    assert truth(folder) == truth(undisturbed), write
+    assert len(list(Ledger.open(f"file://{folder}/ledger").verify())) > 20
+    twice = [duel for duel, times in Counter((folder / "asked").read_text().split()).items() if times > 1]
+    # The one batch whose answers died with the process, in the instant before they were durable.
+    in_flight = asked_before[-2:] if before and ("preferences-" in write or "judgements-" in write) else []
+    assert set(twice) <= set(in_flight), write
