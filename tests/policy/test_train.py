@@ -177,10 +177,9 @@ def test_bfloat16_passes_on_float32_weights_learn_nearly_the_same(new_trial):
 def test_a_loss_that_is_not_finite_stops_training_and_names_its_duels(new_trial):
     trial = new_trial(beta=1e38)
     trial.open(0)
-    with pytest.raises(TrainingFailed, match="the loss is (inf|nan) on the duels") as failure:
+    # The first step still has margin 0; it is the second, of one pair, that overflows.
+    with pytest.raises(TrainingFailed, match=r": TrainingFailed: the loss is (inf|nan) on the duels [0-9a-f]{24}\. "):
         trial.train(0)
-    named = str(failure.value).split("on the duels ")[1].split("\n")[0].split(", ")
-    assert all(len(name) == 24 for name in named)
     assert not list(trial.ledger.store.list(layout.output(0, "policy", "")))
 
 
