@@ -12,7 +12,7 @@ from .logprobs import logits_only_at, sum_by_completion, token_logprobs
 from .rows import Rows, lay_out
 from .tokens import Pair
 
-_PROBE_TOLERANCE = 1e-2
+_PROBE_TOLERANCE = 1e-3
 
 
 def completion_logprobs(model: Any, rows: Rows) -> Tensor:
@@ -34,8 +34,9 @@ def one_row_will_do(model: Any, pairs: Sequence[Pair], pad: int) -> bool:
     windows = [getattr(model.config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     if any(window is not None and window < max(pair.length for pair in pairs) for window in windows):
         return False
-    first = pairs[0]
-    probe = Pair(first.duel_id, first.prompt[:8], first.chosen[:4], first.rejected[:4])
+    # Made long enough to show a difference, whatever the pairs are: the second completion must have been moved.
+    some = (pairs[0].prompt + pairs[0].chosen + pairs[0].rejected) * 8
+    probe = Pair("probe", some[:8], some[1:5], some[2:6])
     device = next(model.parameters()).device
     with torch.no_grad():
         one, two = (completion_logprobs(model, lay_out([probe], pad, one_row).to(device)) for one_row in (True, False))

@@ -94,9 +94,6 @@ def test_a_model_that_does_not_heed_positions_is_found_out(heedless):
     assert not one_row_will_do(heedless, PAIRS[1:], 0)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the probe is the first pair alone, and a rejected token right after the prompt shows nothing"
-)
 def test_a_model_that_does_not_heed_positions_is_found_out_whatever_the_first_pair_is(heedless):
     assert not one_row_will_do(heedless, PAIRS, 0)
 
