@@ -51,6 +51,9 @@ class Learner:
         self._engine, self._optimizer, *_ = deepspeed.initialize(
             model=model, optimizer=self._adam, config=_config(settings, precision)
         )
+        if not self._stage and torch.distributed.get_world_size() == 1:
+            # Alone, there is nobody to add gradients up with: DeepSpeed would copy them all into one buffer for it.
+            self._engine.enable_backward_allreduce = False
         self.model, self.device = self._engine, self._engine.device
         self._keeps = torch.distributed.get_rank() == 0
         self._begin_state()
