@@ -68,10 +68,11 @@ def letter(job: TrainingJob, seconds: float, why: str, last: Iterable[str]) -> s
 
 def _start(job: TrainingJob) -> subprocess.Popen[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    with_us = partial(die_with_parent, os.getpid(), signal.SIGTERM)
     return subprocess.Popen(
         [*launcher, "--nproc-per-node", str(job.workers), "--module", job.module, *job.arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        env=_environment(job.workers), start_new_session=True, preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM),
+        env=_environment(job.workers), start_new_session=True, preexec_fn=with_us,
     )  # fmt: skip
 
 
