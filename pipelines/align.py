@@ -30,6 +30,7 @@ from oatflow.components.store.store import open_store
 from .alignment.pipeline import MOST_ROUNDS, compile_pipeline
 from .display import Display
 from .place import MODELS, experiment_uri, ledger_root
+from .status import describe_prompts
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 15
@@ -84,7 +85,10 @@ def _check(wish: Wish, uri: str) -> None:
     """Refuse what cannot work before anything is written; begin the experiment if it is new."""
     store = open_store(uri)
     if not has_begun(store):
-        begin(store, wish.settings, check_inputs(wish.settings))
+        inputs = check_inputs(wish.settings)
+        kept = {split: len(prompts) for split, prompts in inputs.prompts.items()}
+        print(describe_prompts(kept, inputs.dropped), flush=True)
+        begin(store, wish.settings, inputs)
         return
     if wish.new:
         raise RefusedInput(f"new={wish.experiment!r}: that experiment exists; choose another name, or continue it with "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +23,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
         "rounds_planned": settings.rounds,
         "queries": rows[-1]["queries_total"] if rows else 0,
         "max_queries": settings.labeling.max_queries,
-        "prompts": {split: table.name for split, table in ledger.experiment.prompts.items()},
+        "prompts": {"train": len(ledger.train_prompts()), "eval": len(ledger.eval_prompts())},
         "dropped_prompts": dict(ledger.experiment.dropped),
         "starting_model": ledger.experiment.starting_model,
         "head": asdict(head),
@@ -37,6 +38,7 @@ def describe(report: dict[str, Any]) -> str:
         f"ledger   {report['ledger']}",
         f"rounds   {report['rounds_done']} of {report['rounds_planned']} done",
         f"queries  {report['queries']} of {report['max_queries']} spent",
+        describe_prompts(report["prompts"], report["dropped_prompts"]),
         f"head     {report['head']['digest'][:16]} (fencing token {report['head']['token']})",
     ]
     open_ = report["open_round"]
@@ -45,6 +47,12 @@ def describe(report: dict[str, Any]) -> str:
         lines.append(f"claim    round {open_['round']}: run {open_['run']} ({open_['owner']}), {state}")
         lines.append(f"steps    done in round {open_['round']}: {', '.join(open_['done']) or 'none'}")
     return "\n".join(lines)
+
+
+def describe_prompts(kept: Mapping[str, int], dropped: Mapping[str, int]) -> str:
+    """Say how many prompts there are, and how many were too long to be used."""
+    parts = [f"{kept[split]} {split} ({dropped[split]} too long, dropped)" for split in kept]
+    return f"prompts  {', '.join(parts)}"
 
 
 def _open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:

@@ -120,3 +120,13 @@ def test_wrong_credentials_are_refused(refused, s3_store_uri, monkeypatch):
     uri = s3_store_uri("refused")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-key")
     assert "AWS_SECRET_ACCESS_KEY" in refused(store=uri)
+
+
+def test_prompts_that_are_too_long_are_dropped_counted_and_reported(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = rows(tmp_path / "p.jsonl", {"prompt": "a b c"}, {"prompt": "a b c d e f g h"}, {"prompt": "d e"})
+    with pytest.raises(SystemExit) as stop:
+        main(["align", "--preset", "scripted", "--ledger", f"file://{tmp_path}/ledger", "--max-queries", "2",
+              "--prompt-data", file, "--eval-data", file, "--prompt-max-length", "3"])  # fmt: skip
+    assert stop.value.code == 0
+    assert "2 train (1 too long, dropped), 2 eval (1 too long, dropped)" in capsys.readouterr().out
