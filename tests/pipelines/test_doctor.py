@@ -1,0 +1,46 @@
+"""Every check of an installation, and what to do about those that fail."""
+
+import pytest
+from oatflow.components.errors import UnsafeStore
+from oatflow.pipelines import doctor
+
+
+def findings(tmp_path, pretrain):
+    return {
+        found.check: found for found in doctor.examine(tmp_path / "home", f"file://{tmp_path}/ledger", str(pretrain))
+    }
+
+
+def test_a_store_that_keeps_its_promise_and_a_complete_model_pass(tmp_path, make_model):
+    found = findings(tmp_path, make_model(tmp_path / "model", 1, "bfloat16"))
+    assert found["S3"].ok and "one wins" in found["S3"].found
+    assert found["model"].ok
+    assert found["kfp"].ok and found["minio"].ok
+
+
+def test_one_failed_check_says_what_to_do_and_hides_no_other(tmp_path):
+    found = findings(tmp_path, tmp_path)
+    assert not found["model"].ok and "config.json" in found["model"].found
+    assert "safetensors" in found["model"].advice
+    assert found["S3"].ok
+
+
+def test_a_store_without_conditional_writes_is_found_out(tmp_path, monkeypatch):
+    def broken(store):
+        raise UnsafeStore("3 of 8 racers won")
+
+    monkeypatch.setattr(doctor, "prove_conditional_writes", broken)
+    found = findings(tmp_path, tmp_path)["S3"]
+    assert not found.ok and "3 of 8 racers won" in found.found
+
+
+def test_a_missing_package_and_another_version_are_named(monkeypatch):
+    assert not doctor._package("no-such-package", "1.0").ok
+    assert "tested with 0.0.1" in doctor._package("kfp", "0.0.1").advice
+
+
+@pytest.mark.parametrize("check", ["memory", "disk"])
+def test_too_little_room_is_reported_with_what_is_needed(tmp_path, monkeypatch, check):
+    monkeypatch.setattr(doctor, f"{check.upper()}_NEEDED", 2**60)
+    found = findings(tmp_path, tmp_path)[check]
+    assert not found.ok and "GiB" in found.advice
