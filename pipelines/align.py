@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oatflow.components.errors import ClaimHeld, OatflowError, RefusedInput
+from oatflow.components.errors import OatflowError, RefusedInput
 from oatflow.components.ledger import owner
-from oatflow.components.ledger.claim import held_by
+from oatflow.components.ledger.claim import refuse_while_held
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.number_format import float32_notice
 from oatflow.components.progress import PROGRESS_FILE
@@ -95,14 +95,7 @@ def _check(wish: Wish, uri: str) -> None:
                            f"--experiment {wish.experiment}")  # fmt: skip
     ledger = Ledger(store)
     refuse_changes(ledger.experiment.settings, wish.settings, wish.experiment)
-    _refuse_if_held(ledger)
-
-
-def _refuse_if_held(ledger: Ledger) -> None:
-    round_ = ledger.head().round + 1
-    claim = ledger.claim(round_)
-    if claim is not None and not claim.is_free:
-        raise ClaimHeld(held_by(round_, claim))
+    refuse_while_held(store, ledger.head().round + 1, "", owner.this_process())
 
 
 def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:

@@ -83,6 +83,19 @@ def take_claim(store: Store, round_: int, wanted: Claim) -> Claim:
     return _swap(store, round_, replace(wanted, token=max(wanted.token, held.token + 1)), etag)
 
 
+def refuse_while_held(store: Store, round_: int, run: str, who: owner.Owner) -> None:
+    """Raise `ClaimHeld` if another run works on the experiment whose next round this is.
+
+    Between two rounds, nobody has claimed the next one yet: then a living process behind the round before keeps it.
+    """
+    found = read_claim(store, round_)
+    if found and found[0].run != run and not found[0].is_free:
+        raise ClaimHeld(held_by(round_, found[0]))
+    before = read_claim(store, round_ - 1) if found is None and round_ else None
+    if before and before[0].owner.pid and before[0].owner != who and not before[0].is_free:
+        raise ClaimHeld(held_by(round_ - 1, before[0]))
+
+
 def verify_claim(store: Store, round_: int, run: str, token: int | None = None) -> tuple[Claim, str]:
     """Return the claim of `run` on the round; raises `ClaimLost` if it is another's by now."""
     found = read_claim(store, round_)
@@ -120,6 +133,9 @@ class ClaimKeeper:
 
     def start(self) -> None:
         """Begin to renew."""
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+            # A shell starts background commands deaf to the very signal that a lost claim is told by.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._thread.start()
 
     def stop(self) -> None:

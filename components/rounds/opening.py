@@ -10,7 +10,7 @@ from typing import Any
 from .. import progress
 from ..errors import ClaimHeld, ObjectChanged, ObjectNotFound
 from ..ledger import layout, owner
-from ..ledger.claim import Claim, take_claim
+from ..ledger.claim import Claim, refuse_while_held, take_claim
 from ..ledger.ledger import Experiment, Head, Ledger
 from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.sealed import digest_of, seal
@@ -107,6 +107,7 @@ def claim_round(ledger: Ledger, round_: int, settings: ExperimentSettings, run: 
     lease = settings.ledger.lease_seconds
     token = ledger.head().token + 1
     wanted = Claim(run, owner.current(), token, lease, time.time() + lease, dict(operational))  # type: ignore[arg-type]
+    refuse_while_held(ledger.store, round_, run, wanted.owner)
     claim = take_claim(ledger.store, round_, wanted)
     head, etag = ledger.head_etag
     if head.token != claim.token:

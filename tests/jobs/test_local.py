@@ -53,7 +53,11 @@ def job(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_every_worker_runs_the_program_with_its_arguments_and_its_share_of_the_cores(job, capfd):
-    program = "import os, sys; print('worker', os.environ['RANK'], sys.argv[1:], os.environ['OMP_NUM_THREADS'])"
+    program = (
+        "import os, sys; "
+        "said = f\"worker {os.environ['RANK']} {sys.argv[1:]} {os.environ['OMP_NUM_THREADS']}\\n\"; "
+        "os.write(1, said.encode())"  # in one piece, as two workers speak at once
+    )
     LocalJobs().run(job(program, "s3://bucket/name", "7", workers=2))
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     assert sorted(line for line in capfd.readouterr().out.splitlines() if line.startswith("worker")) == [

@@ -8,7 +8,15 @@ from dataclasses import replace
 import pytest
 from oatflow.components.errors import ClaimHeld, ClaimLost
 from oatflow.components.ledger import owner
-from oatflow.components.ledger.claim import Claim, ClaimKeeper, read_claim, renew_claim, take_claim, verify_claim
+from oatflow.components.ledger.claim import (
+    Claim,
+    ClaimKeeper,
+    read_claim,
+    refuse_while_held,
+    renew_claim,
+    take_claim,
+    verify_claim,
+)
 from oatflow.components.store.store import open_store
 
 
@@ -73,6 +81,21 @@ def test_a_living_process_and_an_unknown_host_are_not_dead():
     assert not alive.is_dead
     assert not replace(alive, host="elsewhere", pid=2**22).is_dead
     assert not owner.Owner("pod-1").is_dead
+
+
+def test_between_two_rounds_a_living_process_keeps_its_experiment(store):
+    me, other = owner.this_process(), owner.Owner("another-host")
+    take_claim(store, 0, claim("a", who=me))
+    with pytest.raises(ClaimHeld, match=r"round 0 .*run 'a'"):
+        refuse_while_held(store, 1, "b", other)
+    refuse_while_held(store, 1, "c", me)
+
+
+def test_between_two_rounds_a_pod_or_a_dead_process_keeps_nothing(store):
+    take_claim(store, 0, claim("a", who=owner.Owner("pod-1")))
+    refuse_while_held(store, 1, "b", owner.this_process())
+    take_claim(store, 1, claim("a", who=replace(owner.this_process(), started=1.0)))
+    refuse_while_held(store, 2, "b", owner.this_process())
 
 
 def test_of_eight_claimants_one_wins(store):
