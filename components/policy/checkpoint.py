@@ -38,13 +38,15 @@ def save_optimizer(state: Mapping[str, Mapping[str, Tensor]], count: int, folder
     (folder / "state.json").write_text(json.dumps({"step": count}) + "\n", encoding="utf-8")
 
 
-def load_optimizer(folder: Path) -> tuple[dict[str, dict[str, Tensor]], int]:
-    """Return the moments, by moment and parameter name, and the number of steps made."""
-    state = {}
-    for moment in MOMENTS:
-        with safe_open(_file(folder, moment), framework="pt") as file:
-            state[moment] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    return state, int(json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"])
+def load_moment(folder: Path, moment: str) -> dict[str, Tensor]:
+    """Return one of Adam's moments by parameter name."""
+    with safe_open(_file(folder, moment), framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def steps_made(folder: Path) -> int:
+    """Return how many steps the moments have seen."""
+    return int(json.loads((folder / "state.json").read_text(encoding="utf-8"))["step"])
 
 
 def _file(folder: Path, moment: str) -> Path:

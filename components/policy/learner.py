@@ -82,17 +82,19 @@ class Learner:
         """Return Adam's moments, whole, by moment and parameter; worker 0 alone gets them."""
         return {moment: self._gather(partial(self._moment, moment=moment)) for moment in MOMENTS}
 
-    def load_state(self, state: Mapping[str, Mapping[str, Tensor]], count: int) -> None:
-        """Go on from moments that an earlier round left, after `count` steps."""
+    def load_state(self, load: Callable[[str], Mapping[str, Tensor]], count: int) -> None:
+        """Go on from moments that an earlier round left, after `count` steps; `load` brings one of them at a time."""
         for flat in self._flat():
             self._adam.state[flat]["step"].fill_(count)
         for moment in MOMENTS:
+            tensors = load(moment)
             for name, parameter in self._named.items():
-                tensor = state[moment][name].to(self.device)
+                tensor = tensors[name].to(self.device)
                 if self._stage:
                     safe_set_full_optimizer_state(parameter, tensor, moment)
                 else:
                     self._adam.state[parameter][moment].copy_(tensor)
+            del tensor, tensors
 
     def _begin_state(self) -> None:
         """Give Adam its zeros now: it would make them in its first step, which is too late to load others."""

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from ..number_format import number_format
 from ..prompts.template import load_tokenizer
 from ..seeds import derive
 from ..store.transfer import download_folder
-from .checkpoint import load_optimizer, save_optimizer, save_policy
+from .checkpoint import load_moment, save_optimizer, save_policy, steps_made
 from .learner import Learner, init_workers
 from .optimising import Optimiser, Scores
 from .reading import load_model, read_pairs
@@ -154,8 +155,8 @@ class Training:
         """Go on from the optimizer's state; returns how many steps it has made."""
         if self.plan.policy.round == STARTING_MODEL:
             return 0
-        state, taken = load_optimizer(folder / "optimizer")
-        learner.load_state(state, taken)
+        taken = steps_made(folder / "optimizer")
+        learner.load_state(partial(load_moment, folder / "optimizer"), taken)
         return taken
 
     def learn(self, optimiser: Optimiser, pairs: Sequence[Pair], taken: int) -> Curve:
