@@ -199,7 +199,7 @@ def _start(files: _Files, access_key: str, secret_key: str, last_ports: dict[str
                 "HOME": str(files.folder),
                 "TMPDIR": str(files.folder),
                 # It shares a laptop with a model in training: it collects its garbage rather than grow.
-                "GOMEMLIMIT": "640MiB",
+                "GOMEMLIMIT": "512MiB",
                 "AWS_ACCESS_KEY_ID": access_key,
                 "AWS_SECRET_ACCESS_KEY": secret_key,
                 "S3_BUCKET": BUCKET,
