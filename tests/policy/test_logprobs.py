@@ -4,14 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
-from oatflow.components.policy import logprobs as room  # noqa: E402
-from oatflow.components.policy.logprobs import logits_only_at, sum_by_completion, token_logprobs  # noqa: E402
-from oatflow.components.policy.losses import dpo  # noqa: E402
-from oatflow.components.policy.rows import lay_out  # noqa: E402
-from oatflow.components.policy.tokens import Pair  # noqa: E402
+import torch
+from oatflow.components.policy import logprobs as room
+from oatflow.components.policy.logprobs import logits_only_at, sum_by_completion, token_logprobs
+from oatflow.components.policy.losses import dpo
+from oatflow.components.policy.rows import lay_out
+from oatflow.components.policy.tokens import Pair
 
 BIGRAM = json.loads((Path(__file__).parents[1] / "golden" / "oat_dpo.json").read_text())["bigram_learning_steps"]
 

@@ -5,10 +5,8 @@ import math
 from pathlib import Path
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
-from oatflow.components.policy.losses import LOSSES, dpo, margin, mean_over_kept  # noqa: E402
+import torch
+from oatflow.components.policy.losses import LOSSES, dpo, margin, mean_over_kept
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "oat_dpo.json").read_text())["dap_losses"]
 NAMES = [f"{side}_logps" for side in ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")]

@@ -1,12 +1,10 @@
 """A pair in one row is the same pair in two: for log-probabilities, for gradients, whatever it is padded with."""
 
 import pytest
-
-torch = pytest.importorskip("torch")
-
-from oatflow.components.policy.rows import lay_out  # noqa: E402
-from oatflow.components.policy.scoring import completion_logprobs, one_row_will_do  # noqa: E402
-from oatflow.components.policy.tokens import Pair  # noqa: E402
+import torch
+from oatflow.components.policy.rows import lay_out
+from oatflow.components.policy.scoring import completion_logprobs, one_row_will_do
+from oatflow.components.policy.tokens import Pair
 
 PAIRS = [
     Pair("a", (2, 3, 4), (5, 6, 1), (7,)),

@@ -62,7 +62,8 @@ def test_eval_data_stands_in_for_the_test_split(tmp_path):
 
 
 def test_a_set_saved_by_datasets_is_read(tmp_path):
-    datasets = pytest.importorskip("datasets")
+    import datasets
+
     both = datasets.DatasetDict(
         {"train": datasets.Dataset.from_list(ROWS[:1]), "test": datasets.Dataset.from_list(ROWS[1:])}
     )
@@ -90,7 +91,6 @@ def test_a_set_of_an_object_store_is_read(tmp_path, s3_store_uri):
 
 
 def test_a_hub_set_that_cannot_be_had_is_refused_in_one_line(monkeypatch):
-    pytest.importorskip("datasets")
     import datasets.config
     import huggingface_hub.constants
 
