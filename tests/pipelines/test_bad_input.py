@@ -122,6 +122,7 @@ def test_wrong_credentials_are_refused(refused, s3_store_uri, monkeypatch):
     assert "AWS_SECRET_ACCESS_KEY" in refused(store=uri)
 
 
+@pytest.mark.slow
 def test_prompts_that_are_too_long_are_dropped_counted_and_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = rows(tmp_path / "p.jsonl", {"prompt": "a b c"}, {"prompt": "a b c d e f g h"}, {"prompt": "d e"})
