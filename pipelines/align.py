@@ -19,6 +19,7 @@ from oatflow.components.errors import OatflowError, RefusedInput
 from oatflow.components.ledger import owner
 from oatflow.components.ledger.claim import refuse_while_held
 from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.model_folder import MODELS
 from oatflow.components.number_format import float32_notice
 from oatflow.components.progress import PROGRESS_FILE
 from oatflow.components.reporting.curves import read_rounds
@@ -29,7 +30,7 @@ from oatflow.components.store.store import open_store
 
 from .alignment.pipeline import MOST_ROUNDS, compile_pipeline
 from .display import Display
-from .place import MODELS, experiment_uri, ledger_root
+from .place import experiment_uri, ledger_root
 from .status import describe_prompts
 
 POLL_SECONDS = 0.2

@@ -12,7 +12,6 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from oatflow.components.errors import RefusedInput
 
 HOME = "OATFLOW_HOME"
-MODELS = "OATFLOW_MODELS"
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
