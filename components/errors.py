@@ -101,3 +101,7 @@ class OracleError(OatflowError, RuntimeError):
 
 class TrainingFailed(OatflowError, RuntimeError):
     """The training job ended without a checkpoint; the message holds its last lines."""
+
+
+class ClusterError(OatflowError, RuntimeError):
+    """The cluster's API refuses, fails, or lacks what is needed; it says nothing about the job itself."""

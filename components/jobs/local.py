@@ -48,6 +48,10 @@ class LocalJobs:
             late = f"not done after {job.timeout_seconds:.0f} s" if seconds >= job.timeout_seconds else None
             raise TrainingFailed(letter(job, seconds, late or reason(process.returncode, "".join(last)), last))
 
+    def reap(self, experiment: str, token: int) -> list[str]:
+        """There is nothing to end: no job outlives the process that runs it."""
+        return []
+
 
 def reason(returncode: int, output: str) -> str:
     """Say why a job failed, from the exit status of torchrun and the end of its output."""

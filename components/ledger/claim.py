@@ -10,6 +10,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -122,31 +124,57 @@ def renew_claim(store: Store, round_: int, run: str, token: int) -> Claim:
     return renewed
 
 
-class ClaimKeeper:
-    """Renews a claim in the background while a step works, and stops the step when the claim is lost."""
+def watch_claim(store: Store, round_: int, run: str, token: int | None = None) -> Claim:
+    """Return the claim of `run`, which another process keeps alive; raises `ClaimLost` when nobody does any more."""
+    claim, _ = verify_claim(store, round_, run, token)
+    if time.time() > claim.expires:
+        raise ClaimLost(f"round {round_}: the claim of run {run!r} ran out: the step that kept it alive is gone")
+    return claim
 
-    def __init__(self, store: Store, round_: int, claim: Claim):
+
+@contextmanager
+def kept_claim(store: Store, round_: int, run: str) -> Iterator[Claim]:
+    """Keep this run's claim alive while the body works. Raises `ClaimLost` if it is another's, now or later."""
+    claim = renew_claim(store, round_, run, verify_claim(store, round_, run)[0].token)
+    keeper = ClaimKeeper(store, round_, claim)
+    keeper.start()
+    try:
+        yield claim
+    finally:
+        keeper.stop()
+        if keeper.loss is not None:
+            raise keeper.loss
+
+
+class ClaimKeeper:
+    """Renews a claim in the background while a step works, and stops the step when the claim is lost.
+
+    `renews`: whether this process keeps the claim alive, or only watches that another one does.
+    """
+
+    def __init__(self, store: Store, round_: int, claim: Claim, renews: bool = True):
         self._store, self._round, self._claim = store, round_, claim
+        self._look = renew_claim if renews else watch_claim
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="claim keeper", daemon=True)
         self.loss: ClaimLost | None = None
 
     def start(self) -> None:
-        """Begin to renew."""
+        """Begin to look after the claim."""
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
             # A shell starts background commands deaf to the very signal that a lost claim is told by.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self._thread.start()
 
     def stop(self) -> None:
-        """Renew no more."""
+        """Look after it no more."""
         self._stopped.set()
         self._thread.join()
 
     def _keep(self) -> None:
         while not self._stopped.wait(self._claim.lease_seconds / 3):
             try:
-                self._claim = renew_claim(self._store, self._round, self._claim.run, self._claim.token)
+                self._claim = self._look(self._store, self._round, self._claim.run, self._claim.token)
             except ClaimLost as loss:
                 self._give_up(loss)
             except StoreError as error:

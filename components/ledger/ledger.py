@@ -101,6 +101,11 @@ class Ledger:
         self.__dict__.pop("head_etag", None)
 
     @property
+    def identity(self) -> str:
+        """Digest of where the experiment lies, however its server is reached."""
+        return digest_of(self.store.uri.partition("?")[0].encode())
+
+    @property
     def seed(self) -> int:
         """The experiment's seed."""
         return int(self.experiment.settings["ledger"]["seed"])
@@ -109,7 +114,8 @@ class Ledger:
         """Return one room's settings: frozen, but for the operational ones, which the claim's run may choose."""
         claim = self.claim(self.head_etag[0].round + 1)
         chosen = claim.operational.get(name, {}) if claim else {}
-        return kind.parse({**self.experiment.settings[name], **chosen})
+        # An experiment may be older than a section of operational settings.
+        return kind.parse({**self.experiment.settings.get(name, {}), **chosen})
 
     def train_prompts(self) -> list[Prompt]:
         """Return the prompts that rounds learn from."""
@@ -155,12 +161,13 @@ class Ledger:
         files = {placed.name: placed.sha256 for placed in done.folder("model")}
         return digest_of(seal(files))
 
-    def step(self, round_: int, room: str, run: str, started: float | None = None) -> Step:
+    def step(self, round_: int, room: str, run: str, started: float | None = None, watches: bool = False) -> Step:
         """Begin one step's work as `run`, which must hold the round's claim.
 
-        `started`: when the step began, in seconds since the epoch, if it was before this process did.
+        `started`: when the step began, in seconds since the epoch, if it was before this process did. `watches`:
+        another process keeps the claim alive, and this one stops when it does not.
         """
-        return Step(self, round_, room, run, started)
+        return Step(self, round_, room, run, started, watches)
 
     def read(self, round_: int, room: str, name: str) -> bytes:
         """Read one output of a finished step; raises `DamagedObject` if it is not what the step wrote."""

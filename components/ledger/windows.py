@@ -34,6 +34,12 @@ def show_folder(window: Any, ledger: Ledger, round_: int, room: str, name: str) 
     _describe(window, ledger, round_, room)
 
 
+def folder_uri(ledger: Ledger, round_: int, room: str, name: str) -> str:
+    """Return where a folder that a step wrote lies in the store, without the address of its server."""
+    first = _done(ledger, round_, room).folder(name)[0]
+    return f"{ledger.store.uri.partition('?')[0].rstrip('/')}/{first.key.removesuffix(first.name).rstrip('/')}"
+
+
 def check_window(window: Any, ledger: Ledger, round_: int, room: str) -> None:
     """Refuse to go on from a window that shows something else than the ledger holds.
 

@@ -1,8 +1,9 @@
 """The training job's program: direct preference learning on one round's preferences.
 
 Run by torchrun on every worker. All workers read the round's inputs from the ledger; worker 0 alone holds the step,
-writes the checkpoint straight to the store, and marks the step done. If the claim is lost, worker 0 stops, and
-torchrun stops the others.
+writes the checkpoint straight to the store, and marks the step done. The step that launched the job keeps the round's
+claim alive. When it does not any more, or the claim is lost, worker 0 stops, and torchrun stops the others: a job
+whose launcher is gone does not hold its GPUs for longer than the lease.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def main() -> None:
     die_with_parent(os.getppid())
     rank, world = init_workers()
     ledger = Ledger.open(given.ledger)
-    step = ledger.step(given.round, "policy", given.run, given.asked)
+    step = ledger.step(given.round, "policy", given.run, given.asked, watches=True)
     with step if rank == 0 else nullcontext():
         if not _said_by_worker_0(step.done is not None):
             Training(ledger, ledger.plan(given.round), step, rank, world, given.asked).run()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 
+from .. import progress
 from ..errors import TrainingFailed
+from ..jobs.backends import open_jobs
 from ..jobs.job import TrainingJob
-from ..jobs.local import LocalJobs
+from ..jobs.settings import JobSettings
+from ..ledger.claim import kept_claim
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
 from ..ledger.owner import process_start
@@ -25,9 +28,13 @@ def run_train(ledger: Ledger, round_: int, run: str) -> Done:
     if done is not None:
         return done
     asked = process_start()
-    arguments = (ledger.store.uri, str(round_), run, str(asked))
-    job = TrainingJob(f"train-{round_:05d}", PROGRAM, arguments, settings.train_workers, settings.train_timeout_seconds)
-    LocalJobs().run(job)
+    with progress.failures_told("train", round_), kept_claim(ledger.store, round_, run) as claim:
+        arguments = (ledger.store.uri, str(round_), run, str(asked))
+        job = TrainingJob(
+            ledger.identity, round_, claim.token, ledger.store.uri, PROGRAM, arguments,
+            settings.train_workers, settings.train_timeout_seconds,
+        )  # fmt: skip
+        open_jobs(ledger.section(JobSettings, "jobs")).run(job)
     done = ledger.done(round_, "policy")
     if done is None:
         raise TrainingFailed(

@@ -10,6 +10,8 @@ from pydantic import model_validator
 
 from ..errors import SettingsChanged
 from ..evaluation.settings import EvaluationSettings
+from ..jobs.resources import ResourceSettings
+from ..jobs.settings import JobSettings
 from ..labeling.settings import LabelingSettings
 from ..ledger.settings import LedgerSettings
 from ..policy.settings import PolicySettings
@@ -17,7 +19,7 @@ from ..prompts.settings import PromptSettings
 from ..sampling.settings import SamplingSettings
 from ..settings import Section, is_operational
 
-Sections = Mapping[str, Mapping[str, Any]]
+Sections = dict[str, dict[str, Any]]
 
 
 class ExperimentSettings(Section):
@@ -28,6 +30,8 @@ class ExperimentSettings(Section):
     labeling: LabelingSettings = LabelingSettings()
     policy: PolicySettings = PolicySettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    jobs: JobSettings = JobSettings()
+    resources: ResourceSettings = ResourceSettings()
     ledger: LedgerSettings = LedgerSettings()
 
     @model_validator(mode="after")
@@ -56,6 +60,25 @@ class ExperimentSettings(Section):
                 f"policy.train_batch_size={self.policy.train_batch_size}: not a multiple of {micro}, which is "
                 "train_batch_size_per_device times train_workers"
             )
+        yield from self._pod_problems()
+        gpus = int(self.resources.sampler_gpus)
+        if gpus not in (0, self.sampling.tensor_parallel_size):
+            yield (
+                f"resources.sampler_gpus='{gpus}': sampling.tensor_parallel_size={self.sampling.tensor_parallel_size} "
+                "is the number of GPUs that the engine uses; set both to the same, or sampler_gpus to '0' without GPUs"
+            )
+
+    def _pod_problems(self) -> Iterator[str]:
+        workers, pods, gpus = self.policy.train_workers, self.jobs.train_pods, self.jobs.train_pod_gpus
+        if workers % pods:
+            yield f"policy.train_workers={workers}: not a multiple of jobs.train_pods={pods}, which share them evenly"
+        elif gpus not in (0, workers // pods):
+            yield (
+                f"jobs.train_pod_gpus={gpus}: each pod runs {workers // pods} workers (train_workers / train_pods), "
+                f"and each of them needs a GPU of its own; set {workers // pods}, or 0 to train on the CPU"
+            )
+        if self.jobs.train_backend == "local" and pods > 1:
+            yield f"jobs.train_pods={pods}: train_backend='local' trains in the step itself; set 1, or another backend"
 
 
 def split_operational(settings: ExperimentSettings) -> tuple[Sections, Sections]:
@@ -68,14 +91,14 @@ def split_operational(settings: ExperimentSettings) -> tuple[Sections, Sections]
     return everything, operational
 
 
-def refuse_changes(frozen: Sections, wanted: ExperimentSettings, experiment: str) -> None:
+def refuse_changes(frozen: Mapping[str, Mapping[str, Any]], wanted: ExperimentSettings, experiment: str) -> None:
     """Raise `SettingsChanged`, listing every difference in what gives an existing experiment its meaning."""
     everything, operational = split_operational(wanted)
     changes = [
-        f"{name}.{field} was {frozen[name].get(field)!r} and is now {value!r}"
+        f"{name}.{field} was {frozen.get(name, {}).get(field)!r} and is now {value!r}"
         for name, section in everything.items()
         for field, value in section.items()
-        if field not in operational[name] and frozen[name].get(field) != value
+        if field not in operational[name] and frozen.get(name, {}).get(field) != value
     ]
     if changes:
         raise SettingsChanged(

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import progress
 from ..errors import ClaimHeld, ObjectChanged, ObjectNotFound
+from ..jobs.backends import open_jobs
 from ..ledger import layout, owner
 from ..ledger.claim import Claim, refuse_while_held, take_claim
 from ..ledger.ledger import Experiment, Head, Ledger
@@ -53,7 +54,9 @@ def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
     if round_ == wanted.rounds:
         return NOTHING_TO_DO
     with progress.told("open", round_, begun) as told:
-        claim_round(ledger, round_, wanted, run)
+        claim = claim_round(ledger, round_, wanted, run)
+        # Jobs of a former owner of this round would train on for nobody.
+        open_jobs(wanted.jobs).reap(ledger.identity, claim.token)
         plan = write_plan(ledger, round_, wanted)
         told |= {"queries_spent": plan.queries_spent, "counts": {"prompts": len(plan.prompts)}}
     return round_
@@ -106,7 +109,7 @@ def claim_round(ledger: Ledger, round_: int, settings: ExperimentSettings, run: 
     _, operational = split_operational(settings)
     lease = settings.ledger.lease_seconds
     token = ledger.head().token + 1
-    wanted = Claim(run, owner.current(), token, lease, time.time() + lease, dict(operational))  # type: ignore[arg-type]
+    wanted = Claim(run, owner.current(), token, lease, time.time() + lease, operational)
     refuse_while_held(ledger.store, round_, run, wanted.owner)
     claim = take_claim(ledger.store, round_, wanted)
     head, etag = ledger.head_etag

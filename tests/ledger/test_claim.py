@@ -11,12 +11,15 @@ from oatflow.components.ledger import owner
 from oatflow.components.ledger.claim import (
     Claim,
     ClaimKeeper,
+    kept_claim,
     read_claim,
     refuse_while_held,
     renew_claim,
     take_claim,
     verify_claim,
+    watch_claim,
 )
+from oatflow.components.ledger.sealed import seal
 from oatflow.components.store.store import open_store
 
 
@@ -137,3 +140,37 @@ def test_the_keeper_interrupts_a_step_whose_claim_is_taken_over(store):
         time.sleep(5)
     keeper.stop()
     assert isinstance(keeper.loss, ClaimLost)
+
+
+def test_a_claim_is_kept_alive_while_another_process_only_watches_it(store):
+    take_claim(store, 0, claim("a", lease=0.6))
+    with kept_claim(store, 0, "a") as kept:
+        watcher = ClaimKeeper(store, 0, kept, renews=False)
+        watcher.start()
+        time.sleep(1.5)
+        watcher.stop()
+        assert watcher.loss is None
+
+
+def test_who_watches_a_claim_stops_when_nobody_keeps_it_alive_any_more(store):
+    watcher = ClaimKeeper(store, 0, take_claim(store, 0, claim("a", lease=0.5)), renews=False)
+    with pytest.raises(KeyboardInterrupt):
+        watcher.start()
+        time.sleep(5)
+    watcher.stop()
+    assert "ran out" in str(watcher.loss)
+
+
+def test_a_job_does_not_begin_under_a_claim_that_has_run_out(store):
+    taken = take_claim(store, 0, claim("a", lease=0.05))
+    time.sleep(0.1)
+    with pytest.raises(ClaimLost, match="the step that kept it alive is gone"):
+        watch_claim(store, 0, "a", taken.token)
+
+
+def test_keeping_a_claim_that_is_taken_over_ends_in_its_loss(store):
+    take_claim(store, 0, claim("a", lease=0.5))
+    with pytest.raises(ClaimLost, match="held by run 'b'"), kept_claim(store, 0, "a"):
+        held, _ = read_claim(store, 0)
+        store.put("rounds/00000/claim.json", seal(replace(held, run="b", token=held.token + 1).to_json()))
+        time.sleep(5)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import pytest
 from oatflow.components.errors import ClaimHeld, ClaimLost, DamagedObject, LedgerError, SettingsChanged
+from oatflow.components.jobs.local import LocalJobs
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.sealed import seal
@@ -167,3 +168,23 @@ def test_optimizer_states_are_kept_as_long_as_asked_and_policies_for_good(uri):
         "rounds/00002/policy/optimizer/state", "rounds/00003/policy/optimizer/state",
     ]  # fmt: skip
     assert sum(key.endswith("model/weights") for key in keys) == 4
+
+
+def test_who_takes_a_round_over_ends_the_jobs_of_its_former_owners(uri, monkeypatch):
+    reaped = []
+    monkeypatch.setattr(LocalJobs, "reap", lambda self, experiment, token: reaped.append((experiment, token)) or [])
+    open_round(uri, settings(), "run-a")
+    ledger = Ledger.open(uri)
+    body = asdict(ledger.claim(0)) | {"expires": 0.0}
+    ledger.store.put(layout.claim(0), seal(body))
+    open_round(uri, settings(), "run-b")
+    assert reaped == [(ledger.identity, 1), (ledger.identity, 2)]
+
+
+def test_an_experiment_is_the_same_however_its_server_is_reached(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    inside = Ledger.open("s3://bucket/team/demo?endpoint=http://store.kubeflow:9000")
+    outside = Ledger.open("s3://bucket/team/demo?endpoint=http://localhost:9000")
+    other = Ledger.open("s3://bucket/team/other?endpoint=http://localhost:9000")
+    assert inside.identity == outside.identity != other.identity
