@@ -28,6 +28,8 @@ from oatflow.components.rounds.experiment import ExperimentSettings, refuse_chan
 from oatflow.components.rounds.opening import begin, check_inputs, has_begun
 from oatflow.components.store.store import open_store
 
+from .alignment.build import Build
+from .alignment.form import form_arguments
 from .alignment.pipeline import MOST_ROUNDS, compile_pipeline
 from .display import Display
 from .place import experiment_uri, ledger_root
@@ -35,6 +37,8 @@ from .status import describe_prompts
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 15
+# Nothing is retried here: whoever runs the command sees why a step failed, and runs it again.
+THIS_MACHINE = Build(train_backend="local", gpu=False, retries=0)
 
 
 class PipelineFailed(OatflowError):
@@ -160,9 +164,8 @@ def _run_pipeline(
     wish: Wish, uri: str, rounds: int, environment: Mapping[str, str], log: Path, progress: Path, display: Display
 ) -> None:
     pipeline = wish.home / f"alignment-{rounds}.yaml"
-    compile_pipeline(rounds, pipeline)
-    # KFP takes no null inside a dict; every setting that may be null is so by default.
-    arguments = {"ledger": uri, "settings": wish.settings.model_dump(mode="json", exclude_none=True)}
+    compile_pipeline(rounds, pipeline, THIS_MACHINE)
+    arguments = form_arguments(uri, wish.settings)
     command = [sys.executable, "-m", "oatflow.pipelines.local_run", "--pipeline", str(pipeline),
                "--arguments", json.dumps(arguments), "--outputs", str(wish.home / "outputs")]  # fmt: skip
     with log.open("ab") as output:
@@ -199,7 +202,8 @@ def _failure(progress: Path, log: Path, returncode: int) -> PipelineFailed:
     events = [json.loads(line) for line in progress.read_text().splitlines()]
     told: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "failed"), {})
     if told:
-        reason = f"{told['step']} failed in round {told['round']}: {told['error']}"
+        first_line = told["error"].splitlines()[0]
+        reason = f"{told['step']} failed in round {told['round']}: {first_line}"
     else:
         last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
         reason = f"the pipeline ended with status {returncode}: {''.join(last)}"

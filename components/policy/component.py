@@ -1,5 +1,7 @@
 """The door of the policy room."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 from oatflow.components.images import CONTROL
 
@@ -11,7 +13,7 @@ def train(
     run: str,
     preferences: dsl.Input[dsl.Dataset],
     policy: dsl.Output[dsl.Model],
-) -> None:
+) -> NamedTuple("Trained", [("policy_uri", str)]):  # type: ignore[valid-type]
     """Launch the training job on the round's preferences and wait for its policy.
 
     Args:
@@ -20,12 +22,16 @@ def train(
         run: Id of the pipeline run that claimed the round.
         preferences: Window on the preferences.
         policy: Window on the new policy: the list of its files and their digests.
+
+    Returns:
+        policy_uri: Where the new policy lies.
     """
     from oatflow.components.ledger.ledger import Ledger
-    from oatflow.components.ledger.windows import check_window, show_folder
+    from oatflow.components.ledger.windows import check_window, folder_uri, show_folder
     from oatflow.components.policy.training import run_train
 
     experiment = Ledger.open(ledger)
     check_window(preferences, experiment, round, "labeling")
     run_train(experiment, round, run)
     show_folder(policy, experiment, round, "policy", "model")
+    return (folder_uri(experiment, round, "policy", "model"),)

@@ -7,20 +7,72 @@ from oatflow.components.images import CONTROL
 
 
 @dsl.component(base_image=CONTROL, install_kfp_package=False)
-def open_round(ledger: str, settings: dict[str, Any], run: str) -> int:
+def open_round(  # noqa: D417 (the settings are described where they are declared)
+    ledger: str,
+    run: str,
+    prompt_data: str,
+    eval_data: str,
+    input_key: str,
+    output_key: str,
+    apply_chat_template: bool,
+    rollout_batch_size: int,
+    max_eval: int,
+    num_samples: int,
+    temperature: float,
+    generate_max_length: int,
+    tensor_parallel_size: int,
+    preference_oracle: str,
+    reward: str,
+    max_queries: int,
+    pretrain: str,
+    dap_algo: str,
+    beta: float,
+    learning_rate: float,
+    train_batch_size: int,
+    train_batch_size_per_device: int,
+    max_epochs: int,
+    zero_stage: int,
+    train_workers: int,
+    opponent: str,
+    eval_generate_max_length: int,
+    train_backend: str,
+    train_image: str,
+    train_pods: int,
+    train_pod_gpus: int,
+    train_pod_cpu: str,
+    train_pod_memory: str,
+    train_queue: str,
+    train_node_selector: dict[str, Any],
+    train_tolerations: list[Any],
+    s3_secret: str,
+    keys_secret: str,
+    gpu_resource: str,
+    sampler_gpus: str,
+    sampler_cpu: str,
+    sampler_memory: str,
+    sampler_node_selector: dict[str, Any],
+    sampler_tolerations: list[Any],
+    oracle_gpus: str,
+    oracle_cpu: str,
+    oracle_memory: str,
+    seed: int,
+    more_settings: dict[str, Any],
+) -> int:
     """Begin the experiment if it is new, claim its next round, and write the round's plan.
 
     Args:
         ledger: URI of the experiment, s3://bucket/prefix?endpoint=http://host:port.
-        settings: The experiment's settings by section; frozen at the first round.
         run: Who asks; the id of the pipeline run.
+        more_settings: Settings without a field of their own, by section.
 
     Returns:
         Number of the round, or -1 when the experiment's budget is spent.
     """
+    fields = dict(locals())
+    from oatflow.components.rounds.form import sections_of
     from oatflow.components.rounds.opening import open_round as work
 
-    return work(ledger, settings, run)
+    return work(fields.pop("ledger"), sections_of(fields), fields.pop("run"))
 
 
 @dsl.component(base_image=CONTROL, install_kfp_package=False)

@@ -1,40 +1,47 @@
 """The pipeline that users submit: the next K rounds of an experiment, K fixed when it is compiled."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl
 from oatflow.components.errors import SettingsError
+from oatflow.components.images import TRAINER
 
+from .build import Build
+from .form import LEDGER, docstring, signature
+from .package import pack
 from .round import alignment_round, uncached
 
 MOST_ROUNDS = 10
 
 
-def alignment_pipeline(rounds: int) -> Any:
+def alignment_pipeline(rounds: int, build: Build) -> Any:
     """Unroll `rounds` rounds into one pipeline. KFP has no loop that carries state; the ledger carries it."""
     if not 1 <= rounds <= MOST_ROUNDS:
         raise SettingsError(f"rounds={rounds}: a pipeline does 1 to {MOST_ROUNDS} rounds; run it again for more")
+    one_round = alignment_round(build)
 
-    @dsl.pipeline(
-        name="oatflow-alignment",
-        description=f"Align a language model online: the next {rounds} round(s) of an experiment.",
-    )
-    def alignment(ledger: str, settings: dict[str, Any]) -> None:
-        """Do the next rounds of an experiment.
-
-        Args:
-            ledger: URI of the experiment, s3://bucket/prefix?endpoint=http://host:port; a new one begins here.
-            settings: Settings by section, as `oatflow align --help` lists them; frozen with the first round.
-        """
+    def alignment(ledger: Any, *values: Any) -> None:
+        form = dict(zip(list(given.parameters)[1:], values, strict=True))
         previous = None
         for _ in range(rounds):
-            task = uncached(alignment_round(ledger=ledger, settings=settings, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER))
+            task = uncached(one_round(ledger=ledger, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER, **form))
             previous = task.after(previous) if previous is not None else task
 
-    return alignment
+    given = signature(build.defaults(), ["ledger"])
+    alignment.__signature__ = given  # type: ignore[attr-defined]
+    alignment.__doc__ = docstring("Do the next rounds of an experiment.", build.defaults(), {"ledger": LEDGER})
+    description = (
+        f"Align a language model online: the next {rounds} round(s) of an experiment. To carry it on, run this again "
+        "with the same ledger and the same settings."
+    )
+    return dsl.pipeline(name="oatflow-alignment", description=description)(alignment)
 
 
-def compile_pipeline(rounds: int, path: Path) -> None:
-    """Write the pipeline as YAML to upload, byte-identical for the same version."""
-    compiler.Compiler().compile(alignment_pipeline(rounds), str(path))
+def compile_pipeline(rounds: int, path: Path, build: Build | None = None) -> None:
+    """Write the pipeline as YAML to upload, byte-identical for the same version and build."""
+    build = build or Build()
+    compiler.Compiler().compile(alignment_pipeline(rounds, build), str(path))
+    pack(path, build.images(), TRAINER if build.trains_in_step else None)

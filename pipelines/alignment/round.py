@@ -1,13 +1,25 @@
-"""One round of online alignment: the doors in the order of the data."""
+"""One round of online alignment: the doors in the order of the data, and what their pods get."""
+
+from __future__ import annotations
 
 from typing import Any
 
-from kfp import dsl
+from kfp import dsl, kubernetes
 from oatflow.components.evaluation.component import evaluate
 from oatflow.components.labeling.component import label
 from oatflow.components.policy.component import train
 from oatflow.components.rounds.component import close_round, open_round
 from oatflow.components.sampling.component import sample
+
+from .build import Build
+from .form import docstring, signature
+
+HOUR = 3600
+S3_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
+# Settings of the place that are no secrets; the config map need not exist.
+PLACE = "oatflow-config"
+PLACE_VARIABLES = ("AWS_REGION", "HF_ENDPOINT", "HF_HUB_OFFLINE")
+Channels = dict[str, Any]
 
 
 def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:
@@ -15,20 +27,91 @@ def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return task.set_caching_options(False)
 
 
-@dsl.pipeline(name="round", description="One round: prompts, candidates, duels, preferences, policy, verdicts.")
-def alignment_round(ledger: str, settings: dict[str, Any], run: str) -> None:
-    """Do the experiment's next round, if its budget is not spent.
+def alignment_round(build: Build) -> Any:
+    """Return the pipeline of one round, as `build` wants it."""
 
-    Args:
-        ledger: URI of the experiment.
-        settings: The experiment's settings by section.
-        run: Id of the pipeline run.
-    """
-    opened = uncached(open_round(ledger=ledger, settings=settings, run=run))
-    with dsl.If(opened.output >= 0, name="budget-left"):
-        where = {"ledger": ledger, "round": opened.output, "run": run}
-        sampled = uncached(sample(**where))
-        labeled = uncached(label(**where, duels=sampled.outputs["duels"]))
-        trained = uncached(train(**where, preferences=labeled.outputs["preferences"]))
-        evaluated = uncached(evaluate(**where, policy=trained.outputs["policy"]))
-        uncached(close_round(**where, policy=trained.outputs["policy"], verdicts=evaluated.outputs["verdicts"]))
+    def round_(ledger: Any, run: Any, *values: Any) -> None:
+        form = dict(zip(list(given.parameters)[2:], values, strict=True))
+        opened = _light(open_round(ledger=ledger, run=run, **form), form, build, 1 * HOUR)
+        _pod(opened)
+        with dsl.If(opened.output >= 0, name="budget-left"):
+            _steps({"ledger": ledger, "round": opened.output, "run": run}, form, build)
+
+    given = signature(build.defaults(), ["ledger", "run"])
+    round_.__signature__ = given  # type: ignore[attr-defined]
+    round_.__doc__ = docstring(
+        "Do the experiment's next round, if its budget is not spent.",
+        build.defaults(),
+        {"ledger": "URI of the experiment.", "run": "Id of the pipeline run."},
+    )
+    return dsl.pipeline(name="round", description="One round: prompts, candidates, duels, preferences, policy.")(round_)
+
+
+def _steps(where: Channels, form: Channels, build: Build) -> None:
+    """Put the steps of a round that is open in the order of the data."""
+    sampled = _on_gpus(sample(**where), "sampler", form, build)
+    labeled = _on_gpus(label(**where, duels=sampled.outputs["duels"]), "oracle", form, build)
+    trained = train(**where, preferences=labeled.outputs["preferences"])
+    trained = _trainer(trained, form, build) if build.trains_in_step else _light(trained, form, build, 72 * HOUR)
+    _pod(trained)
+    policy = trained.outputs["policy"]
+    # A link to the checkpoint where it lies; nothing is copied.
+    uncached(
+        dsl.importer(
+            artifact_uri=trained.outputs["policy_uri"], artifact_class=dsl.Model, reimport=True,
+            metadata={"round": where["round"], "ledger": where["ledger"]},
+        )
+    ).set_display_name("register-policy")  # fmt: skip
+    evaluated = _on_gpus(evaluate(**where, policy=policy), "sampler", form, build)
+    _light(close_round(**where, policy=policy, verdicts=evaluated.outputs["verdicts"]), form, build, 1 * HOUR)
+
+
+def _light(task: dsl.PipelineTask, form: Channels, build: Build, seconds: int) -> dsl.PipelineTask:
+    """Equip a step that computes little."""
+    return _common(task.set_cpu_limit("1").set_memory_limit("4Gi"), form, build, seconds)
+
+
+def _on_gpus(task: dsl.PipelineTask, role: str, form: Channels, build: Build) -> dsl.PipelineTask:
+    """Equip a step that runs a model, as the form says for its role."""
+    _limits(task, form[f"{role}_cpu"], form[f"{role}_memory"], form["gpu_resource"], form[f"{role}_gpus"])
+    if role == "sampler":
+        kubernetes.add_node_selector_json(task, form["sampler_node_selector"])
+        kubernetes.add_toleration_json(task, form["sampler_tolerations"])
+        kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit="4Gi")
+    return _common(task, form, build, 24 * HOUR)
+
+
+def _trainer(task: dsl.PipelineTask, form: Channels, build: Build) -> dsl.PipelineTask:
+    """Equip the train step that trains by itself, with what a pod of the training job would get."""
+    _limits(task, form["train_pod_cpu"], form["train_pod_memory"], form["gpu_resource"], build.trainer_gpus)
+    kubernetes.add_node_selector_json(task, form["train_node_selector"])
+    kubernetes.add_toleration_json(task, form["train_tolerations"])
+    kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit="4Gi")
+    return _common(task, form, build, 72 * HOUR)
+
+
+def _limits(task: dsl.PipelineTask, cpu: Any, memory: Any, gpu: Any, gpus: Any) -> None:
+    task.set_cpu_limit(cpu).set_memory_limit(memory).set_accelerator_type(gpu).set_accelerator_limit(gpus)
+    # KFP itself does not see that a task below a condition needs these parameters of the pipeline.
+    task.register_pipeline_channels([limit for limit in (cpu, memory, gpu, gpus) if not isinstance(limit, str)])
+
+
+def _common(task: dsl.PipelineTask, form: Channels, build: Build, seconds: int) -> dsl.PipelineTask:
+    """Give a step what every step gets: keys by reference, a deadline, few rights, bounded retries."""
+    kubernetes.use_secret_as_env(task, form["s3_secret"], S3_KEYS)
+    kubernetes.use_secret_as_env(task, form["keys_secret"], {"HF_TOKEN": "HF_TOKEN"}, optional=True)
+    kubernetes.use_config_map_as_env(task, PLACE, {name: name for name in PLACE_VARIABLES}, optional=True)
+    kubernetes.set_security_context(task, run_as_non_root=True)
+    kubernetes.set_timeout(task, seconds)
+    if build.image_pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(build.image_pull_secrets))
+    if build.retries:
+        # For evictions and nodes that go away: every step adopts what an earlier attempt finished.
+        task.set_retry(build.retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration="600s")
+    return uncached(task)
+
+
+def _pod(task: dsl.PipelineTask) -> None:
+    """Tell a step that deals with training jobs which pod it is: the job belongs to it."""
+    for name, path in (("POD_NAME", "name"), ("POD_UID", "uid"), ("POD_NAMESPACE", "namespace")):
+        kubernetes.use_field_path_as_env(task, name, f"metadata.{path}")

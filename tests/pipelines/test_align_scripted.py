@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from oatflow.pipelines.alignment.config import gather
+from oatflow.pipelines.alignment.form import form_arguments
 from oatflow.pipelines.alignment.pipeline import compile_pipeline
 
 COMMAND = [sys.executable, "-m", "oatflow.pipelines.cli"]
@@ -99,7 +100,7 @@ def test_a_pipeline_with_more_rounds_than_the_budget_pays_for_ends_well_and_does
     compile_pipeline(1, tmp_path / "alignment.yaml")
     before = status(folder)
     settings = gather("scripted", None, {"rollout_batch_size": "8", "max_queries": "16"})
-    arguments = {"ledger": before["ledger"], "settings": settings.model_dump(mode="json", exclude_none=True)}
+    arguments = form_arguments(before["ledger"], settings)
     command = [sys.executable, "-m", "oatflow.pipelines.local_run", "--pipeline", str(tmp_path / "alignment.yaml"),
                "--arguments", json.dumps(arguments), "--outputs", str(tmp_path)]  # fmt: skip
     run = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd=tmp_path)

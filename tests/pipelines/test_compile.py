@@ -1,66 +1,163 @@
-"""The compiled pipeline: what a cluster would get."""
+"""The compiled pipeline: what a cluster would get, checked without one."""
 
+import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from google.protobuf import json_format
+from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 from oatflow.components.errors import SettingsError
+from oatflow.components.rounds.experiment import ExperimentSettings
+from oatflow.components.rounds.form import FORM, MORE, fields_of, sections_of
+from oatflow.pipelines.alignment.build import Build
+from oatflow.pipelines.alignment.config import all_settings, gather
+from oatflow.pipelines.alignment.form import form_arguments
 from oatflow.pipelines.alignment.pipeline import compile_pipeline
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "alignment-2.yaml"
+DOORS = {"open-round", "sample", "label", "train", "evaluate", "close-round"}
+TYPES = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool, "STRUCT": dict, "LIST": list}
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    path = tmp_path_factory.mktemp("compiled") / "alignment.yaml"
-    compile_pipeline(2, path)
-    return path
+def package(tmp_path_factory):
+    """Return a maker of compiled packages: path, pipeline spec, and what Kubernetes is told of each executor."""
+    folder = tmp_path_factory.mktemp("compiled")
+
+    def make(rounds=2, build=None):
+        path = folder / f"{rounds}.yaml"
+        compile_pipeline(rounds, path, build)
+        spec, platform = yaml.safe_load_all(path.read_text())
+        return path, spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def compiled(package):
+    return package()
+
+
+def groups(spec):
+    """Every DAG of the pipeline with the inputs that it has: the root, the rounds, and what is below conditions."""
+    for name, component in {"root": spec["root"], **spec["components"]}.items():
+        if "dag" in component:
+            yield name, component, set(component.get("inputDefinitions", {}).get("parameters", {}))
 
 
 def tasks(spec):
-    """Every task of the pipeline and of its nested pipelines, by name."""
-    found = dict(spec["root"]["dag"]["tasks"])
-    for component in spec["components"].values():
-        found |= component.get("dag", {}).get("tasks", {})
-    return found
+    return {name: task for _, component, _ in groups(spec) for name, task in component["dag"]["tasks"].items()}
 
 
 def test_the_compiled_pipeline_is_the_golden_one_byte_for_byte(compiled):
     # After a change that is meant: oatflow compile --rounds 2 --out tests/golden/alignment-2.yaml
-    assert compiled.read_bytes() == GOLDEN.read_bytes()
+    assert compiled[0].read_bytes() == GOLDEN.read_bytes()
 
 
 def test_compiling_twice_gives_the_same_bytes(compiled, tmp_path):
     compile_pipeline(2, tmp_path / "again.yaml")
-    assert (tmp_path / "again.yaml").read_bytes() == compiled.read_bytes()
+    assert (tmp_path / "again.yaml").read_bytes() == compiled[0].read_bytes()
 
 
-def test_it_parses_strictly_as_a_pipeline_spec(compiled):
-    spec = yaml.safe_load(compiled.read_text())
+@pytest.mark.parametrize("build", [Build(), Build(train_backend="local", gpu=False, retries=0)], ids=["cluster", "one"])
+def test_it_parses_strictly_as_what_kfp_and_its_kubernetes_extension_define(package, build):
+    path, _, _ = package(2, build)
+    spec, platform = yaml.safe_load_all(path.read_text())
     json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
+    json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+    for executor in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+        json_format.ParseDict(executor, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
+
+
+def test_ten_rounds_stay_below_150_kilobytes(package):
+    assert package(10)[0].stat().st_size < 150_000
+
+
+def test_rounds_share_one_component_and_run_one_after_the_other(package):
+    _, spec, _ = package(10)
+    rounds = spec["root"]["dag"]["tasks"]
+    assert {task["componentRef"]["name"] for task in rounds.values()} == {"comp-round"}
+    after = {name: task.get("dependentTasks", []) for name, task in rounds.items()}
+    names = ["round", *(f"round-{number}" for number in range(2, 11))]
+    assert after == {name: names[:place][-1:] for place, name in enumerate(names)}
 
 
 def test_no_task_is_ever_cached(compiled):
-    found = tasks(yaml.safe_load(compiled.read_text()))
-    assert {"open-round", "sample", "label", "train", "evaluate", "close-round", "round", "round-2"} <= set(found)
+    found = tasks(compiled[1])
+    assert found.keys() >= DOORS | {"importer", "round", "round-2"}
     for name, task in found.items():
         if not name.startswith("condition"):
             assert not task.get("cachingOptions", {}).get("enableCache"), name
 
 
+def test_every_input_that_a_task_takes_from_its_pipeline_is_one_that_the_pipeline_has(compiled):
+    """KFP forgets, below a condition, the parameters that only a resource or a secret needs."""
+    _, spec, kubernetes = compiled
+    for group, component, inputs in groups(spec):
+        for name, task in component["dag"]["tasks"].items():
+            executor = spec["components"][task["componentRef"]["name"]].get("executorLabel")
+            needed = json.dumps([task.get("inputs", {}), kubernetes.get(executor, {})])
+            wanted = set(re.findall(r'"componentInputParameter": "([^"]+)"', needed))
+            assert wanted <= inputs, (group, name)
+            own = set(task.get("inputs", {}).get("parameters", {}))
+            container = json.dumps(spec["deploymentSpec"]["executors"].get(executor, {}).get("container", {}))
+            assert set(re.findall(r"inputs\.parameters\['([^']+)'\]", container)) <= own, (group, name)
+
+
 def test_every_door_has_an_image_with_a_version_and_installs_nothing(compiled):
-    executors = yaml.safe_load(compiled.read_text())["deploymentSpec"]["executors"]
-    for name, executor in executors.items():
-        image = executor["container"]["image"]
-        assert ":" in image and not image.endswith(":latest"), name
-        assert "pip install" not in "".join(executor["container"]["command"]), name
+    for name, executor in compiled[1]["deploymentSpec"]["executors"].items():
+        if "container" in executor:
+            image = executor["container"]["image"]
+            assert re.fullmatch(r"ghcr\.io/oatflow/\w+:\d+\.\d+\.\d+", image), name
+            assert "pip install" not in "".join(executor["container"]["command"]), name
+
+
+def test_every_door_has_limits_a_deadline_and_does_not_run_as_root(compiled):
+    _, spec, kubernetes = compiled
+    assert {name.removeprefix("exec-") for name in kubernetes} == DOORS
+    for name, told in kubernetes.items():
+        resources = spec["deploymentSpec"]["executors"][name]["container"]["resources"]
+        assert resources["resourceCpuLimit"] and resources["resourceMemoryLimit"], name
+        assert int(told["activeDeadlineSeconds"]) > 0, name
+        assert told["securityContext"] == {"runAsNonRoot": True}, name
+
+
+def test_a_pod_that_fails_is_replaced_a_bounded_number_of_times(compiled):
+    assert {tasks(compiled[1])[door]["retryPolicy"]["maxRetryCount"] for door in DOORS} == {2}
+
+
+def test_every_secret_is_a_reference_that_the_form_names(compiled):
+    _, spec, kubernetes = compiled
+    for name, told in kubernetes.items():
+        variables = {}
+        for secret in told["secretAsEnv"]:
+            source = secret["secretNameParameter"]["componentInputParameter"].removeprefix("pipelinechannel--")
+            variables |= {pair["envVar"]: (source, secret["optional"]) for pair in secret["keyToEnv"]}
+        assert variables == {
+            "AWS_ACCESS_KEY_ID": ("s3_secret", False),
+            "AWS_SECRET_ACCESS_KEY": ("s3_secret", False),
+            "HF_TOKEN": ("keys_secret", True),
+        }, name
+    assert not [e for e in spec["deploymentSpec"]["executors"].values() if e.get("container", {}).get("env")]
+
+
+def test_the_steps_that_deal_with_jobs_know_which_pod_they_are(compiled):
+    knows = {name for name, told in compiled[2].items() if "fieldPathAsEnv" in told}
+    assert knows == {"exec-open-round", "exec-train"}
+
+
+def test_gpus_are_asked_for_by_text_as_kfp_drops_numbers(compiled):
+    parameters = compiled[1]["root"]["inputDefinitions"]["parameters"]
+    for name in ("sampler_gpus", "oracle_gpus", "sampler_cpu", "sampler_memory", "train_pod_cpu", "train_pod_memory"):
+        assert parameters[name]["parameterType"] == "STRING", name
 
 
 def test_the_graph_is_the_way_the_data_goes(compiled):
-    spec = yaml.safe_load(compiled.read_text())
-    inner = next(c["dag"]["tasks"] for n, c in spec["components"].items() if "condition" in n)
+    inner = next(component for name, component, _ in groups(compiled[1]) if "condition" in name)["dag"]["tasks"]
     comes_from = {
         (source["taskOutputArtifact"]["producerTask"], name)
         for name, task in inner.items()
@@ -72,7 +169,81 @@ def test_the_graph_is_the_way_the_data_goes(compiled):
     }  # fmt: skip
 
 
+def test_the_policy_is_registered_where_it_lies(compiled):
+    importer = compiled[1]["deploymentSpec"]["executors"]["exec-importer"]["importer"]
+    assert importer["reimport"] and importer["typeSchema"]["schemaTitle"] == "system.Model"
+    inner = tasks(compiled[1])["importer"]["inputs"]["parameters"]["uri"]
+    assert inner["taskOutputParameter"] == {"outputParameterKey": "policy_uri", "producerTask": "train"}
+
+
 @pytest.mark.parametrize("rounds", [0, 11])
 def test_a_number_of_rounds_that_cannot_be_unrolled_is_refused(rounds, tmp_path):
     with pytest.raises(SettingsError, match=f"rounds={rounds}"):
         compile_pipeline(rounds, tmp_path / "p.yaml")
+
+
+# The form.
+
+
+def test_the_form_asks_for_what_nobody_can_guess_and_fills_in_the_rest(compiled):
+    parameters = compiled[1]["root"]["inputDefinitions"]["parameters"]
+    required = {name for name, field in parameters.items() if not field.get("isOptional")}
+    assert required == {"ledger", "prompt_data", "pretrain"}
+    differ = {"train_backend": "pytorchjob", "train_pod_gpus": 1}
+    for setting in all_settings():
+        if setting.name in FORM and setting.name not in required:
+            expected = differ.get(setting.name, "" if setting.default is None else setting.default)
+            assert parameters[setting.name]["defaultValue"] == expected, setting.name
+
+
+def test_every_field_says_what_it_is_and_which_values_it_takes(compiled):
+    parameters = compiled[1]["root"]["inputDefinitions"]["parameters"]
+    assert all(len(field["description"]) > 20 for field in parameters.values())
+    assert "One of: local, pytorchjob, trainjob." in parameters["train_backend"]["description"]
+
+
+def test_the_fields_are_the_settings_under_their_own_names_and_types(compiled):
+    parameters = compiled[1]["root"]["inputDefinitions"]["parameters"]
+    assert set(parameters) == {"ledger", MORE, *FORM}
+    names = [setting.name for setting in all_settings()]
+    assert len(names) == len(set(names)), "a field has one setting"
+    for name, value in form_arguments("s3://b/p", gather("reviews", None, {})).items():
+        assert type(value) in (TYPES[parameters[name]["parameterType"]], int), name
+
+
+def test_a_filled_in_form_says_the_same_as_the_settings_it_was_made_from():
+    settings = gather("reviews", None, {"l2": "0.25", "seed": "3", "output_key": "answer", "max_model_len": "256"})
+    assert ExperimentSettings.parse(sections_of(fields_of(settings.model_dump(mode="json")))) == settings
+    assert fields_of(settings.model_dump(mode="json"))[MORE]["policy"]["l2"] == 0.25
+
+
+def test_a_setting_given_in_its_field_and_beside_it_is_refused():
+    with pytest.raises(SettingsError, match=r"more_settings: policy\.beta: has a field of its own"):
+        sections_of({"beta": 0.1, MORE: {"policy": {"beta": 0.2}}})
+
+
+def test_all_parameters_fit_into_what_kfp_takes():
+    arguments = form_arguments("s3://bucket/private/team/oatflow/demo", gather("reviews", None, {}))
+    assert len(json.dumps(arguments)) < 10_000
+
+
+# What is decided at compile time.
+
+
+def test_a_train_step_that_trains_by_itself_has_the_trainers_image_and_resources(package):
+    _, spec, _ = package(1, Build(train_backend="local", gpu=False))
+    container = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
+    assert container["image"] == "ghcr.io/oatflow/trainer:0.1.0-cpu"
+    assert (
+        container["resources"]["resourceMemoryLimit"] == "{{$.inputs.parameters['pipelinechannel--train_pod_memory']}}"
+    )
+    assert spec["root"]["inputDefinitions"]["parameters"]["train_backend"]["defaultValue"] == "local"
+
+
+def test_images_may_come_from_a_registry_of_ones_own(package):
+    _, spec, kubernetes = package(1, Build(registry="registry.example:5000/team", image_pull_secrets=("pull",)))
+    images = {e["container"]["image"] for e in spec["deploymentSpec"]["executors"].values() if "container" in e}
+    assert images == {f"registry.example:5000/team/{name}:0.1.0" for name in ("control", "sampler", "oracle")}
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert parameters["train_image"]["defaultValue"] == "registry.example:5000/team/trainer:0.1.0"
+    assert all(told["imagePullSecret"][0]["secretNameParameter"] for told in kubernetes.values())
