@@ -5,12 +5,15 @@ Weights are safetensors and nothing else; a folder that brings code or pickles o
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
+import tempfile
 from pathlib import Path
 
 from .errors import ModelError
 from .ledger.sealed import digest_of, seal
+from .store.store import open_store
 from .store.transfer import sha256_file
 
 MODELS = "OATFLOW_MODELS"
@@ -20,7 +23,11 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
 def resolve_pretrain(name: str) -> Path:
-    """Return the folder that a name stands for: itself, a model of ours below OATFLOW_MODELS, or a hub model's copy."""
+    """Return the folder that a name stands for.
+
+    It is that folder itself, a model of ours below OATFLOW_MODELS, or a copy of a model on the hub or in a store
+    (``s3://bucket/folder?endpoint=...``), fetched once for each host.
+    """
     if not name:
         raise ModelError("policy.pretrain='': name the starting model, a folder or a hub name")
     if name.startswith(_BUILT_IN):
@@ -28,6 +35,8 @@ def resolve_pretrain(name: str) -> Path:
         if not folder.is_dir():
             raise ModelError(f"policy.pretrain={name!r}: not built yet at {folder}; `oatflow align` builds it")
         return folder
+    if name.startswith("s3://"):
+        return _from_store(name)
     if Path(name).is_dir():
         return Path(name)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -71,6 +80,21 @@ def _missing_shards(folder: Path) -> list[str]:
         return []
     shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     return sorted(shard for shard in shards if not (folder / shard).is_file())
+
+
+def _from_store(uri: str) -> Path:
+    """Fetch a model from a store; a copy that is already here, and whole, is taken."""
+    folder = Path(tempfile.gettempdir()) / "oatflow-models" / digest_of(uri.encode())[:16]
+    store = open_store(uri)
+    there = [entry for entry in store.list("") if any(fnmatch.fnmatch(entry.key, each) for each in _PATTERNS)]
+    if not there:
+        raise ModelError(f"policy.pretrain={uri!r}: no model lies there; give the prefix that holds its config.json")
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in there:
+        path = folder / entry.key
+        if not path.is_file() or path.stat().st_size != entry.size:
+            store.download(entry.key, path)
+    return folder
 
 
 def _from_hub(name: str) -> Path:

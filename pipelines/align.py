@@ -62,6 +62,12 @@ class Wish:
     warm: bool
 
 
+def on_this_machine(settings: ExperimentSettings) -> ExperimentSettings:
+    """Train here, whatever settings written for a cluster say; that changes nothing of what is learned."""
+    jobs = settings.jobs.model_copy(update={"train_backend": "local", "train_pods": 1})
+    return settings.model_copy(update={"jobs": jobs})
+
+
 def align(wish: Wish) -> Path:
     """Carry the experiment on until its budget is spent (or for `wish.rounds` rounds); returns the report's path.
 

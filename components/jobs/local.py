@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
+from importlib.util import find_spec
 from typing import IO
 
 from ..errors import TrainingFailed
@@ -30,6 +31,11 @@ class LocalJobs:
 
     def run(self, job: TrainingJob) -> None:
         """Run a job to its end. If this process dies, the job's processes do too."""
+        if find_spec("torch") is None:
+            raise TrainingFailed(
+                f"{job.name}: train_backend='local' trains in this very container, which has no torch; compile the "
+                "pipeline with --train-backend local, which gives the step the trainer's image, or choose pytorchjob"
+            )
         begun, last = time.monotonic(), deque[str](maxlen=LAST_LINES)
         process = _start(job)
         assert process.stdout is not None

@@ -15,7 +15,8 @@ class PolicySettings(Section):
     trainer: Literal["deepspeed", "scripted"] = "deepspeed"
     """What trains: DeepSpeed, or a scripted stand-in that needs no model (for trying a pipeline's plumbing)."""
     pretrain: str = ""
-    """Starting model: a folder in Hugging Face layout or a hub name. It is also the reference of the loss."""
+    """Starting model: a folder in Hugging Face layout, a hub name, or s3://bucket/folder. It is also the reference \
+of the loss."""
     dap_algo: Literal["dpo"] = "dpo"
     """Direct preference loss."""
     beta: float = Field(0.1, gt=0)

@@ -62,7 +62,7 @@ class ExperimentSettings(Section):
             )
         yield from self._pod_problems()
         gpus = int(self.resources.sampler_gpus)
-        if gpus not in (0, self.sampling.tensor_parallel_size):
+        if self.jobs.train_backend != "local" and gpus not in (0, self.sampling.tensor_parallel_size):
             yield (
                 f"resources.sampler_gpus='{gpus}': sampling.tensor_parallel_size={self.sampling.tensor_parallel_size} "
                 "is the number of GPUs that the engine uses; set both to the same, or sampler_gpus to '0' without GPUs"

@@ -37,14 +37,19 @@ def all_settings() -> Iterator[Setting]:
             yield Setting(room, name, inner.default, text, is_operational(section, name))
 
 
-def gather(preset: str | None, file: Path | None, flags: Mapping[str, str]) -> ExperimentSettings:
-    """Merge a preset, a YAML file over it, and flags over both; then validate everything at once."""
-    merged: Nested = {}
+def gather(
+    preset: str | None, file: Path | None, flags: Mapping[str, str], place: Mapping[str, Any] | None = None
+) -> ExperimentSettings:
+    """Merge a preset, a YAML file over it, and flags over both; then validate everything at once.
+
+    `place`: what the place of the run has for defaults, by the settings' names; all else goes over it.
+    """
+    merged = _by_room(place or {})
     if preset is not None:
         _merge(merged, read_preset(preset))
     if file is not None:
         _merge(merged, read_yaml(file))
-    _merge(merged, _sections(flags))
+    _merge(merged, _by_room(_values(flags)))
     return ExperimentSettings.parse(merged)
 
 
@@ -86,23 +91,34 @@ def _checked_yaml(text: str, name: str) -> Nested:
     return content
 
 
-def _sections(flags: Mapping[str, str]) -> Nested:
+def _by_room(values: Mapping[str, Any]) -> Nested:
     rooms = {setting.name: setting.room for setting in all_settings()}
     sections: Nested = {}
-    for name, text in flags.items():
-        sections.setdefault(rooms[name], {})[name] = _value(text)
+    for name, value in values.items():
+        sections.setdefault(rooms[name], {})[name] = value
     return sections
 
 
+def _values(flags: Mapping[str, str]) -> dict[str, Any]:
+    """Read the texts of flags."""
+    defaults = {setting.name: setting.default for setting in all_settings()}
+    return {name: text if _is_text(text, defaults[name]) else _value(text) for name, text in flags.items()}
+
+
+def _is_text(text: str, default: Any) -> bool:
+    """Whether a flag's text stands for itself: a setting that is text by default may look like a number."""
+    return isinstance(default, str) and text.lower() != "none"
+
+
 def _value(text: str) -> Any:
-    """Read a flag's text as YAML would: 4 is a number, none and null are nothing, the rest is text."""
+    """Read a flag's text as YAML would: 4 is a number, {a: b} a mapping, none and null are nothing."""
     if text.lower() == "none":
         return None
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    return value if isinstance(value, int | float | bool | None) else text
+    return value if isinstance(value, int | float | bool | dict | list | None) else text
 
 
 def _merge(into: Nested, over: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 from oatflow.components.errors import SettingsError
+from oatflow.pipelines.align import on_this_machine
 from oatflow.pipelines.alignment.config import all_settings, gather, presets
 from oatflow.pipelines.cli import main
 
@@ -70,3 +71,54 @@ def test_a_setting_that_may_be_null_is_so_by_default_as_kfp_hands_no_null_over()
         except SettingsError:
             continue
         assert setting.default is None, setting.name
+
+
+def test_what_a_place_has_for_defaults_gives_way_to_everything_else(tmp_path):
+    place = {"train_backend": "pytorchjob", "sampler_gpus": "1", "max_queries": 7}
+    settings = gather("scripted", None, {"train_backend": "trainjob"}, place)
+    assert settings.jobs.train_backend == "trainjob"
+    assert settings.resources.sampler_gpus == "1"
+    assert settings.labeling.max_queries == 32, "the preset's"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("sampler_gpus", "0", "0"),
+        ("train_node_selector", '{"pool": "a100"}', {"pool": "a100"}),
+        ("train_tolerations", "[{key: gpu, operator: Exists}]", [{"key": "gpu", "operator": "Exists"}]),
+        ("image_pull_secrets", "[pull]", ["pull"]),
+    ],
+)
+def test_text_stays_text_and_structures_are_structures(name, text, value):
+    settings = gather("scripted", None, {name: text, "tensor_parallel_size": "1"}).model_dump()
+    assert next(section[name] for section in settings.values() if name in section) == value
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ({"train_workers": "4", "train_pods": "3"}, r"policy\.train_workers=4: not a multiple of jobs\.train_pods=3"),
+        (
+            {"train_workers": "4", "train_pods": "2", "train_pod_gpus": "4", "train_backend": "pytorchjob"},
+            r"jobs\.train_pod_gpus=4: each pod runs 2 workers",
+        ),
+        ({"train_workers": "2", "train_pods": "2"}, r"jobs\.train_pods=2: train_backend='local' trains in the step"),
+        (
+            {"tensor_parallel_size": "4", "train_backend": "trainjob"},
+            r"resources\.sampler_gpus='1': sampling\.tensor_parallel_size=4",
+        ),
+        ({"train_pod_memory": "16 gigs"}, r"jobs\.train_pod_memory='16 gigs'"),
+        ({"train_queue": "Team Queue"}, r"jobs\.train_queue='Team Queue'"),
+        ({"train_backend": "pytorchjobs"}, r"jobs\.train_backend='pytorchjobs'"),
+    ],
+)
+def test_what_no_cluster_could_run_is_refused_by_name(flags, problem):
+    with pytest.raises(SettingsError, match=problem):
+        gather("scripted", None, flags)
+
+
+def test_settings_for_a_cluster_train_on_this_machine_all_the_same():
+    flags = {"train_backend": "pytorchjob", "train_pods": "2", "train_workers": "2"}
+    settings = on_this_machine(gather("scripted", None, flags))
+    assert (settings.jobs.train_backend, settings.jobs.train_pods) == ("local", 1)
