@@ -6,7 +6,7 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from oatflow.components.rounds.opening import has_begun
 from oatflow.components.settings import did_you_mean
 from oatflow.components.store.store import open_store
 
-from .alignment.config import Setting, all_settings, gather, presets, read_preset
+from .alignment.config import all_settings
+from .cluster_commands import cluster_status, schedule_parser, submit_parser
+from .flags import CLUSTER_FLAGS, Flag, add_flags, command, given_settings, settings_flags
 from .place import check_name, experiment_uri, home_folder, ledger_root
 
-DEFAULT_PRESET = "reviews"
 INTERRUPTED = 130
 
 
@@ -58,9 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _align_parser(commands)
-    _ledger_parser(commands, "status", "what the ledger says of an experiment", _status, [
+    submit_parser(commands)
+    schedule_parser(commands)
+    _ledger_parser(commands, "status", "what the ledger says of an experiment and, with --host, the cluster", _status, [
         ("--json", {"action": "store_true", "help": "print it as JSON"}),
         ("--verify", {"action": "store_true", "help": "read every object and compare its digest with the record"}),
+        *CLUSTER_FLAGS,
     ])  # fmt: skip
     _ledger_parser(commands, "report", "write the HTML report of an experiment", _report, [
         ("--out", {"type": Path, "help": "file to write (default: HOME/reports/NAME.html)"}),
@@ -68,53 +72,25 @@ def _parser() -> argparse.ArgumentParser:
     _ledger_parser(commands, "benchmark", "where the time of one finished round went, step by step", _benchmark, [
         ("--round", {"type": int, "help": "which round (default: the last finished one)"}),
     ])  # fmt: skip
-    doctor = _command(commands, "doctor", "check this installation and say what to do", _doctor)
+    doctor = command(commands, "doctor", "check this installation and say what to do", _doctor)
     doctor.add_argument("--pretrain", default="oatflow:SmolLM2-135M-Instruct", help="model to check")
-    compile_ = _command(commands, "compile", "write the pipeline as YAML, to upload in the Kubeflow UI", _compile)
+    compile_ = command(commands, "compile", "write the pipeline as YAML, to upload in the Kubeflow UI", _compile)
     compile_.add_argument("--rounds", type=int, default=1, help="rounds that one run does, 1 to 10 (default: 1)")
     compile_.add_argument("--out", type=Path, default=Path("alignment.yaml"), help="file to write")
     return parser
 
 
 def _align_parser(commands: Any) -> None:
-    parser = _command(
+    parser = command(
         commands, "align", "align a model on this machine: begin an experiment, or carry one on", _align,
         usage="oatflow align [--experiment NAME | --new NAME] [--preset NAME] [--config FILE] [--SETTING VALUE ...]",
-        epilog="Settings marked * may change while an experiment goes on; all others are frozen with its first round.",
     )  # fmt: skip
     name = parser.add_mutually_exclusive_group()
     name.add_argument("--experiment", default="demo", help="experiment to begin or to carry on (default: demo)")
     name.add_argument("--new", metavar="NAME", help="begin another experiment; refused if it exists")
-    known = ", ".join(presets())
-    parser.add_argument(
-        "--preset", default=DEFAULT_PRESET, help=f"settings to start from: {known}, or none (default: {DEFAULT_PRESET})"
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, one mapping a room")
     parser.add_argument("--rounds", type=int, help="do at most so many rounds now")
     parser.add_argument("--cold", action="store_true", help="start the engine in every step, as a cluster does")
-    shipped = read_preset(DEFAULT_PRESET)
-    for room, settings in _by_room():
-        group = parser.add_argument_group(f"{room} settings")
-        for setting in settings:
-            group.add_argument(
-                f"--{setting.name}", metavar="VALUE", dest=f"setting:{setting.name}", help=_help(setting, shipped)
-            )
-
-
-def _by_room() -> Iterator[tuple[str, list[Setting]]]:
-    rooms: dict[str, list[Setting]] = {}
-    for setting in all_settings():
-        rooms.setdefault(setting.room, []).append(setting)
-    yield from rooms.items()
-
-
-def _help(setting: Setting, shipped: Mapping[str, Mapping[str, Any]]) -> str:
-    """Describe a setting with its default, and what the default preset makes of it."""
-    mark = "* " if setting.operational else ""
-    default = "none" if setting.default in (None, "") else setting.default
-    ours = shipped.get(setting.room, {}).get(setting.name)
-    preset = "" if ours is None else f"; preset {DEFAULT_PRESET}: {ours}"
-    return f"{mark}{setting.help} (default: {default}{preset})".replace("%", "%%")
+    settings_flags(parser)
 
 
 def _with_underscores(argument: str) -> str:
@@ -123,22 +99,10 @@ def _with_underscores(argument: str) -> str:
     return flag[:2] + flag[2:].replace("-", "_") + equals + value if argument.startswith("--") else argument
 
 
-def _ledger_parser(commands: Any, name: str, help_: str, do: Any, options: list[tuple[str, dict[str, Any]]]) -> None:
-    parser = _command(commands, name, help_, do)
+def _ledger_parser(commands: Any, name: str, help_: str, do: Any, options: list[Flag]) -> None:
+    parser = command(commands, name, help_, do)
     parser.add_argument("experiment", nargs="?", default="demo", help="name of the experiment (default: demo)")
-    for flag, description in options:
-        parser.add_argument(flag, **description)
-
-
-def _command(commands: Any, name: str, help_: str, do: Any, **more: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_, description=help_[0].upper() + help_[1:] + ".", allow_abbrev=False, **more
-    )
-    parser.add_argument("--home", type=Path, help="folder for local data (default: OATFLOW_HOME, else ./.oatflow)")
-    parser.add_argument("--ledger", help="store that holds the experiments, s3://bucket/prefix?endpoint=URL "
-                        "(default: an S3 server of our own on this machine)")  # fmt: skip
-    parser.set_defaults(do=do)
-    return parser
+    add_flags(parser, options)
 
 
 def _refuse_unknown(unknown: list[str], command: str | None) -> None:
@@ -150,16 +114,11 @@ def _refuse_unknown(unknown: list[str], command: str | None) -> None:
 
 
 def _align(given: argparse.Namespace) -> int:
-    from .align import Wish, align
+    from .align import Wish, align, on_this_machine
 
-    flags = {
-        key.removeprefix("setting:"): value
-        for key, value in vars(given).items()
-        if key.startswith("setting:") and value is not None
-    }
     if given.rounds is not None and given.rounds < 1:
         raise SettingsError(f"rounds={given.rounds}: do at least 1")
-    settings = gather(None if given.preset == "none" else given.preset, given.config, flags)
+    settings = on_this_machine(given_settings(given))
     name = check_name(given.new or given.experiment)
     wish = Wish(name, bool(given.new), settings, home_folder(given.home), given.ledger, given.rounds, not given.cold)
     report = align(wish)
@@ -177,6 +136,8 @@ def _existing(given: argparse.Namespace) -> Iterator[Ledger]:
 
 
 def _status(given: argparse.Namespace) -> int:
+    if given.host or given.namespace:
+        return cluster_status(given)
     from oatflow.components.reporting.curves import read_rounds
 
     from .display import Display

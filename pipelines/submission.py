@@ -1,0 +1,170 @@
+"""From an experiment's settings to what runs on a cluster: once (`submit`), or again and again (`set_schedule`)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from oatflow.components.errors import ClusterError, RefusedInput
+from oatflow.components.images import REGISTRY, TRAINER
+from oatflow.components.rounds.experiment import ExperimentSettings
+from oatflow.components.settings import did_you_mean
+from oatflow.components.store.s3_address import S3Address
+
+from .alignment.build import Build
+from .alignment.form import form_arguments
+from .alignment.pipeline import compile_pipeline
+from .kubeflow_client import Cluster, ClusterRefused, Package, Run, Schedule
+from .place import experiment_uri
+
+LEDGER = "OATFLOW_LEDGER"
+SCHEDULE_PREFIX = "oatflow-"
+POLL_SECONDS = 5.0
+PATIENCE_SECONDS = 300.0
+_HERE = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The next `rounds` rounds of an experiment, as a user asked for them. `ledger` is the experiment's own URI."""
+
+    experiment: str
+    ledger: str
+    settings: ExperimentSettings
+    rounds: int
+    registry: str = REGISTRY
+    service_account: str | None = None
+
+
+def cluster_ledger(root: str | None, experiment: str) -> str:
+    """Return the experiment's ledger URI. Raises `RefusedInput` for a store that pods cannot reach."""
+    root = root or os.environ.get(LEDGER)
+    if not root:
+        raise RefusedInput(
+            "ledger: not given, and a cluster cannot use a store on this machine; name one that its pods reach: "
+            f"--ledger 's3://bucket/private/NAMESPACE/oatflow?endpoint=http://host:port', or {LEDGER}"
+        )
+    if urlsplit(root).scheme != "s3":
+        raise RefusedInput(
+            f"ledger={root!r}: the pods of a cluster share no folder; name an object store that all of them reach, "
+            "s3://bucket/prefix?endpoint=http://host:port"
+        )
+    # Only looked at: the keys are the pods' own, from their secret.
+    S3Address.parse(root, {"AWS_ACCESS_KEY_ID": "unused", "AWS_SECRET_ACCESS_KEY": "unused"})
+    for endpoint in parse_qs(urlsplit(root).query).get("endpoint", []):
+        if urlsplit(endpoint).hostname in _HERE:
+            raise RefusedInput(
+                f"ledger={root!r}: in a pod, {urlsplit(endpoint).hostname} is the pod itself; give the store's address "
+                "as the cluster knows it, such as http://seaweedfs.kubeflow:9000"
+            )
+    return experiment_uri(root, experiment)
+
+
+@contextmanager
+def packaged(wanted: Submission) -> Iterator[Package]:
+    """Compile the pipeline for these settings, and fill in its form. The file is gone afterwards."""
+    build = _build(wanted)
+    arguments = form_arguments(wanted.ledger, wanted.settings)
+    if arguments["train_image"] == TRAINER:
+        arguments["train_image"] = build.image(TRAINER)
+    with tempfile.TemporaryDirectory(prefix="oatflow-") as folder:
+        file = Path(folder) / "alignment.yaml"
+        compile_pipeline(wanted.rounds, file, build)
+        yield Package(file, arguments, wanted.service_account)
+
+
+def _build(wanted: Submission) -> Build:
+    """Compile for what the settings ask: their backend, and images with CUDA where a step asks for a GPU."""
+    jobs, resources = wanted.settings.jobs, wanted.settings.resources
+    gpu = any(int(gpus) for gpus in (resources.sampler_gpus, resources.oracle_gpus, jobs.train_pod_gpus))
+    return Build(jobs.train_backend, gpu, wanted.registry, image_pull_secrets=tuple(jobs.image_pull_secrets))
+
+
+def submit(cluster: Cluster, experiment: str, package: Package, run_name: str | None) -> Run:
+    """Start a run of the next rounds now."""
+    name = run_name or f"{experiment} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+    return cluster.start(cluster.need_experiment(experiment), name, package)
+
+
+def wait(cluster: Cluster, run_id: str, seconds: float) -> Run:
+    """Wait until a run has ended. Raises `ClusterError` when it takes longer; the run itself goes on."""
+    heard = time.monotonic()
+    deadline, state = heard + seconds, "not seen"
+    while True:
+        try:
+            run = cluster.run(run_id)
+            heard, state = time.monotonic(), run.state
+            if run.has_ended:
+                return run
+        except ClusterRefused:
+            raise
+        except ClusterError:
+            # A port-forward that broke, a server that restarts: the run does not mind.
+            if time.monotonic() > heard + PATIENCE_SECONDS:
+                raise
+        if time.monotonic() >= deadline:
+            raise ClusterError(
+                f"run {run_id} is still {state} after {seconds:.0f} s; it goes on: {cluster.run_link(run_id)}. "
+                "`oatflow status` says what it waits for"
+            )
+        time.sleep(min(POLL_SECONDS, max(deadline - time.monotonic(), 0.01)))
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A schedule that was set, the ids of those that it replaced, and what went wrong with deleting others."""
+
+    schedule: Schedule
+    deleted: list[str]
+    left: list[str]
+
+
+def set_schedule(cluster: Cluster, experiment: str, package: Package, cron: str, enabled: bool) -> Replaced:
+    """Create the experiment's schedule, then delete those before it: there is never none, as KFP cannot change one."""
+    name = schedule_name(experiment)
+    before = [schedule for schedule in cluster.schedules() if schedule.name == name]
+    created = cluster.create_schedule(cluster.need_experiment(experiment), name, cron, package, enabled)
+    deleted, left = [], []
+    for schedule in before:
+        try:
+            cluster.delete_schedule(schedule)
+            deleted.append(schedule.id)
+        except ClusterError as error:
+            left.append(str(error))
+    return Replaced(created, deleted, left)
+
+
+def delete_schedule(cluster: Cluster, experiment: str) -> list[Schedule]:
+    """Delete the experiment's schedule, and its twins if there are any. Raises `RefusedInput` if there is none."""
+    ours = our_schedules(cluster)
+    found = [schedule for schedule in ours if schedule.name == schedule_name(experiment)]
+    if not found:
+        names = sorted({experiment_of(schedule) for schedule in ours})
+        hint = did_you_mean(experiment, names) if names else "there are none at all"
+        raise RefusedInput(f"schedule={experiment!r}: there is none of that name in {cluster.host}; {hint}")
+    for schedule in found:
+        cluster.delete_schedule(schedule)
+    return found
+
+
+def our_schedules(cluster: Cluster) -> list[Schedule]:
+    """Return the schedules of experiments, by name."""
+    ours = [schedule for schedule in cluster.schedules() if schedule.name.startswith(SCHEDULE_PREFIX)]
+    return sorted(ours, key=lambda schedule: schedule.name)
+
+
+def schedule_name(experiment: str) -> str:
+    """Return what an experiment's schedule is called in Kubeflow Pipelines."""
+    return f"{SCHEDULE_PREFIX}{experiment}"
+
+
+def experiment_of(schedule: Schedule) -> str:
+    """Return the experiment that a schedule carries on."""
+    return schedule.name.removeprefix(SCHEDULE_PREFIX)
