@@ -9,14 +9,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from oatflow.components.errors import OatflowError, RefusedInput, SettingsError
+from oatflow.components.images import REGISTRY
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.rounds.opening import has_begun
 from oatflow.components.settings import did_you_mean
 from oatflow.components.store.store import open_store
 
+from .alignment.build import Backend, Build
 from .alignment.config import all_settings
 from .cluster_commands import cluster_status, schedule_parser, submit_parser
 from .flags import CLUSTER_FLAGS, Flag, add_flags, command, given_settings, settings_flags
@@ -77,6 +79,13 @@ def _parser() -> argparse.ArgumentParser:
     compile_ = command(commands, "compile", "write the pipeline as YAML, to upload in the Kubeflow UI", _compile)
     compile_.add_argument("--rounds", type=int, default=1, help="rounds that one run does, 1 to 10 (default: 1)")
     compile_.add_argument("--out", type=Path, default=Path("alignment.yaml"), help="file to write")
+    compile_.add_argument("--train_backend", choices=get_args(Backend), default="pytorchjob",
+                          help="what trains; local: the train step itself (default: pytorchjob)")  # fmt: skip
+    compile_.add_argument("--cpu", action="store_true", help="for nodes without GPUs: the images without CUDA")
+    compile_.add_argument("--registry", default=REGISTRY, help=f"where the images lie (default: {REGISTRY})")
+    compile_.add_argument("--image_pull_secret", action="append", default=[], metavar="NAME",
+                          help="secret that images are pulled with; may be given again")  # fmt: skip
+    compile_.add_argument("--retries", type=int, default=2, help="how often a step is tried again (default: 2)")
     return parser
 
 
@@ -196,7 +205,9 @@ def _doctor(given: argparse.Namespace) -> int:
 def _compile(given: argparse.Namespace) -> int:
     from .alignment.pipeline import compile_pipeline
 
-    compile_pipeline(given.rounds, given.out)
+    secrets = tuple(given.image_pull_secret)
+    build = Build(given.train_backend, not given.cpu, given.registry, given.retries, secrets)
+    compile_pipeline(given.rounds, given.out, build)
     print(given.out)
     return 0
 

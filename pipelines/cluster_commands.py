@@ -68,16 +68,19 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--service_account", metavar="NAME", help="account that the steps run as (default: KFP's own)")
     parser.add_argument("--registry", default=REGISTRY, help=f"where the images lie (default: {REGISTRY})")
     add_flags(parser, CLUSTER_FLAGS)
-    settings_flags(parser)
+    settings_flags(parser, preset="none")
 
 
 def _submission(given: argparse.Namespace) -> Submission:
     """Check all that a run on a cluster is given, before anything is sent."""
-    from .submission import Submission, cluster_ledger
+    from .alignment.build import Build
+    from .submission import Submission, cluster_ledger, refuse_what_is_only_here
 
     name = check_name(given.experiment)
     ledger = cluster_ledger(given.ledger, name)
-    return Submission(name, ledger, given_settings(given), given.rounds, given.registry, given.service_account)
+    settings = given_settings(given, Build().defaults())
+    refuse_what_is_only_here(settings)
+    return Submission(name, ledger, settings, given.rounds, given.registry, given.service_account)
 
 
 def _submit(given: argparse.Namespace) -> int:

@@ -38,14 +38,14 @@ def add_flags(parser: argparse.ArgumentParser, flags: Sequence[Flag]) -> None:
         parser.add_argument(flag, **description)
 
 
-def settings_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the settings, by room, and what they start from."""
+def settings_flags(parser: argparse.ArgumentParser, preset: str = DEFAULT_PRESET) -> None:
+    """Add the settings, by room, and the preset that they start from."""
     parser.epilog = (
         "Settings marked * may change while an experiment goes on; all others are frozen with its first round."
     )
     known = ", ".join(presets())
     parser.add_argument(
-        "--preset", default=DEFAULT_PRESET, help=f"settings to start from: {known}, or none (default: {DEFAULT_PRESET})"
+        "--preset", default=preset, help=f"settings to start from: {known}, or none (default: {preset})"
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, one mapping a room")
     shipped = read_preset(DEFAULT_PRESET)
@@ -73,11 +73,11 @@ def _help(setting: Setting, shipped: Mapping[str, Mapping[str, Any]]) -> str:
     return f"{mark}{setting.help} (default: {default}{preset})".replace("%", "%%")
 
 
-def given_settings(given: argparse.Namespace) -> ExperimentSettings:
-    """Return the settings that a command was given, all of them checked."""
+def given_settings(given: argparse.Namespace, place: Mapping[str, Any] | None = None) -> ExperimentSettings:
+    """Return the settings that a command was given, all of them checked; `place` has defaults of its own."""
     flags = {
         key.removeprefix("setting:"): value
         for key, value in vars(given).items()
         if key.startswith("setting:") and value is not None
     }
-    return gather(None if given.preset == "none" else given.preset, given.config, flags)
+    return gather(None if given.preset == "none" else given.preset, given.config, flags, place)

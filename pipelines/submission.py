@@ -67,6 +67,25 @@ def cluster_ledger(root: str | None, experiment: str) -> str:
     return experiment_uri(root, experiment)
 
 
+def refuse_what_is_only_here(settings: ExperimentSettings) -> None:
+    """Raise `RefusedInput` for a model or prompts that this machine has and no pod does."""
+    if settings.policy.pretrain.startswith("oatflow:"):
+        raise RefusedInput(
+            f"policy.pretrain={settings.policy.pretrain!r}: `oatflow align` builds it on one machine, and no pod has "
+            "it; name a hub model, or a folder in the store, s3://bucket/folder?endpoint=..."
+        )
+    for name, value in (
+        ("policy.pretrain", settings.policy.pretrain),
+        ("prompts.prompt_data", settings.prompts.prompt_data),
+        ("prompts.eval_data", settings.prompts.eval_data),
+    ):
+        if value and Path(value).exists():
+            raise RefusedInput(
+                f"{name}={value!r}: lies on this machine, and no pod has it; copy it to the store and name it there, "
+                "s3://bucket/key?endpoint=..."
+            )
+
+
 @contextmanager
 def packaged(wanted: Submission) -> Iterator[Package]:
     """Compile the pipeline for these settings, and fill in its form. The file is gone afterwards."""

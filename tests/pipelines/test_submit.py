@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import yaml
 from oatflow.components.rounds.experiment import ExperimentSettings
 from oatflow.components.rounds.form import FORM, MORE, sections_of
 from oatflow.pipelines import submission
+from oatflow.pipelines.alignment.build import Build
 from oatflow.pipelines.alignment.config import all_settings, gather
 from oatflow.pipelines.alignment.pipeline import compile_pipeline
 from oatflow.pipelines.cli import main
@@ -21,28 +24,7 @@ LEDGER = "s3://bucket/private/team-a/oatflow?endpoint=http://seaweedfs.kubeflow:
 pytestmark = pytest.mark.slow
 KFP = str(Path(sys.executable).parent / "kfp")
 
-# As in the README.
-CI_CHECK = r"""
-set -euo pipefail
-timeout=${TIMEOUT:-86400} poll=${POLL:-30}
-kfp() { command kfp --endpoint "$KFP_ENDPOINT" --namespace "$KFP_NAMESPACE" --output json "$@"; }
-field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
-
-# Above the JSON, kfp prints links; and it ends well even when the run has failed.
-run=$(kfp run create --experiment-name "$EXPERIMENT" --run-name "$RUN_NAME" --package-file alignment.yaml "$@" \
-  | sed -n '/^{/,$p' | field run_id)
-for ((waited = 0; waited <= timeout; waited += poll)); do
-  state=$(kfp run get "$run" | field state)
-  echo "run $run: $state"
-  case $state in
-    SUCCEEDED) exit 0 ;;
-    FAILED | CANCELED | SKIPPED) exit 1 ;;
-  esac
-  sleep "$poll"
-done
-echo "run $run has not ended within $timeout s" >&2
-exit 1
-"""
+CI_CHECK = Path(__file__).parents[2] / "manifests" / "examples" / "kfp-run.sh"
 
 
 @pytest.fixture
@@ -156,7 +138,7 @@ OTHER = {
     "trainer": "deepspeed",
     "precision": "float32",
     "zero_stage": 3,
-    "train_backend": "pytorchjob",
+    "train_backend": "trainjob",
     "train_image": "registry.example/trainer:7",
     "train_pod_cpu": "6",
     "train_pod_memory": "20Gi",
@@ -185,11 +167,29 @@ BESIDE = {
     "engine": {"sampling": {"engine": "vllm"}, "policy": {"trainer": "deepspeed"}},
     "trainer": {"sampling": {"engine": "vllm"}, "policy": {"trainer": "deepspeed"}},
     "tensor_parallel_size": {"resources": {"sampler_gpus": "2"}},
-    "train_pods": {"policy": {"train_workers": 2}, "jobs": {"train_backend": "pytorchjob"}},
-    "train_workers": {"jobs": {"train_pods": 1}},
+    "train_pods": {"policy": {"train_workers": 2}},
+    "train_pod_gpus": {"policy": {"train_workers": 2}},
+    "train_workers": {"jobs": {"train_pod_gpus": 2}},
     "opponent": {"prompts": {"output_key": "answer"}},
     "train_batch_size": {"policy": {"train_batch_size_per_device": 1}},
 }
+
+
+PLACE = Build().defaults()
+
+
+@pytest.fixture
+def compiled_once(monkeypatch, tmp_path_factory):
+    """Compile each build once for all tests: what is compiled does not depend on the settings."""
+    folder = tmp_path_factory.getbasetemp()
+
+    def compile_or_copy(rounds, path, build):
+        kept = folder / f"{sha256(repr((rounds, build)).encode()).hexdigest()}.yaml"
+        if not kept.exists():
+            compile_pipeline(rounds, kept, build)
+        shutil.copy(kept, path)
+
+    monkeypatch.setattr(submission, "compile_pipeline", compile_or_copy)
 
 
 def other_than(setting, now):
@@ -204,8 +204,8 @@ def other_than(setting, now):
 
 
 @pytest.mark.parametrize("setting", list(all_settings()), ids=lambda setting: setting.name)
-def test_every_setting_arrives_as_it_was_given_and_of_its_type(setting, api, submit, tmp_path):
-    now = gather("scripted", None, {}).model_dump(mode="json")[setting.room][setting.name]
+def test_every_setting_arrives_as_it_was_given_and_of_its_type(setting, api, submit, tmp_path, compiled_once):
+    now = gather("scripted", None, {}, PLACE).model_dump(mode="json")[setting.room][setting.name]
     sections = {room: dict(inside) for room, inside in BESIDE.get(setting.name, {}).items()}
     value = other_than(setting, now)
     assert value != now or setting.name in ONE_CHOICE
@@ -219,7 +219,9 @@ def test_every_setting_arrives_as_it_was_given_and_of_its_type(setting, api, sub
     sent = arguments(api)
     arrived = sent[setting.name] if setting.name in FORM else sent[MORE][setting.room][setting.name]
     assert (arrived, type(arrived)) == (value, type(value))
-    assert ExperimentSettings.parse(sections_of(sent)) == with_image(gather("scripted", file, {}), sent["train_image"])
+    assert ExperimentSettings.parse(sections_of(sent)) == with_image(
+        gather("scripted", file, {}, PLACE), sent["train_image"]
+    )
 
 
 def with_image(settings, image):
@@ -237,6 +239,8 @@ def with_image(settings, image):
         (["--ledger", "file:///tmp/ledger"], "share no folder"),
         (["--ledger", "s3://key:secret-words@bucket/x"], "no keys in a URI"),
         (["--ledger", "s3://bucket/x?endpoint=http://localhost:9000"], "in a pod, localhost is the pod itself"),
+        (["--pretrain", "oatflow:SmolLM2-135M-Instruct"], "no pod has it"),
+        (["--prompt-data", __file__], "lies on this machine, and no pod has it"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_sent(api, submit, flags, complaint):
@@ -418,7 +422,7 @@ def test_the_check_for_ci_fails_with_the_run(api, package, state, code):
         "KFP_NAMESPACE": "team-a", "EXPERIMENT": "kinder", "RUN_NAME": "nightly", "POLL": "1", "TIMEOUT": "2",
     }  # fmt: skip
     done = subprocess.run(
-        ["bash", "-c", CI_CHECK, "check", *GIVEN], cwd=package.parent, env=environment, capture_output=True, text=True,
+        [CI_CHECK, *GIVEN], cwd=package.parent, env=environment, capture_output=True, text=True,
         timeout=120,
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
