@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     ])  # fmt: skip
     doctor = command(commands, "doctor", "check this installation and say what to do", _doctor)
     doctor.add_argument("--pretrain", default="oatflow:SmolLM2-135M-Instruct", help="model to check")
+    doctor.add_argument("--store_only", action="store_true", help="check the store alone, as from a cluster's pod")
     compile_ = command(commands, "compile", "write the pipeline as YAML, to upload in the Kubeflow UI", _compile)
     compile_.add_argument("--rounds", type=int, default=1, help="rounds that one run does, 1 to 10 (default: 1)")
     compile_.add_argument("--out", type=Path, default=Path("alignment.yaml"), help="file to write")
@@ -193,7 +194,7 @@ def _doctor(given: argparse.Namespace) -> int:
     from .doctor import examine
 
     failed = 0
-    for finding in examine(home_folder(given.home), given.ledger, given.pretrain):
+    for finding in examine(home_folder(given.home), given.ledger, given.pretrain, given.store_only):
         failed += not finding.ok
         print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check}: {finding.found}")
         if not finding.ok:

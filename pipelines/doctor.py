@@ -37,17 +37,26 @@ class Finding:
     advice: str = ""
 
 
-def examine(home: Path, ledger: str | None, pretrain: str) -> Iterator[Finding]:
-    """Run all checks, each on its own: one that fails does not hide the others."""
+def examine(home: Path, ledger: str | None, pretrain: str, store_only: bool = False) -> Iterator[Finding]:
+    """Run all checks, each on its own: one that fails does not hide the others.
+
+    `store_only`: nothing but the store, as a pod of a cluster sees it.
+    """
+    if not store_only:
+        yield from _this_machine(home)
+    yield _guarded("S3", lambda: _store(home, ledger), "check the address, the keys and the bucket of --ledger")
+    if not store_only:
+        yield _guarded(
+            "model", lambda: _model(home, pretrain), "give a folder with config.json, *.safetensors and a tokenizer"
+        )
+
+
+def _this_machine(home: Path) -> Iterator[Finding]:
     yield from (_package(name, tested) for name, tested in PACKAGES.items())
     yield _vllm()
     yield _memory()
     yield _disk(home)
     yield _number_format()
-    yield _guarded("S3", lambda: _store(home, ledger), "check the address, the keys and the bucket of --ledger")
-    yield _guarded(
-        "model", lambda: _model(home, pretrain), "give a folder with config.json, *.safetensors and a tokenizer"
-    )
 
 
 def _package(name: str, tested: str) -> Finding:

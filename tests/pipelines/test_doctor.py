@@ -3,6 +3,7 @@
 import pytest
 from oatflow.components.errors import UnsafeStore
 from oatflow.pipelines import doctor
+from oatflow.pipelines.cli import main
 
 
 def findings(tmp_path, pretrain):
@@ -44,3 +45,11 @@ def test_too_little_room_is_reported_with_what_is_needed(tmp_path, monkeypatch, 
     monkeypatch.setattr(doctor, f"{check.upper()}_NEEDED", 2**60)
     found = findings(tmp_path, tmp_path)[check]
     assert not found.ok and "GiB" in found.advice
+
+
+def test_a_pod_asks_for_nothing_but_the_store(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--store-only", "--ledger", f"file://{tmp_path}/ledger"])
+    said = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 0 and len(said) == 2
+    assert said[0].startswith("ok    S3: ") and "of 8 racing writers one wins" in said[0]
