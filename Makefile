@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help align test quick lint compile bench clean
+.PHONY: help align test quick lint compile images bench clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -16,6 +16,8 @@ align: $(READY) ## align a small language model online, on this machine (about 1
 
 test: $(READY) lint ## run every test, the slow ones too
 	@images/cpu/browser.sh
+	@VENV=$(VENV) images/cpu/kustomize.sh
+	@images/cpu/engine.sh
 	@$(BIN)/python -m pytest $(ARGS)
 
 quick: $(READY) ## run the tests that need no vLLM, no DeepSpeed and no server
@@ -27,11 +29,14 @@ lint: $(READY) ## check style and types
 compile: $(READY) ## write the pipeline as alignment.yaml, to upload in the Kubeflow UI
 	@$(BIN)/oatflow compile $(ARGS)
 
+images: $(READY) ## build the container images; VARIANT=gpu for a cluster with GPUs (images/README.md)
+	@PYTHON=$(BIN)/python images/build.sh
+
 bench: $(READY) ## show where the time of the last round went
 	@$(BIN)/oatflow benchmark $(ARGS)
 
 clean: ## remove the environment and everything that align has made
-	rm -rf $(VENV) .oatflow
+	rm -rf $(VENV) .oatflow images/wheelhouse
 
 $(READY): images/cpu/requirements.txt images/cpu/setup.sh pyproject.toml
 	@PYTHON=$(PYTHON) VENV=$(VENV) images/cpu/setup.sh

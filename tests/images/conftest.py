@@ -1,0 +1,32 @@
+"""The images, built once a session, and the engine that runs them. `images/cpu/engine.sh` sees that there is one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import docker
+import pytest
+from oatflow.components.images import CONTROL, ORACLE, SAMPLER, TRAINER
+from oatflow.pipelines.align import THIS_MACHINE
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Build the images; return the name of each. Not a secret of the builder's may get into them."""
+    told = {"BASE_IMAGE": "oatflow-base:python3.11", "PYTHON": sys.executable, "VARIANT": "cpu"}
+    secrets = dict.fromkeys(["AWS_SECRET_ACCESS_KEY", "HF_TOKEN"], "builders-own-secret")
+    environment = {**told, **os.environ, **secrets}
+    built = subprocess.run(["images/build.sh"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    shipped = {"control": CONTROL, "sampler": SAMPLER, "oracle": ORACLE, "trainer": TRAINER}
+    return {name: THIS_MACHINE.image(image) for name, image in shipped.items()}
+
+
+@pytest.fixture(scope="session")
+def engine():
+    client = docker.from_env()
+    yield client
+    client.close()
