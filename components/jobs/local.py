@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
 from functools import partial
 from importlib.util import find_spec
 from typing import IO
 
 from ..errors import TrainingFailed
 from .job import TrainingJob
+from .letters import LAST_LINES, letter, reason
 from .orphans import die_with_parent
 
-LAST_LINES = 100
 PATIENCE_SECONDS = 40.0
-# The program's own letter, and what torchrun says of the worker that failed first.
-_LETTER = re.compile(r"oatflow\.components\.errors\.(\w+: .+)")
-_EXIT = re.compile(r"Root Cause.*?exitcode\s*: (-?\d+)", re.DOTALL)
 
 
 class LocalJobs:
@@ -57,23 +52,6 @@ class LocalJobs:
     def reap(self, experiment: str, token: int) -> list[str]:
         """There is nothing to end: no job outlives the process that runs it."""
         return []
-
-
-def reason(returncode: int, output: str) -> str:
-    """Say why a job failed, from the exit status of torchrun and the end of its output."""
-    own = _LETTER.findall(output)
-    if own:
-        return str(own[-1])
-    worker = _EXIT.search(output)
-    status = int(worker[1]) if worker else returncode
-    if status == -signal.SIGKILL:
-        return "killed by SIGKILL, most likely for want of memory: use smaller passes (train_batch_size_per_device)"
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-
-
-def letter(job: TrainingJob, seconds: float, why: str, last: Iterable[str]) -> str:
-    """Write what went wrong to whoever must act."""
-    return f"{job.name} failed after {seconds:.0f} s: {why}. Its last lines:\n{''.join(last)}"
 
 
 def _start(job: TrainingJob) -> subprocess.Popen[str]:

@@ -5,17 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..settings import Section, operational
-from .settings import QUANTITY
-
-# Text, not a number: Kubeflow Pipelines leaves a resource out, silently, where the parameter for it is an integer.
-COUNT = r"^[0-9]+$"
+from .settings import COUNT, QUANTITY
 
 
 class ResourceSettings(Section):
     """What the pods of the steps ask for; the training job's pods are the business of `JobSettings`."""
 
-    gpu_resource: str = operational("nvidia.com/gpu", min_length=1)
-    """What the cluster calls a GPU."""
     sampler_gpus: str = operational("1", pattern=COUNT)
     """GPUs of the pods that sample and evaluate: as many as tensor_parallel_size, or 0 with the CPU images."""
     sampler_cpu: str = operational("8", pattern=QUANTITY)

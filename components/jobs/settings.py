@@ -9,6 +9,8 @@ from ..settings import Section, operational
 
 # What Kubernetes takes as the name of an object, and as a quantity of memory or CPU.
 NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+# Text, not a number: Kubeflow Pipelines leaves a resource out, silently, where the parameter for it is an integer.
+COUNT = r"^[0-9]+$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 
 
@@ -22,8 +24,10 @@ operator) or trainjob (Kubeflow Trainer 2)."""
     """Container image of the training job's pods."""
     train_pods: int = operational(1, ge=1)
     """Pods of the training job; train_workers are shared among them."""
-    train_pod_gpus: int = operational(0, ge=0)
+    train_pod_gpus: str = operational("0", pattern=COUNT)
     """GPUs of each training pod: one for each of its workers, or 0 to train on the CPU."""
+    gpu_resource: str = operational("nvidia.com/gpu", min_length=1)
+    """What the cluster calls a GPU."""
     train_pod_cpu: str = operational("4", pattern=QUANTITY)
     """CPU cores of each training pod."""
     train_pod_memory: str = operational("16Gi", pattern=QUANTITY)
@@ -45,7 +49,7 @@ operator) or trainjob (Kubeflow Trainer 2)."""
     train_runtime: str = operational("torch-distributed", pattern=NAME)
     """trainjob only: the ClusterTrainingRuntime that the job runs on."""
     train_restarts: int = operational(2, ge=0)
-    """How often a training job's pods may be restarted before the job has failed."""
+    """How often a training job may begin again after one of its pods failed; of a trainjob, its runtime decides."""
     train_start_timeout_seconds: float = operational(3600.0, gt=0)
     """How long a training job may wait for its pods to run (in a queue, for nodes, for its image)."""
     train_keep_seconds: int = operational(86_400, ge=0)

@@ -228,6 +228,9 @@ def shared_folder() -> Iterator[Path]:
     """Give a temporary folder that all workers of this host see; the first of them makes it and removes it."""
     path = Path(tempfile.gettempdir()) / f"oatflow-train-{os.environ['TORCHELASTIC_RUN_ID']}"
     if local_rank() == 0:
+        if path.exists():
+            # A container that is restarted finds what the one before left when it was killed.
+            shutil.rmtree(path)
         path.mkdir(mode=0o700)
     dist.barrier()
     try:

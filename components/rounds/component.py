@@ -38,7 +38,7 @@ def open_round(  # noqa: D417 (the settings are described where they are declare
     train_backend: str,
     train_image: str,
     train_pods: int,
-    train_pod_gpus: int,
+    train_pod_gpus: str,
     train_pod_cpu: str,
     train_pod_memory: str,
     train_queue: str,

@@ -69,12 +69,12 @@ class ExperimentSettings(Section):
             )
 
     def _pod_problems(self) -> Iterator[str]:
-        workers, pods, gpus = self.policy.train_workers, self.jobs.train_pods, self.jobs.train_pod_gpus
+        workers, pods, gpus = self.policy.train_workers, self.jobs.train_pods, int(self.jobs.train_pod_gpus)
         if workers % pods:
             yield f"policy.train_workers={workers}: not a multiple of jobs.train_pods={pods}, which share them evenly"
         elif gpus not in (0, workers // pods):
             yield (
-                f"jobs.train_pod_gpus={gpus}: each pod runs {workers // pods} workers (train_workers / train_pods), "
+                f"jobs.train_pod_gpus='{gpus}': each pod runs {workers // pods} workers (train_workers / train_pods), "
                 f"and each of them needs a GPU of its own; set {workers // pods}, or 0 to train on the CPU"
             )
         if self.jobs.train_backend == "local" and pods > 1:

@@ -31,11 +31,6 @@ class Build:
         """Whether the train step trains by itself."""
         return self.train_backend == "local"
 
-    @property
-    def trainer_gpus(self) -> str:
-        """GPUs of a train step that trains by itself."""
-        return "1" if self.gpu else "0"
-
     def image(self, shipped: str) -> str:
         """Return one's own image in place of the shipped one."""
         return f"{self.registry}{shipped.removeprefix(REGISTRY)}{'' if self.gpu else '-cpu'}"
@@ -50,6 +45,6 @@ class Build:
         return {
             "train_backend": self.train_backend,
             "train_image": self.image(TRAINER),
-            "train_pod_gpus": int(gpus),
+            "train_pod_gpus": gpus,
             "sampler_gpus": gpus,
         }

@@ -83,7 +83,7 @@ def _on_gpus(task: dsl.PipelineTask, role: str, form: Channels, build: Build) ->
 
 def _trainer(task: dsl.PipelineTask, form: Channels, build: Build) -> dsl.PipelineTask:
     """Equip the train step that trains by itself, with what a pod of the training job would get."""
-    _limits(task, form["train_pod_cpu"], form["train_pod_memory"], form["gpu_resource"], build.trainer_gpus)
+    _limits(task, form["train_pod_cpu"], form["train_pod_memory"], form["gpu_resource"], form["train_pod_gpus"])
     kubernetes.add_node_selector_json(task, form["train_node_selector"])
     kubernetes.add_toleration_json(task, form["train_tolerations"])
     kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit="4Gi")

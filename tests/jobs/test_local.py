@@ -9,7 +9,8 @@ import time
 import pytest
 from oatflow.components.errors import TrainingFailed
 from oatflow.components.jobs.job import TrainingJob
-from oatflow.components.jobs.local import LocalJobs, reason
+from oatflow.components.jobs.letters import reason
+from oatflow.components.jobs.local import LocalJobs
 
 TORCHRUN_SAYS = """
 Root Cause (first observed failure):
@@ -46,7 +47,7 @@ def job(tmp_path, monkeypatch):
 
     def make(program, *arguments, workers=1, seconds=60.0):
         (tmp_path / "a_program.py").write_text(program)
-        return TrainingJob("train-00007", "a_program", arguments, workers, seconds)
+        return TrainingJob("ab" * 32, 7, 3, "file:///ledger", "a_program", arguments, workers, seconds)
 
     return make
 
@@ -68,7 +69,7 @@ def test_every_worker_runs_the_program_with_its_arguments_and_its_share_of_the_c
 @pytest.mark.slow
 def test_a_failure_comes_with_its_reason_and_its_last_lines(job):
     with pytest.raises(
-        TrainingFailed, match=r"^train-00007 failed after \d+ s: exit status 3. Its last lines:\n"
+        TrainingFailed, match=r"^oatflow-abababababab-r00007-t3 failed after \d+ s: exit status 3. Its last lines:\n"
     ) as failure:
         LocalJobs().run(job("print('nearly there', flush=True); raise SystemExit(3)"))
     assert "nearly there" in str(failure.value)
@@ -107,7 +108,7 @@ def test_a_job_dies_with_the_process_that_waits_for_it(job, tmp_path):
     job(program)
     waiting = (
         "from oatflow.components.jobs.local import LocalJobs\nfrom oatflow.components.jobs.job import TrainingJob\n"
-        f"LocalJobs().run(TrainingJob('t', 'a_program', ({str(tmp_path / 'pid')!r},), 1, 60.0))"
+        f"LocalJobs().run(TrainingJob('t', 0, 1, 'l', 'a_program', ({str(tmp_path / 'pid')!r},), 1, 60.0))"
     )
     waiter = subprocess.Popen([sys.executable, "-c", waiting])
     wait_until((tmp_path / "pid").exists)

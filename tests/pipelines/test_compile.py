@@ -189,7 +189,7 @@ def test_the_form_asks_for_what_nobody_can_guess_and_fills_in_the_rest(compiled)
     parameters = compiled[1]["root"]["inputDefinitions"]["parameters"]
     required = {name for name, field in parameters.items() if not field.get("isOptional")}
     assert required == {"ledger", "prompt_data", "pretrain"}
-    differ = {"train_backend": "pytorchjob", "train_pod_gpus": 1}
+    differ = {"train_backend": "pytorchjob", "train_pod_gpus": "1"}
     for setting in all_settings():
         if setting.name in FORM and setting.name not in required:
             expected = differ.get(setting.name, "" if setting.default is None else setting.default)

@@ -101,7 +101,7 @@ def test_text_stays_text_and_structures_are_structures(name, text, value):
         ({"train_workers": "4", "train_pods": "3"}, r"policy\.train_workers=4: not a multiple of jobs\.train_pods=3"),
         (
             {"train_workers": "4", "train_pods": "2", "train_pod_gpus": "4", "train_backend": "pytorchjob"},
-            r"jobs\.train_pod_gpus=4: each pod runs 2 workers",
+            r"jobs\.train_pod_gpus='4': each pod runs 2 workers",
         ),
         ({"train_workers": "2", "train_pods": "2"}, r"jobs\.train_pods=2: train_backend='local' trains in the step"),
         (

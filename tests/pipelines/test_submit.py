@@ -140,6 +140,7 @@ OTHER = {
     "zero_stage": 3,
     "train_backend": "trainjob",
     "train_image": "registry.example/trainer:7",
+    "train_pod_gpus": "2",
     "train_pod_cpu": "6",
     "train_pod_memory": "20Gi",
     "train_pod_shared_memory": "3Gi",
@@ -169,7 +170,7 @@ BESIDE = {
     "tensor_parallel_size": {"resources": {"sampler_gpus": "2"}},
     "train_pods": {"policy": {"train_workers": 2}},
     "train_pod_gpus": {"policy": {"train_workers": 2}},
-    "train_workers": {"jobs": {"train_pod_gpus": 2}},
+    "train_workers": {"jobs": {"train_pod_gpus": "2"}},
     "opponent": {"prompts": {"output_key": "answer"}},
     "train_batch_size": {"policy": {"train_batch_size_per_device": 1}},
 }

@@ -1,0 +1,296 @@
+"""The API server, for one namespace: jobs, pods and their logs as plain documents.
+
+Where it is busy, fails or cannot be reached, a call is made again for PATIENCE_SECONDS; after that, and for
+everything that asking again cannot mend, a `ClusterError` says what is wrong. None of these is a failure of a job.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kubernetes import client, config
+from urllib3.exceptions import HTTPError
+
+from ..errors import ClusterError
+from .kind import Document, JobKind
+
+PATIENCE_SECONDS = 300.0
+PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0
+CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 60.0
+# How long the server keeps a watch open; well below what proxies on the way allow.
+WATCH_SECONDS = 30
+# Too many requests, and a server that fails for now.
+_PASSING = frozenset({408, 429, 500, 502, 503, 504})
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete", "GET": "get"}
+
+
+class Forbidden(ClusterError):
+    """This service account may not do that."""
+
+
+class NoSuchKind(ClusterError):
+    """The cluster does not know this kind of object."""
+
+
+class Change(NamedTuple):
+    """An object as it is now, or as it was last when it is gone."""
+
+    found: Document
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of object, as the API server's addresses spell it."""
+
+    api: str
+    plural: str
+    operator: str = "it"
+
+    @classmethod
+    def of(cls, kind: JobKind) -> Resource:
+        """Return the resource of a kind of job."""
+        return cls(f"/apis/{kind.group}/{kind.version}", kind.plural, kind.operator)
+
+
+PODS = Resource("/api/v1", "pods")
+
+
+class Cluster:
+    """One namespace of a cluster."""
+
+    def __init__(self, api: client.ApiClient, namespace: str):
+        self._api, self.namespace = api, namespace
+
+    @classmethod
+    def open(cls, environment: Mapping[str, str], namespace: str | None = None) -> Cluster:
+        """Find the cluster: the one that KUBECONFIG names, the one this pod runs in, or kubectl's own default."""
+        settings = client.Configuration()
+        # How often to ask again is decided here; the connection pool would heed a Retry-After of any length.
+        settings.retries = False
+        default = _load(settings, environment)
+        wanted = namespace or environment.get("POD_NAMESPACE") or default
+        return cls(client.ApiClient(settings), wanted)
+
+    def create(self, resource: Resource, body: Document) -> Document | None:
+        """Create an object, or return None where there is one of that name.
+
+        The server would drop fields that it does not know without a word; here it is asked to refuse them.
+        """
+        query = [("fieldValidation", "Strict")]
+        return self._document("POST", resource, self._path(resource), query, body, none_for=(409,))
+
+    def get(self, resource: Resource, name: str, patience: float | None = None) -> Document | None:
+        """Return an object, or None where there is none."""
+        return self._document("GET", resource, self._path(resource, name), none_for=(404,), patience=patience)
+
+    def list_all(self, resource: Resource, **selectors: str) -> Document:
+        """Return the list of all objects that match `labelSelector` and `fieldSelector`."""
+        found = self._document("GET", resource, self._path(resource), list(selectors.items()))
+        assert found is not None
+        return found
+
+    def patch(self, resource: Resource, name: str, patch: Document) -> Document | None:
+        """Merge a patch into an object; returns it, or None where there is none."""
+        query = [("fieldValidation", "Strict")]
+        return self._document("PATCH", resource, self._path(resource, name), query, patch, none_for=(404,))
+
+    def delete(self, resource: Resource, found: Document, patience: float | None = None) -> None:
+        """Have an object deleted, and after it what it owns; not another one that took over its name."""
+        body = {"propagationPolicy": "Background", "preconditions": {"uid": found["metadata"]["uid"]}}
+        path = self._path(resource, found["metadata"]["name"])
+        self._document("DELETE", resource, path, body=body, none_for=(404, 409), patience=patience)
+
+    def changes(self, resource: Resource, stopped: threading.Event, **selectors: str) -> Iterator[Change]:
+        """Yield every object that matches as it is now, and then whenever it changes, until `stopped`."""
+        known: dict[str, Document] = {}
+        while not stopped.is_set():
+            listed = self.list_all(resource, **selectors)
+            here = {found["metadata"]["uid"]: found for found in listed["items"]}
+            # What went while nobody looked.
+            for uid in known.keys() - here.keys():
+                yield Change(known.pop(uid), gone=True)
+            for uid, found in here.items():
+                if known.get(uid) != found:
+                    known[uid] = found
+                    yield Change(found, gone=False)
+            yield from self._watch(resource, known, listed["metadata"]["resourceVersion"], stopped, selectors)
+
+    def log(self, pod: str, **options: str) -> Iterator[str]:
+        """Yield a container's log line by line; nothing where it has none yet, or the pod is gone.
+
+        Ends where the log ends, and also, without a word, where the connection breaks.
+        """
+        path = self._path(PODS, pod, "log")
+        response = self._call("GET", PODS, path, list(options.items()), none_for=(400, 404), stream=True)
+        yield from _lines(response) if response is not None else ()
+
+    def _watch(
+        self, resource: Resource, known: dict[str, Document], version: str, stopped: threading.Event,
+        selectors: Mapping[str, str],
+    ) -> Iterator[Change]:  # fmt: skip
+        """Yield changes after `version`, until the server does not remember it any more."""
+        while not stopped.is_set():
+            began = time.monotonic()
+            query = [*selectors.items(), ("watch", "true"), ("timeoutSeconds", str(WATCH_SECONDS))]
+            query.append(("resourceVersion", version))
+            response = self._call("GET", resource, self._path(resource), query, none_for=(410,), stream=True)
+            if response is None:
+                stopped.wait(PAUSE_SECONDS)
+                return
+            for line in _lines(response, whole=True):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    # Most likely 410: too old. Whatever it is, a new list is the way to go on.
+                    stopped.wait(PAUSE_SECONDS)
+                    return
+                found = event["object"]
+                version = found["metadata"]["resourceVersion"]
+                if event["type"] == "BOOKMARK":
+                    continue
+                gone = event["type"] == "DELETED"
+                known.pop(found["metadata"]["uid"], None)
+                if not gone:
+                    known[found["metadata"]["uid"]] = found
+                yield Change(found, gone)
+            if time.monotonic() - began < PAUSE_SECONDS:
+                # A watch that breaks at once; how often is bounded by whoever sets `stopped`.
+                stopped.wait(PAUSE_SECONDS)
+
+    def _path(self, resource: Resource, *rest: str) -> str:
+        return "/".join([resource.api, "namespaces", self.namespace, resource.plural, *rest])
+
+    def _document(
+        self, method: str, resource: Resource, path: str, query: list[tuple[str, str]] | None = None,
+        body: Document | None = None, none_for: tuple[int, ...] = (), patience: float | None = None,
+    ) -> Document | None:  # fmt: skip
+        found = self._call(method, resource, path, query, body, none_for, patience)
+        return None if found is None else dict(found)
+
+    def _call(
+        self, method: str, resource: Resource, path: str, query: list[tuple[str, str]] | None = None,
+        body: Document | None = None, none_for: tuple[int, ...] = (), patience: float | None = None,
+        stream: bool = False,
+    ) -> Any:  # fmt: skip
+        """Ask the server, and again while that may help; returns its answer, or None for a status in `none_for`."""
+        until, pause = time.monotonic() + (PATIENCE_SECONDS if patience is None else patience), PAUSE_SECONDS
+        while True:
+            try:
+                return self._ask(method, path, query or [], body, stream)
+            except client.ApiException as error:
+                if error.status in none_for:
+                    return None
+                if error.status not in _PASSING or time.monotonic() >= until:
+                    raise self._letter(_action(method, resource, path, query or []), resource, error) from error
+                asked = _retry_after(error)
+            except HTTPError as error:
+                if time.monotonic() >= until:
+                    raise ClusterError(f"the API server {self._host} cannot be reached: {error}") from error
+                asked = 0.0
+            wait = max(pause * (0.5 + random.random()), asked)
+            time.sleep(min(wait, LONGEST_PAUSE_SECONDS, max(0.0, until - time.monotonic())))
+            pause *= 2
+
+    def _ask(self, method: str, path: str, query: list[tuple[str, str]], body: Document | None, stream: bool) -> Any:
+        header = {"Accept": "application/json, */*"}
+        if method == "PATCH":
+            header["Content-Type"] = "application/merge-patch+json"
+        return self._api.call_api(
+            path, method, query_params=query, header_params=header, body=body, response_type="object",
+            auth_settings=["BearerToken"], _return_http_data_only=True, _preload_content=not stream,
+            _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
+        )  # fmt: skip
+
+    @property
+    def _host(self) -> str:
+        return str(self._api.configuration.host)
+
+    def _letter(self, action: str, resource: Resource, error: client.ApiException) -> ClusterError:
+        """Say what the server refused, and what to do."""
+        what = f"{action} in namespace {self.namespace}"
+        said = _message(error)
+        if error.status == 403:
+            return Forbidden(
+                f"the API server does not let this service account {what}; the Role in manifests/base grants it. "
+                f"It says: {said}"
+            )
+        if error.status == 404:
+            return NoSuchKind(
+                f"cannot {what}: the cluster has no {resource.plural}: install {resource.operator}, or choose another "
+                f"jobs.train_backend (pytorchjob, trainjob, local). It says: {said}"
+            )
+        if not error.status:
+            return ClusterError(f"cannot {what}: no trust in the API server {self._host}: {said}")
+        if error.status in _PASSING:
+            return ClusterError(f"cannot {what}: the API server still fails with {error.status}: {said}")
+        return ClusterError(f"cannot {what}: the API server refuses it with {error.status}: {said}")
+
+
+def _load(settings: client.Configuration, environment: Mapping[str, str]) -> str:
+    """Fill in how to reach the cluster; returns the namespace that goes with it."""
+    named = environment.get("KUBECONFIG")
+    try:
+        if not named and environment.get("KUBERNETES_SERVICE_HOST"):
+            config.load_incluster_config(settings)
+            return _NAMESPACE_FILE.read_text().strip()
+        config.load_kube_config(named, client_configuration=settings)
+        _, active = config.list_kube_config_contexts(named)
+    except (config.ConfigException, OSError) as error:
+        raise ClusterError(
+            f"no cluster: {error}. Training in a job needs one: run in a pod of the cluster, or set KUBECONFIG; or use "
+            "jobs.train_backend=local"
+        ) from error
+    return str(active["context"].get("namespace", "default"))
+
+
+def _action(method: str, resource: Resource, path: str, query: list[tuple[str, str]]) -> str:
+    """Name the verb and the resource as a Role does."""
+    if path.endswith("/log"):
+        return f"get {resource.plural}/log"
+    if path.endswith(f"/{resource.plural}") and method == "GET":
+        return f"{'watch' if ('watch', 'true') in query else 'list'} {resource.plural}"
+    return f"{_VERBS[method]} {resource.plural}"
+
+
+def _lines(response: Any, whole: bool = False) -> Iterator[str]:
+    """Yield the lines of an answer as they come; where it breaks, it ends.
+
+    `whole`: without a last line that does not end.
+    """
+    rest = b""
+    try:
+        for piece in response.stream(amt=2**16):
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from (line.decode(errors="replace") for line in lines if line)
+    except HTTPError:
+        # Dropped in the middle of a line: whoever asks again gets it whole.
+        rest = b""
+    finally:
+        response.close()
+        response.release_conn()
+    if rest and not whole:
+        yield rest.decode(errors="replace")
+
+
+def _message(error: client.ApiException) -> str:
+    """Return the sentence of the server's answer."""
+    body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body or error.reason or ""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(body).strip()[:500]
+
+
+def _retry_after(error: client.ApiException) -> float:
+    """Return how long the server asks to be left alone; 0 where it does not say, or gives a date."""
+    asked = (error.headers or {}).get("Retry-After", "")
+    return float(asked) if asked.isdecimal() else 0.0

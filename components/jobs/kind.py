@@ -1,0 +1,59 @@
+"""What the launcher must know of a kind of job: how to ask for one, how it fares, and which pods are its."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .job import TrainingJob
+from .settings import JobSettings
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """How a job fares, and why. `late`: its time was up."""
+
+    phase: Literal["waiting", "running", "succeeded", "failed"]
+    why: str = ""
+    late: bool = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.phase in ("succeeded", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class JobKind:
+    """One kind of training job.
+
+    `operator`: what a cluster needs to know the kind. `manifest`: the job as the cluster takes it, given the
+    launcher's environment. `state`: how a job that the cluster returned fares. `pods`: the label selector of a job's
+    pods, by its name. `node`: which of its job's pods a pod is; pod 0 is the one of rank 0.
+    """
+
+    name: str
+    group: str
+    version: str
+    plural: str
+    operator: str
+    manifest: Callable[[TrainingJob, JobSettings, Mapping[str, str]], Document]
+    state: Callable[[Document], JobState]
+    pods: Callable[[str], str]
+    node: Callable[[Document], int]
+
+
+def true_condition(found: Document, *types: str) -> Document | None:
+    """Return the first of these conditions that is true of an object."""
+    conditions = found.get("status", {}).get("conditions") or []
+    by_type = {condition["type"]: condition for condition in conditions if condition.get("status") == "True"}
+    return next((by_type[name] for name in types if name in by_type), None)
+
+
+def said(condition: Document) -> str:
+    """Say a condition as its author wrote it."""
+    reason, message = condition.get("reason", ""), condition.get("message", "")
+    return f"{reason}: {message}" if reason and message else reason or message or condition["type"]

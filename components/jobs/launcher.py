@@ -1,0 +1,149 @@
+"""Training jobs on a cluster: created or joined, waited for, and ended where nobody wants them any more."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from ..errors import ClusterError
+from . import pods
+from .cluster import Cluster, Forbidden, NoSuchKind, Resource
+from .job import TrainingJob
+from .kind import Document, JobKind
+from .kinds import KINDS
+from .settings import JobSettings
+from .watch import JobWatch
+
+# How long an object may take to go, and how often another one may come in its place meanwhile.
+GOING_SECONDS = 180.0
+TRIES = 5
+# Deleting a job whose claim is lost is a courtesy; it must not keep the step from ending.
+HURRIED_SECONDS = 10.0
+
+
+class ClusterJobs:
+    """Runs each job as one object of the kind that the settings name, in the namespace of this step."""
+
+    def __init__(self, cluster: Cluster, settings: JobSettings, environment: Mapping[str, str]):
+        self._cluster, self._settings, self._environment = cluster, settings, environment
+        self._kind = KINDS[settings.train_backend]
+        self._resource = Resource.of(self._kind)
+
+    @classmethod
+    def open(cls, settings: JobSettings) -> ClusterJobs:
+        """Connect to the cluster. Raises `ClusterError` where there is none."""
+        return cls(Cluster.open(os.environ), settings, os.environ)
+
+    def run(self, job: TrainingJob) -> None:
+        """Run a job to its end; one that runs already, of an earlier attempt of this step, is joined.
+
+        Should this process be interrupted, because its claim is lost, the job is deleted.
+        """
+        try:
+            found = self._create_or_adopt(job)
+            if self._kind.state(found).phase != "succeeded":
+                JobWatch(self._cluster, self._kind, job, self._settings, found).to_the_end()
+        except KeyboardInterrupt:
+            self._delete_in_a_hurry(job)
+            raise
+
+    def reap(self, experiment: str, token: int) -> list[str]:
+        """Delete the jobs, of every kind, that work for an experiment under an older token; returns their names.
+
+        Those that have ended stay for `train_keep_seconds`, for their logs.
+        """
+        reaped = []
+        for kind in KINDS.values():
+            for found in self._jobs_of(kind, experiment):
+                if int(found["metadata"]["labels"][pods.TOKEN]) < token and not self._is_kept(kind, found):
+                    self._cluster.delete(Resource.of(kind), found)
+                    reaped.append(str(found["metadata"]["name"]))
+        return reaped
+
+    def _create_or_adopt(self, job: TrainingJob) -> Document:
+        """Return the one job of this name: made now, or by whoever was faster or came before."""
+        manifest = self._kind.manifest(job, self._settings, self._environment)
+        for _ in range(TRIES):
+            made = self._cluster.create(self._resource, manifest)
+            if made is not None:
+                self._tell(job, f"is created in namespace {self._cluster.namespace}")
+                return made
+            there = self._cluster.get(self._resource, job.name)
+            found = self._adopt(job, there) if there is not None else None
+            if found is not None:
+                return found
+        raise ClusterError(f"{self._kind.name} {job.name} comes and goes: after {TRIES} tries, it is not there to stay")
+
+    def _adopt(self, job: TrainingJob, found: Document) -> Document | None:
+        """Take over a job of this name; None where it had to go, and another one can be made."""
+        self._refuse_a_strangers(job, found)
+        if "deletionTimestamp" in found["metadata"]:
+            self._wait_until_gone(job, found)
+            return None
+        state = self._kind.state(found)
+        if state.phase == "succeeded":
+            return found
+        if state.phase == "failed":
+            self._tell(job, f"failed before ({state.why}); it is made anew")
+            self._cluster.delete(self._resource, found)
+            self._wait_until_gone(job, found)
+            return None
+        self._tell(job, "is there already; this step waits for it from now on")
+        # The pod of the earlier attempt may be collected at any time, and what it owns with it.
+        owners = pods.owner_references(self._environment)
+        return self._cluster.patch(self._resource, job.name, {"metadata": {"ownerReferences": owners or None}})
+
+    def _refuse_a_strangers(self, job: TrainingJob, found: Document) -> None:
+        ledger = found["metadata"].get("annotations", {}).get(pods.LEDGER)
+        if ledger != job.ledger:
+            raise ClusterError(
+                f"{self._kind.name} {job.name} in namespace {self._cluster.namespace} belongs to the ledger {ledger!r},"
+                f" not to {job.ledger!r}; look at it (kubectl describe {self._kind.plural} {job.name}), and delete it "
+                "if nobody wants it"
+            )
+
+    def _wait_until_gone(self, job: TrainingJob, found: Document) -> None:
+        until, pause = time.monotonic() + GOING_SECONDS, threading.Event()
+        while time.monotonic() < until:
+            there = self._cluster.get(self._resource, job.name)
+            if there is None or there["metadata"]["uid"] != found["metadata"]["uid"]:
+                return
+            pause.wait(1.0)
+        raise ClusterError(
+            f"{self._kind.name} {job.name} is being deleted, and still there after {GOING_SECONDS:.0f} s; see its "
+            f"finalizers and its pods: kubectl describe {self._kind.plural} {job.name}"
+        )
+
+    def _delete_in_a_hurry(self, job: TrainingJob) -> None:
+        try:
+            found = self._cluster.get(self._resource, job.name, HURRIED_SECONDS)
+            if found is not None and found["metadata"].get("annotations", {}).get(pods.LEDGER) == job.ledger:
+                self._cluster.delete(self._resource, found, HURRIED_SECONDS)
+                self._tell(job, "is deleted, as this step was told to stop")
+        except ClusterError as error:
+            # Whoever holds the claim by now reaps it, and it stops by itself when the claim is not its own.
+            self._tell(job, f"is left to itself: {error}")
+
+    def _jobs_of(self, kind: JobKind, experiment: str) -> list[Document]:
+        try:
+            selector = f"{pods.EXPERIMENT}={pods.experiment_label(experiment)}"
+            return list(self._cluster.list_all(Resource.of(kind), labelSelector=selector)["items"])
+        except NoSuchKind:
+            return []
+        except Forbidden:
+            if kind is self._kind:
+                raise
+            # Who may not even see jobs of the other kind has made none.
+            return []
+
+    def _is_kept(self, kind: JobKind, found: Document) -> bool:
+        """Whether a job does nothing any more and may still be looked at; a TrainJob does not go by itself."""
+        created = datetime.fromisoformat(found["metadata"]["creationTimestamp"])
+        age = (datetime.now(UTC) - created).total_seconds()
+        return kind.state(found).has_ended and age < self._settings.train_keep_seconds
+
+    def _tell(self, job: TrainingJob, words: str) -> None:
+        print(f"{self._kind.name} {job.name} {words}", flush=True)

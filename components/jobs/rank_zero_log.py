@@ -1,0 +1,91 @@
+"""The log of the pod of rank 0, passed on line by line while it is written."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime
+
+from ..errors import ClusterError
+from .cluster import Cluster
+from .letters import LAST_LINES
+
+PAUSE_SECONDS = 1.0
+# How long the end of the log may take to arrive, when the job has ended.
+LAST_SECONDS = 15.0
+
+
+class RankZeroLog:
+    """Prints each line once, through dropped connections and restarts of the container; keeps the last ones.
+
+    A thread of its own, begun by `follow`. Training is worth more than its log: where the log cannot be had, that is
+    said in its place, and nothing stops.
+    """
+
+    def __init__(self, cluster: Cluster):
+        self._cluster = cluster
+        self._pod = ""
+        self._restarts = self._restarts_read = 0
+        self._stamp = ""
+        self._at_stamp: set[str] = set()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="log of rank 0", daemon=True)
+        self.last = deque[str](maxlen=LAST_LINES)
+
+    def follow(self, pod: str, restarts: int) -> None:
+        """Read this pod's log from now on; its container has been restarted so many times."""
+        if pod != self._pod:
+            self._restarts_read = restarts
+        self._pod, self._restarts = pod, restarts
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def finish(self) -> None:
+        """Read what is left, for LAST_SECONDS at most."""
+        self._ended.set()
+        if self._thread.ident is not None:
+            self._thread.join(LAST_SECONDS)
+
+    def stop(self) -> None:
+        """Read no more than what is under way."""
+        self._ended.set()
+
+    def _follow(self) -> None:
+        try:
+            while not self._ended.is_set():
+                self._read(follow="true")
+                self._ended.wait(PAUSE_SECONDS)
+            self._read()
+        except ClusterError as error:
+            self._tell(f"(from here on, the log of {self._pod} cannot be read: {error})")
+
+    def _read(self, **options: str) -> None:
+        """Read on from the last line read, the end of the container before this one first."""
+        if self._restarts_read < self._restarts:
+            self._restarts_read = self._restarts
+            self._pass_on(self._cluster.log(self._pod, timestamps="true", previous="true", **self._since()))
+        self._pass_on(self._cluster.log(self._pod, timestamps="true", **options, **self._since()))
+
+    def _since(self) -> dict[str, str]:
+        return {"sinceTime": self._stamp} if self._stamp else {}
+
+    def _pass_on(self, lines: Iterator[str]) -> None:
+        """Tell the lines that were not told before: the server gives whole seconds again."""
+        since, told = self._stamp, frozenset(self._at_stamp)
+        for line in lines:
+            stamp, _, text = line.partition(" ")
+            if since and (_instant(stamp) < _instant(since) or (stamp == since and text in told)):
+                continue
+            self._at_stamp = {*self._at_stamp, text} if stamp == self._stamp else {text}
+            self._stamp = stamp
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        print(text, flush=True)
+        self.last.append(text)
+
+
+def _instant(stamp: str) -> tuple[datetime, str]:
+    """Order time stamps by all of their digits, of which a datetime keeps six."""
+    return datetime.fromisoformat(stamp), stamp.partition(".")[2]

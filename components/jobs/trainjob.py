@@ -1,0 +1,110 @@
+"""The TrainJob (trainer.kubeflow.org/v1alpha1, from Kubeflow Trainer 2.2 on) of a training.
+
+What a pod is comes from a runtime of the cluster's, which the job patches. A patch reaches less of a pod than a
+PyTorchJob does: priority class, service links, the token of the service account, and how often pods are restarted are
+the runtime's. Nor does a TrainJob end itself some time after it finished: the next run's reaper, or the end of the
+step's pod, does that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from ..errors import SettingsError
+from . import pods
+from .job import TrainingJob
+from .kind import Document, JobKind, JobState, said, true_condition
+from .settings import JobSettings
+
+_JOBSET, _REPLICATED = (f"jobset.sigs.k8s.io/{name}" for name in ("jobset-name", "replicatedjob-name"))
+_INDEX = "batch.kubernetes.io/job-completion-index"
+# The runtime's replicated job that trains, and the container in it, have the same name.
+_NODE = "node"
+_MANAGER = "oatflow.dev/launcher"
+
+
+def manifest(job: TrainingJob, settings: JobSettings, environment: Mapping[str, str]) -> Document:
+    """Describe the job to Kubeflow Trainer. Raises `SettingsError` for what a TrainJob cannot carry."""
+    if settings.train_priority_class:
+        raise SettingsError(
+            f"jobs.train_priority_class={settings.train_priority_class!r}: a TrainJob cannot carry it; set it in the "
+            f"runtime {settings.train_runtime!r}, or use train_backend=pytorchjob"
+        )
+    spec: Document = {
+        "runtimeRef": {"name": settings.train_runtime},
+        "activeDeadlineSeconds": math.ceil(job.timeout_seconds),
+        "trainer": _trainer(job, settings, environment),
+        "runtimePatches": [_patch(job, settings)],
+    }
+    if settings.train_queue:
+        # Kueue resumes it when it is its turn.
+        spec["suspend"] = True
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": pods.job_metadata(job, settings, environment),
+        "spec": spec,
+    }
+
+
+def state(found: Document) -> JobState:
+    """Read how a job fares. A TrainJob that runs has no condition that says so."""
+    ended = true_condition(found, "Complete", "Failed")
+    if ended is not None and ended["type"] == "Complete":
+        return JobState("succeeded")
+    if ended is not None:
+        return JobState("failed", said(ended), late=ended.get("reason") == "DeadlineExceeded")
+    if found["spec"].get("suspend"):
+        queue = found["metadata"].get("labels", {}).get(pods.QUEUE)
+        return JobState("waiting", f"suspended, until queue {queue!r} of Kueue admits it" if queue else "suspended")
+    active = sum(part.get("active", 0) for part in found.get("status", {}).get("jobsStatus") or [])
+    return JobState("running" if active else "waiting")
+
+
+def node(pod: Document) -> int:
+    """Number a pod among those of its job."""
+    # The label came with Kubernetes 1.28; the annotation was there before.
+    return int({**pod["metadata"].get("annotations", {}), **pod["metadata"].get("labels", {})}.get(_INDEX, 0))
+
+
+def _trainer(job: TrainingJob, settings: JobSettings, environment: Mapping[str, str]) -> Document:
+    return {
+        "numNodes": settings.train_pods,
+        "numProcPerNode": pods.processes_per_pod(job, settings),
+        "image": settings.train_image,
+        "command": ["torchrun"],
+        "args": pods.arguments(job),
+        "env": pods.variables(job, settings, environment),
+        "resourcesPerNode": pods.resources(settings),
+    }
+
+
+def _patch(job: TrainingJob, settings: JobSettings) -> Document:
+    container = {
+        "name": _NODE,
+        "securityContext": pods.container_security(),
+        "volumeMounts": pods.volume_mounts(),
+    }
+    spec = {
+        "containers": [container],
+        "volumes": pods.volumes(settings),
+        "securityContext": pods.pod_security(),
+        **pods.placement(settings),
+    }
+    template = {"metadata": pods.pod_metadata(job), "spec": spec}
+    nodes = {"name": _NODE, "template": {"spec": {"template": template}}}
+    return {"manager": _MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [nodes]}}}}
+
+
+KIND = JobKind(
+    name="TrainJob",
+    group="trainer.kubeflow.org",
+    version="v1alpha1",
+    plural="trainjobs",
+    operator="Kubeflow Trainer 2.2 or newer",
+    manifest=manifest,
+    state=state,
+    pods=lambda name: f"{_JOBSET}={name},{_REPLICATED}={_NODE}",
+    node=node,
+)

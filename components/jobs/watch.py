@@ -1,0 +1,151 @@
+"""Waiting for one job on a cluster: it ends well, or whoever must act gets a letter that says why not."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from ..errors import TrainingFailed
+from .cluster import PODS, Change, Cluster, Resource
+from .job import TrainingJob
+from .kind import Document, JobKind, JobState
+from .letters import span
+from .pods_seen import PodsSeen
+from .settings import JobSettings
+
+TICK_SECONDS = 1.0
+# How much later than the cluster itself this process ends a job whose time is up.
+GRACE_SECONDS = 60.0
+
+
+class JobWatch:
+    """Follows a job and its pods until the job ends, or its time is up."""
+
+    def __init__(self, cluster: Cluster, kind: JobKind, job: TrainingJob, settings: JobSettings, found: Document):
+        self._cluster, self._kind, self._job, self._settings = cluster, kind, job, settings
+        self._found = found
+        self._pods = PodsSeen(cluster, kind)
+        self._began = time.monotonic()
+        self._started: float | None = None
+        self._told: frozenset[str] = frozenset()
+        self._news: queue.Queue[tuple[Resource, Change] | BaseException] = queue.Queue()
+
+    def to_the_end(self) -> None:
+        """Wait until the job has ended well. Raises `TrainingFailed`, and `ClusterError` where the cluster fails."""
+        with self._listening():
+            while not self._state.has_ended:
+                self._hear()
+                self._note_start()
+                self._tell_what_it_waits_for()
+                self._end_what_is_late()
+            self._pods.log.finish()
+        if self._state.phase == "failed":
+            raise self._failure(self._why())
+        self._tell(f"is done after {span(self._age)}")
+
+    @property
+    def _state(self) -> JobState:
+        return self._kind.state(self._found)
+
+    @property
+    def _age(self) -> float:
+        created = datetime.fromisoformat(self._found["metadata"]["creationTimestamp"])
+        return max(0.0, (datetime.now(UTC) - created).total_seconds())
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Follow the job and its pods in threads of their own, which queue what they hear."""
+        stopped = threading.Event()
+        for resource, selector in (
+            (Resource.of(self._kind), {"fieldSelector": f"metadata.name={self._job.name}"}),
+            (PODS, {"labelSelector": self._kind.pods(self._job.name)}),
+        ):
+            args = (resource, selector, stopped)
+            threading.Thread(target=self._listen, args=args, name=f"watch {resource.plural}", daemon=True).start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            self._pods.log.stop()
+
+    def _listen(self, resource: Resource, selector: dict[str, str], stopped: threading.Event) -> None:
+        try:
+            for change in self._cluster.changes(resource, stopped, **selector):
+                self._news.put((resource, change))
+        except BaseException as error:  # Raised again by `_take_in`, in the thread that waits for the job.
+            self._news.put(error)
+
+    def _hear(self) -> None:
+        """Take in all there is to hear; if there is nothing, wait for a tick."""
+        try:
+            self._take_in(self._news.get(timeout=TICK_SECONDS))
+            while True:
+                self._take_in(self._news.get_nowait())
+        except queue.Empty:
+            return
+
+    def _take_in(self, news: tuple[Resource, Change] | BaseException) -> None:
+        if isinstance(news, BaseException):
+            raise news
+        resource, (found, gone) = news
+        if resource is PODS:
+            self._pods.take_in(found, gone)
+        elif found["metadata"]["uid"] == self._found["metadata"]["uid"]:
+            self._found = found
+            if gone and not self._state.has_ended:
+                self._pods.log.finish()
+                raise self._failure("somebody deleted it: a person, a newer run, or the end of the step it was made by")
+
+    def _note_start(self) -> None:
+        if self._started is None and self._pods.started >= self._settings.train_pods:
+            self._started = time.monotonic()
+            self._tell("runs on all of its pods")
+
+    def _tell_what_it_waits_for(self) -> None:
+        """Tell what keeps the job from running, whenever that is something new."""
+        causes = {f"{trouble.pod} {trouble.cause}": str(trouble) for trouble in self._pods.troubles}
+        if self._started is None and self._state.phase == "waiting" and self._state.why:
+            causes[self._state.why] = self._state.why
+        if causes.keys() - self._told:
+            self._tell(f"waits: {'; '.join(causes.values())}")
+        self._told = frozenset(causes)
+
+    def _end_what_is_late(self) -> None:
+        """Delete a job that does not start in time, or that the cluster did not end when its time was up."""
+        now, patience = time.monotonic(), self._settings.train_start_timeout_seconds
+        if self._started is None and now - self._began > patience:
+            self._delete()
+            what = "; ".join(map(str, self._pods.troubles)) or self._state.why or "its pods, of which there are none"
+            raise self._failure(
+                f"it did not start within {span(patience)} (jobs.train_start_timeout_seconds), and is deleted. "
+                f"It waited: {what}"
+            )
+        if self._started is not None and now - self._started > self._job.timeout_seconds + GRACE_SECONDS:
+            self._delete()
+            self._pods.log.finish()
+            raise self._failure(
+                f"not done after {span(self._job.timeout_seconds)} (policy.train_timeout_seconds), and the cluster did "
+                "not end it; it is deleted"
+            )
+
+    def _delete(self) -> None:
+        self._cluster.delete(Resource.of(self._kind), self._found)
+
+    def _why(self) -> str:
+        """Say why the job failed: for want of time, by what its pods did, or else in the cluster's words."""
+        if self._state.late:
+            limit = span(self._job.timeout_seconds)
+            return f"not done after {limit} (policy.train_timeout_seconds): {self._state.why}"
+        return self._pods.cause() or self._state.why
+
+    def _failure(self, why: str) -> TrainingFailed:
+        return TrainingFailed(
+            f"{self._kind.name} {self._job.name} failed after {span(self._age)}: {why}. {self._pods.last_lines()}"
+        )
+
+    def _tell(self, words: str) -> None:
+        print(f"{self._kind.name} {self._job.name} {words}", flush=True)

@@ -1,0 +1,164 @@
+"""A pod: one container, which is a process of this machine, and its status as a kubelet writes it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .objects import Objects, now
+
+
+class Log:
+    """What one run of a container has written so far."""
+
+    def __init__(self):
+        self.lines: list[tuple[str, str]] = []
+        self.ended = False
+        self.more = threading.Condition()
+
+    def write(self, line: str) -> None:
+        nanoseconds = time.time_ns()
+        second = datetime.fromtimestamp(nanoseconds // 10**9, UTC)
+        with self.more:
+            self.lines.append((f"{second:%Y-%m-%dT%H:%M:%S}.{nanoseconds % 10**9:09d}Z", line))
+            self.more.notify_all()
+
+    def end(self) -> None:
+        with self.more:
+            self.ended = True
+            self.more.notify_all()
+
+
+class Pod:
+    """Runs a container until it ends well; after a failure, again."""
+
+    def __init__(self, objects: Objects, name: str, metadata: dict, container: dict, environment: dict, cluster):
+        self._objects, self._cluster, self.name = objects, cluster, name
+        self._container, self._environment = container, environment
+        self.logs: list[Log] = []
+        self.restarts = 0
+        self.succeeded = False
+        self._last: dict = {}
+        self._process: subprocess.Popen | None = None
+        self._stopped = threading.Event()
+        objects.add("pods", {
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata},
+            "spec": {"containers": [container]}, "status": {"phase": "Pending"},
+        })  # fmt: skip
+        self._thread = threading.Thread(target=self._run, name=f"pod {name}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Kill the process and delete the pod, as an operator does."""
+        self._stopped.set()
+        if self._process is not None:
+            kill(self._process)
+        self._thread.join()
+        self._objects.remove("pods", self.name)
+
+    def kill(self) -> None:
+        """End the container as the kernel does for want of memory."""
+        kill(self._process)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _run(self) -> None:
+        if not self._may_start():
+            return
+        while not self._stopped.is_set():
+            code = self._run_once()
+            if self._stopped.is_set():
+                return
+            if code == 0:
+                self._status("Succeeded", {"terminated": _terminated(0)})
+                self.succeeded = True
+                return
+            ended = {"terminated": _terminated(code)}
+            self._status("Running", ended)
+            self._stopped.wait(self._cluster.restart_seconds)
+            self.restarts += 1
+            self._last = ended
+
+    def _may_start(self) -> bool:
+        """Wait for a node, the image and the secrets, for as long as the test wants."""
+        while not self._stopped.is_set():
+            self._cluster.news.clear()
+            secret = next((s for s in _secrets(self._container) if not self._cluster.has_secret(s)), None)
+            if self._cluster.unschedulable:
+                condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+                self._set({"phase": "Pending", "conditions": [condition | {"message": self._cluster.unschedulable}]})
+            elif self._cluster.image_problem:
+                waiting = {"reason": "ImagePullBackOff", "message": self._cluster.image_problem}
+                self._status("Pending", {"waiting": waiting})
+            elif secret is not None:
+                message = f'secret "{secret["name"]}" not found'
+                self._status("Pending", {"waiting": {"reason": "CreateContainerConfigError", "message": message}})
+            else:
+                return True
+            self._cluster.news.wait(0.1)
+        return False
+
+    def _run_once(self) -> int:
+        log = Log()
+        # The pod's own scratch space, which outlives its containers.
+        scratch = self._cluster.folder / self.name
+        scratch.mkdir(exist_ok=True)
+        environment = self._cluster.pod_environment | self._environment | self._cluster.resolve(self._container)
+        environment |= {"TMPDIR": str(scratch), "HOME": str(scratch)}
+        self._process = subprocess.Popen(
+            [*self._container["command"], *self._container.get("args", ())], env=environment, text=True,
+            errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            cwd=self._cluster.folder,
+        )  # fmt: skip
+        self.logs.append(log)
+        self._status("Running", {"running": {"startedAt": now()}})
+        if self._stopped.is_set():
+            kill(self._process)
+        for line in self._process.stdout:
+            log.write(line.rstrip("\n"))
+        code = self._process.wait()
+        kill(self._process)
+        log.end()
+        return code
+
+    def _status(self, phase: str, state: dict) -> None:
+        container = {"name": self._container["name"], "image": self._container["image"], "state": state}
+        self._set({
+            "phase": phase, "conditions": [{"type": "PodScheduled", "status": "True"}],
+            "containerStatuses": [container | {"restartCount": self.restarts, "lastState": self._last}],
+        })  # fmt: skip
+
+    def _set(self, status: dict) -> None:
+        self._objects.update("pods", self.name, lambda pod: pod.update(status=status))
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kill a process with all that it started; what is gone is gone."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _terminated(code: int) -> dict:
+    reason = "Completed" if code == 0 else "OOMKilled" if code == -signal.SIGKILL else "Error"
+    return {"exitCode": 128 - code if code < 0 else code, "reason": reason, "finishedAt": now()}
+
+
+def _secrets(container: dict) -> list[dict]:
+    references = [v["valueFrom"]["secretKeyRef"] for v in container["env"] if "secretKeyRef" in v.get("valueFrom", {})]
+    return [reference for reference in references if not reference.get("optional")]
+
+
+def light_torchrun(folder: Path, python: str) -> None:
+    """Put a torchrun into a folder that starts workers as the real one does, without loading torch."""
+    script = folder / "torchrun"
+    script.write_text(f"#!{python}\n" + (Path(__file__).parent / "light_torchrun.py").read_text())
+    script.chmod(0o755)

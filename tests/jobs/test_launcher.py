@@ -1,0 +1,415 @@
+"""The launcher against a cluster's API: what it asks for, what it makes of the answers, and what it says."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from oatflow.components.errors import ClusterError, SettingsError, TrainingFailed
+from oatflow.components.jobs import cluster, launcher, watch
+from oatflow.components.jobs.launcher import ClusterJobs
+from oatflow.components.jobs.waiting import pod_troubles
+
+pytestmark = pytest.mark.slow
+
+NAME = "oatflow-0123456789ab-r00007-t3"
+LEDGER = "s3://bucket/experiment"
+# In one piece, as workers speak at once.
+SAY = """
+import os, sys
+os.write(1, f"worker {os.environ['RANK']} of {os.environ['WORLD_SIZE']} {sys.argv[1:]}\\n".encode())
+"""
+# A program whose workers know how often they were started, and wait for each other.
+COUNTED = """
+import os, pathlib, signal, sys, time
+rank, world = os.environ["RANK"], int(os.environ["WORLD_SIZE"])
+here = pathlib.Path(f"started-{rank}")
+count = len(here.read_text()) + 1 if here.exists() else 1
+here.write_text("x" * count)
+while len(list(pathlib.Path().glob("started-*"))) < world: time.sleep(0.01)
+"""
+
+
+def run(settings, job):
+    ClusterJobs.open(settings).run(job)
+
+
+@pytest.mark.parametrize("backend", ["pytorchjob", "trainjob"])
+def test_a_job_runs_to_its_end_on_all_of_its_pods(double, settings, job, backend, capfd):
+    run(settings(train_backend=backend, train_pods=2), job(SAY, LEDGER, "7", workers=4))
+    said = capfd.readouterr().out
+    assert f"worker 0 of 4 ['{LEDGER}', '7']" in said and "worker 2" not in said
+    assert f"{NAME} is created in namespace team-a" in said and f"{NAME} is done after" in said
+    other = double.runs[0].pods[1]
+    assert {line for _, line in other.logs[0].lines} == {f"worker {rank} of 4 ['{LEDGER}', '7']" for rank in (2, 3)}
+
+
+def test_a_pods_keys_come_from_the_secret(double, settings, job, capfd):
+    run(settings(), job("import os; print(os.environ['AWS_SECRET_ACCESS_KEY'], 'HF_TOKEN' in os.environ)"))
+    assert "a-secret-key False" in capfd.readouterr().out
+    assert "a-secret-key" not in json.dumps(double.job())
+
+
+@pytest.mark.parametrize("backend", ["pytorchjob", "trainjob"])
+def test_a_failure_comes_with_its_reason_and_its_last_lines(double, settings, job, backend):
+    program = "print('nearly there', flush=True); raise SystemExit(3)"
+    with pytest.raises(TrainingFailed, match=rf"{NAME} failed after \d+ s: exit status 3 on worker 0 ") as failure:
+        run(settings(train_backend=backend), job(program))
+    assert "Last lines of rank 0:\nnearly there" in str(failure.value)
+
+
+def test_a_hundred_lines_are_kept_and_all_are_passed_on(double, settings, job, capfd):
+    with pytest.raises(TrainingFailed) as failure:
+        run(settings(), job("for number in range(150): print('line', number)\nraise SystemExit(1)"))
+    assert "line 50\n" in str(failure.value) and "line 49\n" not in str(failure.value)
+    assert capfd.readouterr().out.count("line ") == 150
+
+
+def test_the_programs_own_letter_is_the_reason(double, settings, job):
+    letter = "oatflow.components.errors.ClaimLost: round 7 is held by run 'b'"
+    with pytest.raises(TrainingFailed, match=r"failed after .*: ClaimLost: round 7 is held by run 'b'. Last lines"):
+        run(settings(), job(f"import sys; sys.exit({letter!r})"))
+
+
+def test_a_worker_without_memory_is_named_with_its_last_lines_though_rank_0_failed_because_of_it(double, settings, job):
+    program = COUNTED + (
+        "if rank == '1': print('it grows', flush=True); time.sleep(0.3); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(0.6); print('lost my peer', flush=True); sys.exit(1)"
+    )
+    with pytest.raises(TrainingFailed, match=r": OOMKilled on worker 1 \(pod .*-worker-0\)\. ") as failure:
+        run(settings(train_pods=2), job(program, workers=2))
+    assert "Last lines of worker 1:\nit grows" in str(failure.value)
+
+
+def test_a_worker_without_memory_is_restarted_with_its_peers_as_often_as_allowed(double, settings, job, capfd):
+    program = COUNTED + (
+        "print('attempt', count, flush=True)\n"
+        "if count == 3: sys.exit()\n"
+        "if rank == '1': time.sleep(0.1); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "time.sleep(0.2); sys.exit('lost my peer')"
+    )
+    run(settings(train_pods=2, train_restarts=2), job(program, workers=2))
+    said = capfd.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("attempt")] == ["attempt 1", "attempt 2", "attempt 3"]
+
+
+def test_restarts_have_an_end(double, settings, job):
+    with pytest.raises(TrainingFailed, match="OOMKilled on worker"):
+        run(settings(train_restarts=1), job("import os; print('again'); os.kill(os.getpid(), 9)"))
+    assert double.runs[0].pods[0].restarts == 2
+
+
+@pytest.mark.parametrize("backend", ["pytorchjob", "trainjob"])
+def test_a_job_that_takes_too_long_is_ended_by_the_cluster(double, settings, job, backend):
+    with pytest.raises(TrainingFailed, match=r"not done after 1 s \(policy.train_timeout_seconds\)") as failure:
+        run(settings(train_backend=backend), job("import time; print('still at it', flush=True); time.sleep(600)",
+                                                 seconds=1.0))  # fmt: skip
+    assert "still at it" in str(failure.value)
+
+
+def test_a_job_that_the_cluster_does_not_end_is_ended_from_here(double, settings, job, monkeypatch):
+    monkeypatch.setattr(watch, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr("kubernetes_api_double.operators.PyTorchJobRun._deadline", 600)
+    with pytest.raises(TrainingFailed, match="the cluster did not end it; it is deleted"):
+        run(settings(), job("import time; time.sleep(600)", seconds=0.3))
+    assert double.job() is None
+
+
+def test_a_job_that_finds_no_node_is_given_up_and_deleted(double, settings, job, capfd):
+    double.unschedulable = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    with pytest.raises(TrainingFailed, match=r"did not start within 1 s .* finds no node: Unschedulable: 0/3 nodes"):
+        run(settings(train_start_timeout_seconds=1.0), job(SAY))
+    assert double.job() is None
+    assert capfd.readouterr().out.count("waits: pod") == 1
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        ({"image_problem": 'Back-off pulling image "x"'}, "cannot pull the image ghcr.io/oatflow/trainer"),
+        ({"secrets": {}}, 'CreateContainerConfigError: secret "mlpipeline-minio-artifact" not found'),
+    ],
+)
+def test_what_a_pod_waits_for_is_told(double, settings, job, capfd, problem, words):
+    vars(double).update(problem)
+    with pytest.raises(TrainingFailed, match="did not start"):
+        run(settings(train_start_timeout_seconds=0.5), job(SAY))
+    assert words in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("backend", "plural"), [("pytorchjob", "pytorchjobs"), ("trainjob", "trainjobs")])
+def test_a_job_waits_in_its_queue_until_it_is_admitted(
+    double, settings, job, launch, wait_until, capfd, backend, plural
+):
+    running = launch(settings(train_backend=backend, train_queue="gpus"), job(SAY))
+    said = ""
+
+    def told():
+        nonlocal said
+        said += capfd.readouterr().out
+        return "waits: suspended, until queue 'gpus' of Kueue admits it" in said
+
+    wait_until(told)
+    assert not double.runs[0].pods
+    double.admit(plural, NAME)
+    running.result()
+    assert "worker 0 of 1" in capfd.readouterr().out
+
+
+def test_a_job_of_an_earlier_attempt_is_joined_and_its_owner_replaced(
+    double, settings, job, launch, wait_until, monkeypatch, capfd
+):
+    waiting = job("import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\nprint('gone on')")
+    monkeypatch.setenv("POD_NAME", "first")
+    monkeypatch.setenv("POD_UID", "uid-of-first")
+    first = launch(settings(), waiting)
+    wait_until(lambda: double.job() is not None)
+    monkeypatch.setenv("POD_NAME", "second")
+    monkeypatch.setenv("POD_UID", "uid-of-second")
+    second = launch(settings(), waiting)
+    wait_until(lambda: double.job()["metadata"]["ownerReferences"][0]["uid"] == "uid-of-second")
+    (double.folder / "go").touch()
+    first.result()
+    second.result()
+    assert len(double.runs) == 1 and capfd.readouterr().out.count("gone on") == 2
+
+
+def test_two_that_race_make_one_job(double, settings, job, launch):
+    both = [launch(settings(), job(SAY)) for _ in range(2)]
+    for one in both:
+        one.result()
+    assert len(double.runs) == 1 and double.asked("POST", "pytorchjobs") == 2
+
+
+LAUNCHER = """
+import json, sys
+from oatflow.components.jobs.job import TrainingJob
+from oatflow.components.jobs.launcher import ClusterJobs
+from oatflow.components.jobs.settings import JobSettings
+job = json.loads(sys.argv[1])
+ClusterJobs.open(JobSettings.parse({"train_backend": "pytorchjob"})).run(TrainingJob(**job))
+"""
+
+
+def in_a_process(job):
+    fields = {name: getattr(job, name) for name in job.__dataclass_fields__}
+    return subprocess.Popen([sys.executable, "-c", LAUNCHER, json.dumps(fields)], env=dict(os.environ))
+
+
+def test_a_step_that_is_killed_and_run_again_adopts_its_job(double, settings, job, launch, wait_until, capfd):
+    waiting = job("import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\nprint('gone on')")
+    step = in_a_process(waiting)
+    wait_until(lambda: double.runs and double.runs[0].pods and double.runs[0].pods[0].is_running)
+    step.send_signal(signal.SIGKILL)
+    step.wait()
+    again = launch(settings(), waiting)
+    wait_until(lambda: double.asked("PATCH", NAME))
+    (double.folder / "go").touch()
+    again.result()
+    assert "gone on" in capfd.readouterr().out
+    assert len(double.runs) == 1
+
+
+def test_a_step_that_is_told_to_stop_deletes_its_job(double, job, wait_until):
+    step = in_a_process(job("import time; time.sleep(600)"))
+    wait_until(lambda: double.runs and double.runs[0].pods and double.runs[0].pods[0].is_running)
+    process = double.runs[0].pods[0]._process
+    step.send_signal(signal.SIGINT)
+    assert step.wait(30) != 0
+    assert double.job() is None
+    wait_until(lambda: process.poll() is not None)
+
+
+def test_a_job_that_has_succeeded_is_not_done_again(double, settings, job):
+    done = job("open('ran', 'a').write('x')")
+    run(settings(), done)
+    run(settings(), done)
+    assert len(double.runs) == 1 and (double.folder / "ran").read_text() == "x"
+
+
+def test_a_job_that_has_failed_is_made_anew_once_the_old_one_is_gone(double, settings, job):
+    double.deletion_seconds = 0.3
+    broken = job("import pathlib, sys\nhere = pathlib.Path('ran')\nif not here.exists(): here.touch(); sys.exit(1)")
+    with pytest.raises(TrainingFailed):
+        run(settings(), broken)
+    run(settings(), broken)
+    assert len(double.runs) == 2
+
+
+def test_a_job_that_is_being_deleted_is_waited_for(double, settings, job):
+    run(settings(), job(SAY))
+    double.deletion_seconds = 0.3
+    double.delete("pytorchjobs", NAME)
+    run(settings(), job(SAY))
+    assert len(double.runs) == 2
+
+
+def test_a_job_that_does_not_go_is_the_clusters_fault(double, settings, job, monkeypatch):
+    run(settings(), job(SAY))
+    double.deletion_seconds = 600.0
+    double.delete("pytorchjobs", NAME)
+    monkeypatch.setattr(launcher, "GOING_SECONDS", 0.2)
+    with pytest.raises(ClusterError, match="is being deleted, and still there"):
+        run(settings(), job(SAY))
+
+
+def test_the_job_of_another_ledger_is_left_alone(double, settings, job):
+    run(settings(), job(SAY))
+    with pytest.raises(ClusterError, match="belongs to the ledger 's3://bucket/private/team-a/oatflow/test', not to"):
+        run(settings(), job(SAY, ledger="s3://elsewhere"))
+
+
+def test_a_job_that_somebody_deletes_has_failed(double, settings, job, launch, wait_until):
+    running = launch(settings(), job("import time; print('here', flush=True); time.sleep(600)"))
+    wait_until(lambda: double.runs and double.runs[0].pods and double.runs[0].pods[0].is_running)
+    double.delete("pytorchjobs", NAME)
+    with pytest.raises(TrainingFailed, match="somebody deleted it"):
+        running.result()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "headers"),
+    [
+        ("POST", "pytorchjobs", 429, {"Retry-After": "0"}),
+        ("POST", "pytorchjobs", 500, {}),
+        ("GET", "pytorchjobs.*watch", 503, {}),
+        ("GET", "pytorchjobs.*watch", 410, {}),
+        ("GET", r"pods\?labelSelector=[^&]*$", 500, {}),
+        ("GET", "/log", 500, {}),
+    ],
+)
+def test_a_server_that_fails_for_a_moment_is_asked_again(double, settings, job, method, path, status, headers, capfd):
+    double.fail(method, path, status, times=3, headers=headers)
+    run(settings(), job(SAY + "import time; time.sleep(1)"))
+    assert double.asked(method, path) >= 4 and "worker 0 of 1" in capfd.readouterr().out
+
+
+def test_a_server_that_goes_on_failing_is_not_the_jobs_failure(double, settings, job, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0.2)
+    double.fail("POST", "pytorchjobs", 500, times=10**9)
+    with pytest.raises(ClusterError, match="cannot create pytorchjobs in namespace team-a: the API server still fails"):
+        run(settings(), job(SAY))
+
+
+def test_a_server_that_is_not_there_is_said_to_be_out_of_reach(double, settings, job, monkeypatch):
+    monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 0.2)
+    jobs = ClusterJobs.open(settings())
+    double.close()
+    with pytest.raises(ClusterError, match=r"the API server http://127.0.0.1:\d+ cannot be reached"):
+        jobs.run(job(SAY))
+
+
+def test_watches_that_break_or_expire_miss_nothing(double, settings, job, launch, wait_until):
+    double.drop("watch", times=3, after=0)
+    running = launch(settings(), job("import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"))
+    wait_until(lambda: double.runs and double.runs[0].pods and double.runs[0].pods[0].is_running)
+    double.objects.forget()
+    (double.folder / "go").touch()
+    running.result()
+
+
+def test_a_log_that_breaks_is_taken_up_where_it_broke(double, settings, job, capfd):
+    double.drop("log", times=3, after=4)
+    run(settings(), job("import time\nfor number in range(20): print('line', number, flush=True); time.sleep(0.05)"))
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("line")]
+    assert lines == [f"line {number}" for number in range(20)]
+
+
+def test_a_log_that_may_not_be_read_stops_nothing(double, settings, job, capfd):
+    double.fail("GET", "/log", 403, times=10**9)
+    run(settings(), job(SAY))
+    assert "cannot be read: the API server does not let this service account get pods/log" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "action"),
+    [
+        ("POST", "pytorchjobs", "create pytorchjobs"),
+        ("GET", r"pytorchjobs\?field[^&]*$", "list pytorchjobs"),
+        ("GET", "pytorchjobs.*watch", "watch pytorchjobs"),
+        ("GET", "pods.*watch", "watch pods"),
+    ],
+)
+def test_what_is_forbidden_is_named_with_who_grants_it(double, settings, job, method, path, action):
+    double.fail(method, path, 403, times=10**9, message="exceeded quota")
+    with pytest.raises(
+        ClusterError, match=rf"{action} in namespace team-a; the Role in manifests/base grants it\. .*quota"
+    ):
+        run(settings(), job("import time; time.sleep(2)"))
+
+
+def test_a_cluster_without_the_operator_says_what_to_install(double, settings, job):
+    del double.schemas["pytorchjobs"]
+    with pytest.raises(ClusterError, match="has no pytorchjobs: install the Kubeflow training operator, or choose"):
+        run(settings(), job(SAY))
+
+
+def test_a_field_that_the_cluster_does_not_know_is_refused_and_not_dropped(double, settings, job, monkeypatch):
+    kind = launcher.KINDS["trainjob"]
+
+    def old(*args):
+        made = kind.manifest(*args)
+        made["spec"]["podTemplateOverrides"] = made["spec"].pop("runtimePatches")
+        return made
+
+    changed = type(kind)(**{name: getattr(kind, name) for name in kind.__slots__} | {"manifest": old})
+    monkeypatch.setitem(launcher.KINDS, "trainjob", changed)
+    with pytest.raises(ClusterError, match=r'refuses it with 400: .*unknown field "spec.podTemplateOverrides"'):
+        run(settings(train_backend="trainjob"), job(SAY))
+
+
+def test_without_a_cluster_the_letter_says_what_to_do(double, settings, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", "/nowhere")
+    with pytest.raises(ClusterError, match=r"no cluster: .*jobs.train_backend=local"):
+        ClusterJobs.open(settings())
+
+
+def test_workers_that_cannot_be_shared_are_refused_before_anything_is_asked(double, settings, job):
+    with pytest.raises(SettingsError, match=r"jobs.train_pods=2: policy.train_workers=3 cannot be shared evenly"):
+        run(settings(train_pods=2), job(SAY, workers=3))
+    assert not double.requests
+
+
+def test_the_reaper_ends_older_jobs_of_the_experiment_alone(double, settings, job, launch, wait_until):
+    program = "import time; time.sleep(600)"
+    running = [
+        launch(settings(train_backend=backend), job(program, token=token))
+        for backend, token in (("pytorchjob", 1), ("trainjob", 2), ("pytorchjob", 3))
+    ]
+    wait_until(lambda: sum(pod.is_running for one in double.runs for pod in one.pods) == 3)
+    jobs = ClusterJobs.open(settings())
+    assert jobs.reap("f" * 64, 9) == []
+    assert sorted(jobs.reap("0123456789abcdef" * 4, 3)) == [NAME[:-1] + "1", NAME[:-1] + "2"]
+    for one in running[:2]:
+        with pytest.raises(TrainingFailed, match="somebody deleted it"):
+            one.result()
+    assert running[2].is_alive()
+
+
+def test_the_reaper_leaves_what_has_ended_for_its_logs(double, settings, job):
+    run(settings(), job(SAY, token=1))
+    assert ClusterJobs.open(settings()).reap("0123456789abcdef" * 4, 9) == []
+    assert ClusterJobs.open(settings(train_keep_seconds=0)).reap("0123456789abcdef" * 4, 9) == [NAME[:-1] + "1"]
+
+
+def test_the_reaper_needs_the_kind_in_use_alone(double, settings):
+    del double.schemas["pytorchjobs"]
+    double.fail("GET", "trainjobs", 403, times=10**9)
+    assert ClusterJobs.open(settings()).reap("f" * 64, 9) == []
+    with pytest.raises(ClusterError, match="does not let"):
+        ClusterJobs.open(settings(train_backend="trainjob")).reap("f" * 64, 9)
+
+
+def test_what_a_run_waits_for_includes_the_pods_of_its_jobs(double, settings, job, launch, wait_until, monkeypatch):
+    double.unschedulable = "no GPU"
+    double.objects.add("pods", {
+        "metadata": {"name": "step", "labels": {"pipeline/runid": "run-1"}}, "status": {"phase": "Running"},
+    })  # fmt: skip
+    uid = double.objects.get("pods", "step")["metadata"]["uid"]
+    monkeypatch.setenv("POD_NAME", "step")
+    monkeypatch.setenv("POD_UID", uid)
+    launch(settings(), job(SAY))
+    wait_until(lambda: pod_troubles("team-a", "run-1") == [f"pod {NAME}-master-0 finds no node: Unschedulable: no GPU"])
+    assert pod_troubles("", "run-2") == []

@@ -1,0 +1,183 @@
+"""What jobs and pods say of themselves, put into words."""
+
+import pytest
+from oatflow.components.jobs.endings import Ending, ending, first_of
+from oatflow.components.jobs.kind import JobState
+from oatflow.components.jobs.kinds import KINDS
+from oatflow.components.jobs.letters import span
+from oatflow.components.jobs.troubles import troubles_of
+
+
+def a_job(*conditions, spec=None, labels=None, **status):
+    listed = [
+        {"type": name, "status": truth, "reason": f"Because{name}", "message": f"it {name}"}
+        for name, truth in conditions
+    ]
+    return {"metadata": {"labels": labels or {}}, "spec": spec or {}, "status": {"conditions": listed, **status}}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "phase"),
+    [
+        ([("Created", "True")], "waiting"),
+        ([("Created", "True"), ("Running", "True")], "running"),
+        ([("Running", "False"), ("Restarting", "True")], "running"),
+        ([("Running", "False"), ("Succeeded", "True")], "succeeded"),
+        ([("Running", "False"), ("Failed", "True")], "failed"),
+        ([("Failed", "False"), ("Running", "True")], "running"),
+        ([("Suspended", "True")], "waiting"),
+    ],
+)
+def test_only_true_conditions_of_a_pytorchjob_count(conditions, phase):
+    assert KINDS["pytorchjob"].state(a_job(*conditions)).phase == phase
+
+
+def test_a_deadline_is_told_from_a_crash():
+    found = a_job(("Failed", "True"))
+    assert KINDS["pytorchjob"].state(found) == JobState("failed", "BecauseFailed: it Failed")
+    found["status"]["conditions"][0]["message"] = (
+        "Job x has failed because it was active longer than specified deadline"
+    )
+    assert KINDS["pytorchjob"].state(found).late
+    found["status"]["conditions"][0]["reason"] = "DeadlineExceeded"
+    assert KINDS["trainjob"].state(found).late
+
+
+@pytest.mark.parametrize("backend", ["pytorchjob", "trainjob"])
+def test_a_suspended_job_names_its_queue(backend):
+    suspended = {"suspend": True, "runPolicy": {"suspend": True}}
+    queued = a_job(spec=suspended, labels={"kueue.x-k8s.io/queue-name": "gpus"})
+    assert "queue 'gpus' of Kueue" in KINDS[backend].state(queued).why
+    assert KINDS[backend].state(a_job(spec=suspended)) == JobState("waiting", "suspended")
+
+
+@pytest.mark.parametrize(
+    ("found", "phase"),
+    [
+        (a_job(), "waiting"),
+        (a_job(jobsStatus=[{"name": "node", "active": 2}]), "running"),
+        (a_job(("Complete", "True"), jobsStatus=[{"name": "node", "active": 0}]), "succeeded"),
+        (a_job(("Suspended", "False"), ("Failed", "True")), "failed"),
+    ],
+)
+def test_a_trainjob_runs_when_its_pods_do(found, phase):
+    assert KINDS["trainjob"].state(found).phase == phase
+
+
+def test_nobody_has_taken_up_a_job_without_a_status():
+    found = a_job()
+    del found["status"]
+    assert "has not taken it up" in KINDS["pytorchjob"].state(found).why
+    assert KINDS["trainjob"].state(found).phase == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("backend", "labels", "number"),
+    [
+        ("pytorchjob", {"training.kubeflow.org/replica-type": "master", "training.kubeflow.org/replica-index": "0"}, 0),
+        ("pytorchjob", {"training.kubeflow.org/replica-type": "worker", "training.kubeflow.org/replica-index": "0"}, 1),
+        ("pytorchjob", {"training.kubeflow.org/replica-type": "worker", "training.kubeflow.org/replica-index": "2"}, 3),
+        ("trainjob", {"batch.kubernetes.io/job-completion-index": "3"}, 3),
+    ],
+)
+def test_pods_are_numbered_by_their_nodes_rank(backend, labels, number):
+    assert KINDS[backend].node({"metadata": {"labels": labels}}) == number
+
+
+def a_pod(phase="Pending", name="pod-1", conditions=(), **status):
+    return {"metadata": {"name": name}, "status": {"phase": phase, "conditions": list(conditions), **status}}
+
+
+def waiting(reason, message="", **container):
+    state = {"state": {"waiting": {"reason": reason, "message": message}}}
+    return [{"name": "pytorch", "image": "trainer:1", **state, **container}]
+
+
+def unscheduled(message):
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return a_pod(conditions=[condition])
+
+
+@pytest.mark.parametrize(
+    ("pod", "words"),
+    [
+        (a_pod(), "is being prepared"),
+        (unscheduled("no GPU"), "finds no node: Unschedulable: no GPU"),
+        (
+            a_pod(containerStatuses=waiting("ErrImagePull", "denied")),
+            "cannot pull the image trainer:1: ErrImagePull: denied",
+        ),
+        (a_pod(containerStatuses=waiting("ContainerCreating")), "is starting: its volumes or its image are on the way"),
+        (
+            a_pod("Running", containerStatuses=waiting("CrashLoopBackOff", restartCount=4)),
+            "has been restarted 4 times, and waits for the next",
+        ),
+        (
+            a_pod(initContainerStatuses=waiting("ImagePullBackOff"), containerStatuses=waiting("PodInitializing")),
+            "cannot pull the image trainer:1: ImagePullBackOff",
+        ),
+        (a_pod("Failed", reason="Evicted", message="disk"), "failed: Evicted: disk"),
+    ],
+)
+def test_what_a_pod_waits_for(pod, words):
+    assert [str(trouble) for trouble in troubles_of([pod])] == [f"pod pod-1 {words}"]
+
+
+def test_pods_that_run_or_have_ended_or_go_wait_for_nothing():
+    going = a_pod()
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    running = a_pod("Running", containerStatuses=[{"name": "pytorch", "state": {"running": {}}}])
+    assert troubles_of([running, a_pod("Succeeded"), going]) == []
+
+
+def test_a_trouble_stays_the_same_while_only_its_numbers_change():
+    three, two = unscheduled("0/3 nodes"), unscheduled("0/2 nodes")
+    assert troubles_of([three])[0].cause == troubles_of([two])[0].cause
+
+
+def ended(code, reason="Error", restarts=0, at="2026-01-01T00:00:00Z", over=False, name="pod-1"):
+    terminated = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": at}}
+    states = {"state": {"running": {}}, "lastState": terminated} if over else {"state": terminated}
+    return a_pod("Running", name, containerStatuses=[{"name": "pytorch", "restartCount": restarts, **states}])
+
+
+@pytest.mark.parametrize(
+    ("pod", "words"),
+    [
+        (ended(137, "OOMKilled"), "OOMKilled"),
+        (ended(137), "killed by SIGKILL, most likely for want of memory"),
+        (ended(143), "killed by SIGTERM"),
+        (ended(3), "exit status 3"),
+        (ended(128, "StartError"), "StartError"),
+        (a_pod("Failed", reason="Evicted", message="The node was low on resource"), "Evicted: The node was low"),
+    ],
+)
+def test_how_a_pod_ended(pod, words):
+    assert ending(pod, 0).words("").startswith(words)
+
+
+def test_a_pod_that_runs_or_ended_well_has_no_ending():
+    assert ending(ended(0, "Completed"), 0) is None and ending(a_pod("Running"), 0) is None
+
+
+def test_an_ending_belongs_to_the_run_of_the_container_that_it_ended():
+    assert ending(ended(1, restarts=2), 0).restarts == 2
+    before = ending(ended(1, restarts=3, over=True), 0)
+    assert before.restarts == 2 and before.is_over
+
+
+def test_the_first_to_fail_is_the_earliest_after_the_last_restart():
+    def one(pod, restarts, second, reason="Error", code=1):
+        return Ending(pod, 0, restarts, f"2026-01-01T00:00:{second:02}Z", code, reason, "", False)
+
+    old, early, late = one("a", 0, 1), one("b", 1, 7), one("c", 1, 8)
+    assert first_of([late, old, early]) == early
+    # Within one second, who was killed was not taken along.
+    killed = one("d", 1, 7, "OOMKilled", 137)
+    assert first_of([early, killed]) == killed
+    assert first_of([]) is None
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(9, "9 s"), (119, "119 s"), (840, "14 min"), (9000, "2.5 h")])
+def test_times_are_told_as_people_do(seconds, words):
+    assert span(seconds) == words
