@@ -66,20 +66,22 @@ PODS = Resource("/api/v1", "pods")
 
 
 class Cluster:
-    """One namespace of a cluster."""
+    """One namespace of a cluster. `patience`: seconds to go on asking, where they are not PATIENCE_SECONDS."""
 
-    def __init__(self, api: client.ApiClient, namespace: str):
-        self._api, self.namespace = api, namespace
+    def __init__(self, api: client.ApiClient, namespace: str, patience: float | None = None):
+        self._api, self.namespace, self._patience = api, namespace, patience
 
     @classmethod
-    def open(cls, environment: Mapping[str, str], namespace: str | None = None) -> Cluster:
+    def open(
+        cls, environment: Mapping[str, str], namespace: str | None = None, patience: float | None = None
+    ) -> Cluster:
         """Find the cluster: the one that KUBECONFIG names, the one this pod runs in, or kubectl's own default."""
         settings = client.Configuration()
         # How often to ask again is decided here; the connection pool would heed a Retry-After of any length.
         settings.retries = False
         default = _load(settings, environment)
         wanted = namespace or environment.get("POD_NAMESPACE") or default
-        return cls(client.ApiClient(settings), wanted)
+        return cls(client.ApiClient(settings), wanted, patience)
 
     def create(self, resource: Resource, body: Document) -> Document | None:
         """Create an object, or return None where there is one of that name.
@@ -182,7 +184,9 @@ class Cluster:
         stream: bool = False,
     ) -> Any:  # fmt: skip
         """Ask the server, and again while that may help; returns its answer, or None for a status in `none_for`."""
-        until, pause = time.monotonic() + (PATIENCE_SECONDS if patience is None else patience), PAUSE_SECONDS
+        if patience is None:
+            patience = PATIENCE_SECONDS if self._patience is None else self._patience
+        until, pause = time.monotonic() + patience, PAUSE_SECONDS
         while True:
             try:
                 return self._ask(method, path, query or [], body, stream)

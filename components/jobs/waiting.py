@@ -10,6 +10,8 @@ from .kind import Document, JobKind
 from .kinds import KINDS
 from .troubles import troubles_of
 
+# Somebody sits before the screen.
+PATIENCE_SECONDS = 10.0
 # Where Kubeflow Pipelines writes the run on a step's pod.
 _RUN = "pipeline/runid"
 _OURS = "app.kubernetes.io/name=oatflow,app.kubernetes.io/component=trainer"
@@ -17,7 +19,7 @@ _OURS = "app.kubernetes.io/name=oatflow,app.kubernetes.io/component=trainer"
 
 def pod_troubles(namespace: str, run_id: str) -> list[str]:
     """Say what a run's pods wait for, those of its training jobs too. Raises `ClusterError`."""
-    cluster = Cluster.open(os.environ, namespace or None)
+    cluster = Cluster.open(os.environ, namespace or None, PATIENCE_SECONDS)
     steps = cluster.list_all(PODS, labelSelector=f"{_RUN}={run_id}")["items"]
     said = [str(trouble) for trouble in troubles_of(steps)]
     for kind in KINDS.values():

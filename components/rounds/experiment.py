@@ -77,6 +77,11 @@ class ExperimentSettings(Section):
                 f"jobs.train_pod_gpus='{gpus}': each pod runs {workers // pods} workers (train_workers / train_pods), "
                 f"and each of them needs a GPU of its own; set {workers // pods}, or 0 to train on the CPU"
             )
+        if self.jobs.train_backend == "trainjob" and self.jobs.train_priority_class:
+            yield (
+                f"jobs.train_priority_class={self.jobs.train_priority_class!r}: a TrainJob cannot carry it; set it in "
+                f"the runtime {self.jobs.train_runtime!r}, or use train_backend='pytorchjob'"
+            )
         if self.jobs.train_backend == "local" and pods > 1:
             yield f"jobs.train_pods={pods}: train_backend='local' trains in the step itself; set 1, or another backend"
 

@@ -12,6 +12,8 @@ from oatflow.components.jobs import cluster, launcher, watch
 from oatflow.components.jobs.launcher import ClusterJobs
 from oatflow.components.jobs.waiting import pod_troubles
 
+from .kubernetes_api_double.server import RIGHTS
+
 pytestmark = pytest.mark.slow
 
 NAME = "oatflow-0123456789ab-r00007-t3"
@@ -413,3 +415,23 @@ def test_what_a_run_waits_for_includes_the_pods_of_its_jobs(double, settings, jo
     launch(settings(), job(SAY))
     wait_until(lambda: pod_troubles("team-a", "run-1") == [f"pod {NAME}-master-0 finds no node: Unschedulable: no GPU"])
     assert pod_troubles("", "run-2") == []
+
+
+@pytest.mark.parametrize("backend", ["pytorchjob", "trainjob"])
+def test_the_role_in_the_manifests_grants_what_is_used_and_nothing_else(
+    double, settings, job, launch, wait_until, backend
+):
+    chosen = settings(train_backend=backend)
+    waiting = job("import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\nprint('gone on')")
+    first = launch(chosen, waiting)
+    wait_until(lambda: double.runs and double.runs[0].pods and double.runs[0].pods[0].is_running)
+    second = launch(chosen, waiting)
+    wait_until(lambda: double.asked("PATCH", NAME))
+    ClusterJobs.open(chosen).reap(waiting.experiment, waiting.token + 1)
+    for one in (first, second):
+        with pytest.raises(TrainingFailed, match="somebody deleted it"):
+            one.result()
+    mine = f"{backend}s"
+    assert {right for right in double.used if right[2] in (mine, "pods", "pods/log")} == {
+        right for right in RIGHTS if right[2] in (mine, "pods", "pods/log")
+    }

@@ -27,7 +27,7 @@ CLUSTER_WIDE = {"ClusterQueue", "PriorityClass", "ResourceFlavor"}
 LAUNCHER = {
     ("kubeflow.org", "pytorchjobs"): {"create", "get", "list", "watch", "patch", "delete"},
     ("trainer.kubeflow.org", "trainjobs"): {"create", "get", "list", "watch", "patch", "delete"},
-    ("", "pods"): {"get", "list", "watch"},
+    ("", "pods"): {"list", "watch"},
     ("", "pods/log"): {"get"},
 }
 

@@ -23,6 +23,9 @@ from .pod import light_torchrun
 from .schema import CrdSchema
 
 NAMESPACE, TOKEN = "team-a", "a-token"
+# What the launcher's service account may do on a cluster is what it may do here.
+ROLE = Path(__file__).parents[3] / "manifests" / "base" / "launcher-role.yaml"
+_VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
 _RUNS = {"pytorchjobs": PyTorchJobRun, "trainjobs": TrainJobRun}
 _PATH = re.compile(
     r"^(?:/api/v1|/apis/(?P<group>[^/]+)/(?P<version>[^/]+))/namespaces/(?P<namespace>[^/]+)/(?P<plural>[a-z]+)"
@@ -57,6 +60,7 @@ class KubernetesApiDouble:
         self.schemas = {schema.plural: schema for schema in schemas}
         self.secrets = {"mlpipeline-minio-artifact": {"accesskey": "an-access-key", "secretkey": "a-secret-key"}}
         self.requests: list[tuple[str, str]] = []
+        self.used: set[tuple[str, str, str]] = set()
         self.faults: list[Fault] = []
         self.drops: list[Drop] = []
         self.runs: list[JobRun] = []
@@ -160,6 +164,25 @@ class KubernetesApiDouble:
         return path
 
 
+def rights() -> set[tuple[str, str, str]]:
+    """Return what the manifests grant the launcher: verb, API group, resource."""
+    role = next(found for found in yaml.safe_load_all(ROLE.read_text()) if found["kind"] == "Role")
+    return {
+        (verb, group, resource)
+        for rule in role["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+RIGHTS = rights()
+
+
+def granted(verb: str, group: str, resource: str) -> bool:
+    return (verb, group, resource) in RIGHTS
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     double: KubernetesApiDouble
@@ -196,10 +219,20 @@ class _Handler(BaseHTTPRequestHandler):
         if not known or path["namespace"] != NAMESPACE:
             return self._answer(404, b"404 page not found\n", content="text/plain")
         self.plural, self.name, self.schema = path["plural"], path["name"], schema
+        verb = _VERBS.get(method) or self._reading_verb()
+        what = path["plural"] + (path["log"] or "")
+        if not granted(verb, path["group"] or "", what):
+            return self._refuse(403, "Forbidden", f"cannot {verb} resource {what!r} in API group {path['group']!r}")
+        self.double.used.add((verb, path["group"] or "", what))
         if path["log"]:
             return self._log()
         verb = {"GET": self._get if self.name else self._list, "POST": self._create}
         return (verb | {"PATCH": self._patch, "DELETE": self._delete})[method]()
+
+    def _reading_verb(self) -> str:
+        if self.query.get("watch") == "true":
+            return "watch"
+        return "get" if self.name else "list"
 
     def _next_fault(self, method: str) -> Fault | None:
         for fault in self.double.faults:
