@@ -426,7 +426,8 @@ def test_the_role_in_the_manifests_grants_what_is_used_and_nothing_else(
     first = launch(chosen, waiting)
     wait_until(lambda: double.runs and double.runs[0].pods and double.runs[0].pods[0].is_running)
     second = launch(chosen, waiting)
-    wait_until(lambda: double.asked("PATCH", NAME))
+    # Both follow the job and its pods.
+    wait_until(lambda: double.asked("PATCH", NAME) and double.asked("GET", "watch=true") >= 4)
     ClusterJobs.open(chosen).reap(waiting.experiment, waiting.token + 1)
     for one in (first, second):
         with pytest.raises(TrainingFailed, match="somebody deleted it"):
