@@ -132,7 +132,9 @@ def new_trial(tiny_model, tmp_path_factory):
         prompts.write_text("".join(json.dumps({"prompt": f"say something about {s}"}) + "\n" for s in SUBJECTS))
         chosen = {
             "pretrain": str(tiny_model), "learning_rate": 5e-3, "train_batch_size": 4, "train_batch_size_per_device": 1,
-            "l2": 0.1, "max_norm": 0.5, "beta": 0.5, "zero_stage": 0, **policy,
+            "l2": 0.1, "max_norm": 0.5, "beta": 0.5, "zero_stage": 0,
+            # The same on every machine: what auto picks depends on the processor.
+            "precision": "float32", **policy,
         }  # fmt: skip
         settings = ExperimentSettings.parse(
             {
