@@ -28,10 +28,10 @@ class Field:
 
 def fields(defaults: Mapping[str, Any]) -> list[Field]:
     """Return all fields but the ledger's; `defaults` are those that differ from the settings' own."""
-    by_name = {name: (section, inner) for section in _sections() for name, inner in section.model_fields.items()}
+    by_name = {name: inner for section in _sections() for name, inner in section.model_fields.items()}
     found = []
     for name in FORM:
-        _, inner = by_name[name]
+        inner = by_name[name]
         default = defaults.get(name, inner.default)
         text = " ".join((inner.description or "").split())
         found.append(Field(name, _type(inner.annotation), "" if default is None else default, text + _choices(inner)))

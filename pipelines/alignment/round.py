@@ -75,19 +75,22 @@ def _on_gpus(task: dsl.PipelineTask, role: str, form: Channels, build: Build) ->
     """Equip a step that runs a model, as the form says for its role."""
     _limits(task, form[f"{role}_cpu"], form[f"{role}_memory"], form["gpu_resource"], form[f"{role}_gpus"])
     if role == "sampler":
-        kubernetes.add_node_selector_json(task, form["sampler_node_selector"])
-        kubernetes.add_toleration_json(task, form["sampler_tolerations"])
-        kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit="4Gi")
+        _placed(task, form["sampler_node_selector"], form["sampler_tolerations"])
     return _common(task, form, build, 24 * HOUR)
 
 
 def _trainer(task: dsl.PipelineTask, form: Channels, build: Build) -> dsl.PipelineTask:
     """Equip the train step that trains by itself, with what a pod of the training job would get."""
     _limits(task, form["train_pod_cpu"], form["train_pod_memory"], form["gpu_resource"], form["train_pod_gpus"])
-    kubernetes.add_node_selector_json(task, form["train_node_selector"])
-    kubernetes.add_toleration_json(task, form["train_tolerations"])
-    kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit="4Gi")
+    _placed(task, form["train_node_selector"], form["train_tolerations"])
     return _common(task, form, build, 72 * HOUR)
+
+
+def _placed(task: dsl.PipelineTask, node_selector: Any, tolerations: Any) -> None:
+    """Say where a step may run; its workers share more memory than a container has by itself."""
+    kubernetes.add_node_selector_json(task, node_selector)
+    kubernetes.add_toleration_json(task, tolerations)
+    kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit="4Gi")
 
 
 def _limits(task: dsl.PipelineTask, cpu: Any, memory: Any, gpu: Any, gpus: Any) -> None:
