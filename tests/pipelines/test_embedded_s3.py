@@ -27,8 +27,8 @@ from pathlib import Path
 from oatflow.pipelines.embedded_s3 import embedded_s3
 from oatflow.components.store.s3 import S3Store
 with embedded_s3(Path(sys.argv[1])) as server:
-    print(server.endpoint, flush=True)
-    try:
+    try:  # the line below tells the test to send Ctrl-C, which may be here before the next one
+        print(server.endpoint, flush=True)
         sys.stdin.readline()
     except KeyboardInterrupt:
         S3Store.open(server.uri("farewell"), server.environment()).put("note", b"still there")
