@@ -20,11 +20,15 @@ class PolicyPointer:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One round: its prompts, the policy that answers them, and what is left of the budget."""
+    """One round: its prompts, who answers them, the policy that learns from it, and what is left of the budget.
+
+    `sampler` and `policy` are the same where the policy that answers is refreshed after every round.
+    """
 
     round: int
     rounds: int
     prompts: tuple[Prompt, ...]
+    sampler: PolicyPointer
     policy: PolicyPointer
     queries_spent: int
     queries_left: int
@@ -42,4 +46,5 @@ class Plan:
     def from_json(cls, body: dict[str, Any]) -> Plan:
         """Read a plan back."""
         prompts = tuple(Prompt(**prompt) for prompt in body["prompts"])
-        return cls(**(body | {"prompts": prompts, "policy": PolicyPointer(**body["policy"])}))
+        pointers = {name: PolicyPointer(**body.get(name, body["policy"])) for name in ("sampler", "policy")}
+        return cls(**(body | {"prompts": prompts} | pointers))

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from ..settings import Section, operational
+from ..settings import Section, did_you_mean, operational
+
+HEEDED: dict[str, frozenset[str]] = {
+    "dpo": frozenset({"beta", "label_smoothing", "len_reg_alpha", "dpo_positive_lambda", "sft_weight"}),
+    "lr_dpo": frozenset({"beta", "label_smoothing", "len_reg_alpha", "dpo_positive_lambda", "sft_weight"}),
+    "ipo": frozenset({"beta", "ipo_per_token"}),
+    "slic": frozenset({"beta"}),
+    "simpo": frozenset({"beta", "label_smoothing", "gamma_beta_ratio"}),
+    "bnf": frozenset({"bnf_length"}),
+}
+"""Which of the settings of a loss each loss heeds."""
 
 
 class PolicySettings(Section):
@@ -17,16 +28,43 @@ class PolicySettings(Section):
     pretrain: str = ""
     """Starting model: a folder in Hugging Face layout, a hub name, or s3://bucket/folder. It is also the reference \
 of the loss."""
-    dap_algo: Literal["dpo"] = "dpo"
-    """Direct preference loss."""
+    trust_remote_code: bool = False
+    """Run the code that the starting model brings along (auto_map). Off: such a model is refused."""
+    allow_pickled_weights: bool = False
+    """Load weights that are pickles (*.bin), which can run code. Off: a model without safetensors is refused."""
+    dap_algo: str = "dpo"
+    """Direct preference loss: dpo, ipo, slic, simpo, lr_dpo (DPO on per-token means) or bnf."""
     beta: float = Field(0.1, gt=0)
-    """Strength of the pull towards the reference."""
+    """Strength of the pull towards the reference; every loss but bnf has it, each on a scale of its own."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Probability that a label is wrong, for dpo (then cDPO), lr_dpo and simpo."""
+    len_reg_alpha: float = Field(0.0, ge=0)
+    """Length regularisation (R-DPO): margin for each token by which the chosen answer is longer; dpo, lr_dpo."""
+    dpo_positive_lambda: float = Field(0.0, ge=0)
+    """Penalty on a chosen answer that becomes less likely than under the reference (DPO-Positive); dpo, lr_dpo."""
+    sft_weight: float = Field(0.0, ge=0)
+    """Weight of the chosen answer's negative log-likelihood per token, added to the loss; dpo, lr_dpo."""
+    gamma_beta_ratio: float = Field(0.5, ge=0)
+    """Margin that simpo demands, as a multiple of beta."""
+    ipo_per_token: bool = False
+    """Let ipo compare per-token means of log-ratios, as Oat computes it, instead of sums, as its paper says."""
+    bnf_length: Literal["pair", "batch"] = "pair"
+    """What bnf divides by: the shorter answer of the pair, or, as Oat, the shortest of the whole forward pass."""
+    loss_reduction: Literal["kept", "all"] = "kept"
+    """Mean of the loss over the pairs that are learned from, or, as Oat, over clashes too, whose loss is zero."""
+    eos_overwrite: bool = False
+    """Let an answer that was cut off end in an invented end-of-sequence token, as Oat. Off: it has no end to learn."""
     learning_rate: float = Field(5e-7, gt=0)
     """Highest learning rate."""
+    lr_scheduler: Literal["cosine_with_min_lr", "polynomial", "constant"] = "cosine_with_min_lr"
+    """Course of the learning rate after its warm-up: a cosine down to min_lr_ratio, a line down to almost nothing, \
+or none."""
     lr_warmup_ratio: float = Field(0.03, ge=0, lt=1)
     """Share of all optimisation steps in which the learning rate rises linearly from zero."""
     min_lr_ratio: float = Field(0.1, ge=0, le=1)
     """Where the cosine schedule ends, as a share of learning_rate."""
+    max_step_adjustment: float = Field(1.0, gt=0)
+    """Length of the learning rate's course, as a multiple of the optimisation steps that the budget pays for."""
     l2: float = Field(0.0, ge=0)
     """AdamW weight decay (never on biases and norms)."""
     adam_beta_1: float = Field(0.9, ge=0, lt=1)
@@ -41,11 +79,68 @@ of the loss."""
     """Pairs in one forward pass of one worker."""
     max_epochs: int = Field(1, ge=1)
     """Passes over a round's pairs."""
+    max_sgd_steps: int | None = Field(None, ge=1)
+    """Most optimisation steps in one round; by default as many as its pairs make."""
+    sync_params_every: int = Field(1, ge=1)
+    """Rounds after which the policy that answers prompts is refreshed: 1 is online, more is iterative, and more than
+    there are rounds is offline: the starting model answers all the time."""
+    pi_buffer_maxlen: int | None = Field(None, ge=1)
+    """Newest preferences that a round learns from; by default those of the round itself (rollout_batch_size)."""
+    buffer_clear_every: int | None = Field(None, ge=1)
+    """Rounds after which older preferences are forgotten; by default never, and pi_buffer_maxlen alone counts."""
+    lora_rank: int = Field(0, ge=0)
+    """Train a low-rank adapter of this rank (LoRA) instead of all weights; 0 trains all."""
+    lora_alpha: float = Field(16.0, gt=0)
+    """Scale of the adapter: what it adds is multiplied by lora_alpha / lora_rank."""
+    lora_targets: str = "all-linear"
+    """Layers that get an adapter: all-linear, or the last parts of their names with commas between (q_proj,v_proj)."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Number format of forward and backward passes; auto: bfloat16 where the machine computes faster in it."""
     zero_stage: Literal[0, 1, 2, 3] = operational(2)
     """DeepSpeed ZeRO stage: what is split among the workers."""
+    adam_offload: bool = operational(False)
+    """Keep the optimizer's state in main memory instead of the GPU's; needs zero_stage 1, 2 or 3."""
+    gradient_checkpointing: bool = operational(False)
+    """Compute activations anew in the backward pass: less memory, about a third more time."""
     train_workers: int = operational(1, ge=1)
     """Processes that train together."""
     train_timeout_seconds: float = operational(86_400.0, gt=0)
     """How long one round's training may take before it is given up."""
+
+    @field_validator("dap_algo", mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> str:
+        name = str(value).lower().replace("-", "_")
+        if name not in HEEDED:
+            raise ValueError(f"unknown; {did_you_mean(name, list(HEEDED))}")
+        return name
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        problems = [*self._ignored(), *self._contradictions()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether the loss compares the policy with the reference."""
+        return self.dap_algo != "simpo"
+
+    def _ignored(self) -> Iterator[str]:
+        """Name each setting of a loss that was given, and that the chosen loss does not heed."""
+        for name in sorted(frozenset().union(*HEEDED.values()) - HEEDED[self.dap_algo]):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                heeding = ", ".join(sorted(algo for algo, heeded in HEEDED.items() if name in heeded))
+                yield (
+                    f"policy.{name}={getattr(self, name)!r}: dap_algo={self.dap_algo!r} ignores it; leave it out, or "
+                    f"use a loss that heeds it ({heeding})"
+                )
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.adam_offload and not self.zero_stage:
+            yield "policy.adam_offload=True: zero_stage=0 keeps everything where the model is; use zero_stage 1, 2 or 3"
+        if not self.lora_rank and self.lora_targets != "all-linear":
+            yield f"policy.lora_targets={self.lora_targets!r}: no adapter is trained; set lora_rank, 8 for example"
+        if self.lora_targets != "all-linear" and not all(part.strip() for part in self.lora_targets.split(",")):
+            yield f"policy.lora_targets={self.lora_targets!r}: a name is empty; write q_proj,v_proj"

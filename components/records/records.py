@@ -1,8 +1,8 @@
 """The records of a round, in the order in which they come to be.
 
-A record's fields are its Parquet columns: ``str``, ``int``, ``float``, ``bool`` and tuples of ``int`` or ``str``;
-``| None`` makes a column nullable. Records hold facts of the experiment only (no times, no run names), so that the
-same inputs give the same bytes.
+A record's fields are its Parquet columns: ``str``, ``int``, ``float``, ``bool`` and tuples of these; ``| None`` makes
+a column nullable, and a table from before there was such a column reads as None. Records hold facts of the experiment
+only (no times, no run names), so that the same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ Side = Literal["first", "second"]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One prompt of a prompt set. `reference` is the data set's own answer (`output_key`), where it has one."""
+    """One prompt of a prompt set. `reference` is the data set's own answer (`output_key`), where it has one.
+
+    `chosen` and `rejected` are the better and the worse answer of a preference set, from which is learned offline.
+    """
 
     prompt_id: str
     text: str
     reference: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,15 @@ class Preference:
     first_reward: float | None
     second_reward: float | None
     oracle: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceScore:
+    """Log-probability of each token of a duel's two completions under the reference of the loss."""
+
+    duel_id: str
+    chosen: tuple[float, ...]
+    rejected: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ def to_parquet(records: Sequence[Record], kind: type[Record]) -> bytes:
 def from_parquet(data: bytes, kind: type[Record], name: str) -> list[Record]:
     """Read records; `name` is the file's name in errors.
 
-    Raises `RecordError` where a column is missing, has another type, or holds a null that the record does not allow.
+    Raises `RecordError` where a column is missing that must have values, has another type, or holds a null that the
+    record does not allow.
     """
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
@@ -42,11 +43,11 @@ def from_parquet(data: bytes, kind: type[Record], name: str) -> list[Record]:
         raise RecordError(f"{name}: not a readable Parquet file ({error})") from error
     expected = schema_of(kind)
     _check_columns(table, expected, kind, name)
-    rows = table.select(expected.names).to_pylist()
+    rows = table.select([name for name in expected.names if name in table.column_names]).to_pylist()
     lists = [field.name for field in expected if pa.types.is_list(field.type)]
     for row in rows:
         for column in lists:
-            row[column] = None if row[column] is None else tuple(row[column])
+            row[column] = None if row.get(column) is None else tuple(row[column])
     return [kind(**row) for row in rows]
 
 
@@ -70,6 +71,8 @@ def _plain(value: Any) -> Any:
 
 def _check_columns(table: pa.Table, expected: pa.Schema, kind: type[Any], name: str) -> None:
     for field in expected:
+        if field.name not in table.column_names and field.nullable:
+            continue
         if field.name not in table.column_names:
             raise RecordError(
                 f"{name}: column {field.name!r} is missing; a {kind.__name__} needs it. "

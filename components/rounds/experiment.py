@@ -97,13 +97,18 @@ def split_operational(settings: ExperimentSettings) -> tuple[Sections, Sections]
 
 
 def refuse_changes(frozen: Mapping[str, Mapping[str, Any]], wanted: ExperimentSettings, experiment: str) -> None:
-    """Raise `SettingsChanged`, listing every difference in what gives an existing experiment its meaning."""
+    """Raise `SettingsChanged`, listing every difference in what gives an existing experiment its meaning.
+
+    A setting that is younger than the experiment had its default then.
+    """
     everything, operational = split_operational(wanted)
+    defaults, _ = split_operational(ExperimentSettings())
+    begun = {name: {**defaults[name], **frozen.get(name, {})} for name in everything}
     changes = [
-        f"{name}.{field} was {frozen.get(name, {}).get(field)!r} and is now {value!r}"
+        f"{name}.{field} was {begun[name][field]!r} and is now {value!r}"
         for name, section in everything.items()
         for field, value in section.items()
-        if field not in operational[name] and frozen.get(name, {}).get(field) != value
+        if field not in operational[name] and begun[name][field] != value
     ]
     if changes:
         raise SettingsChanged(

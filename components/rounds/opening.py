@@ -139,10 +139,19 @@ def make_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan
         round=round_,
         rounds=settings.rounds,
         prompts=tuple(prompts[index] for index in order),
+        sampler=ledger.policy_after(refreshed_after(round_, settings.policy.sync_params_every)),
         policy=ledger.policy_after(round_ - 1),
         queries_spent=spent,
         queries_left=left,
     )
+
+
+def refreshed_after(round_: int, every: int) -> int:
+    """Return the round whose policy answers in this one: it is refreshed after every so many rounds.
+
+    1 is online learning, more is iterative; where it is never refreshed, the starting model answers for good.
+    """
+    return round_ // every * every - 1
 
 
 def queries_before(ledger: Ledger, round_: int) -> int:

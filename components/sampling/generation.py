@@ -56,7 +56,7 @@ def draw_candidates(ledger: Ledger, step: Step, plan: Plan) -> tuple[float, list
         Request(tokens, candidate_seeds(ledger.seed, plan.round, prompt.prompt_id, settings.num_samples))
         for prompt, tokens in zip(plan.prompts, encode_prompts(ledger, plan.prompts), strict=True)
     ]
-    with policy_engine(ledger, step, plan.policy) as engine:
+    with policy_engine(ledger, step, plan.sampler) as engine:
         begun = time.time()
         drawn = engine.generate(requests, decoding, teller("sample", plan.round))
     return begun, [

@@ -77,7 +77,7 @@ def begin(tmp_path, monkeypatch):
         log = tmp_path / f"{name}.log"
         monkeypatch.setenv("OATFLOW_ORACLE_LOG", str(log))
         rounds = Rounds(ledger, str(log))
-        plan = Plan(0, len(weights), (), PolicyPointer(-1, "start"), 0, 10)
+        plan = Plan(0, len(weights), (), *[PolicyPointer(-1, "start")] * 2, 0, 10)
         (tmp_path / name / "policies").mkdir()
         for round_, what in enumerate(weights):
             take_claim(ledger.store, round_, Claim("a", owner.Owner("here"), 1, 600, time.time() + 600))

@@ -50,7 +50,7 @@ def begin(tmp_path, monkeypatch):
         ledger.write_document(layout.EXPERIMENT, Experiment(settings, "start", {}, {}).to_json())
         ledger.store.put(layout.HEAD, seal(asdict(Head(-1, "0" * 64, 0))))
         take_claim(ledger.store, 0, Claim("a", owner.Owner("here"), 1, 600, time.time() + 600))
-        plan = Plan(0, 1, (), PolicyPointer(-1, "start"), 0, queries_left)
+        plan = Plan(0, 1, (), *[PolicyPointer(-1, "start")] * 2, 0, queries_left)
         ledger.write_document(layout.plan(0), plan.to_json())
         with ledger.step(0, "sampling", "a") as step:
             step.write("duels.parquet", to_parquet(duels, Duel))

@@ -72,7 +72,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def _write_plan(ledger: Ledger, round_: int) -> None:
     prompts = tuple(Prompt(f"p{number}", f"Prompt {number}") for number in range(3))
-    plan = Plan(round_, 3, prompts, PolicyPointer(round_ - 1, "s" * 64), 2 * round_, 9 - 2 * round_)
+    plan = Plan(round_, 3, prompts, *[PolicyPointer(round_ - 1, "s" * 64)] * 2, 2 * round_, 9 - 2 * round_)
     ledger.write_document(layout.plan(round_), plan.to_json())
 
 

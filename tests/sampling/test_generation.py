@@ -41,7 +41,7 @@ def begin(tmp_path):
         ledger.write_document(layout.EXPERIMENT, Experiment(settings, "start", {}, {}).to_json())
         ledger.store.put(layout.HEAD, seal(asdict(Head(-1, "0" * 64, 0))))
         take_claim(ledger.store, 0, Claim("a", owner.Owner("here"), 1, 600, time.time() + 600))
-        plan = Plan(0, 1, tuple(prompts), PolicyPointer(-1, policy), 0, 1000)
+        plan = Plan(0, 1, tuple(prompts), *[PolicyPointer(-1, policy)] * 2, 0, 1000)
         ledger.write_document(layout.plan(0), plan.to_json())
         return ledger
 
@@ -167,7 +167,7 @@ def test_progress_is_told_now_and_then_and_at_the_end(tmp_path, monkeypatch):
 
 
 def test_the_duels_of_a_plan_depend_on_the_round():
-    plans = [Plan(round_, 2, tuple(PROMPTS), PolicyPointer(-1, "a"), 0, 9) for round_ in (0, 1)]
+    plans = [Plan(round_, 2, tuple(PROMPTS), *[PolicyPointer(-1, "a")] * 2, 0, 9) for round_ in (0, 1)]
     drawn = [Candidate(p.prompt_id, n, f"answer {n}", (1,), 1, "stop") for p in PROMPTS for n in range(2)]
     first, second = ([duel.first for duel in choose_duels(plan, drawn, 7)] for plan in plans)
     assert first != second
