@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help align test quick lint compile images bench clean
+.PHONY: help align test quick lint compile images bench speed clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -34,6 +34,10 @@ images: $(READY) ## build the container images; VARIANT=gpu for a cluster with G
 
 bench: $(READY) ## show where the time of the last round went
 	@$(BIN)/oatflow benchmark $(ARGS)
+
+speed: $(READY) ## measure a training step beside a plain transformers loop: tokens a second, peak memory
+	@$(BIN)/python -c 'from pathlib import Path; from oatflow.pipelines.starting_model import smollm2; print(smollm2(Path(".oatflow")))' \
+	  | xargs -I{} $(BIN)/python -m oatflow.components.policy.benchmark {} $(ARGS)
 
 clean: ## remove the environment and everything that align has made
 	rm -rf $(VENV) .oatflow images/wheelhouse

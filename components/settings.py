@@ -19,7 +19,9 @@ from .errors import SettingsError
 class Section(BaseModel):
     """One room's settings. Every field has a default, a range and a description: the form, the help, the docs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:
@@ -57,7 +59,8 @@ def _problem(section: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{name}={problem['input']!r}: unknown setting; {_suggestion(section, path)}"
     message: str = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "value_error" and not path:
+    if problem["type"] == "value_error" and _is_section(section, path):
+        # A section's own letter: it names its settings itself.
         return message
     return f"{name}={problem['input']!r}: {message[0].lower()}{message[1:]}"
 
@@ -80,6 +83,14 @@ def _suggestion(section: type[BaseModel], path: list[str]) -> str:
     if close and close[0] in homes and close[0] not in own:
         return f"did you mean {homes[close[0]]}.{close[0]!r}?"
     return did_you_mean(path[-1], own)
+
+
+def _is_section(section: type[BaseModel], path: list[str]) -> bool:
+    """Whether the path leads to a section, the outermost one included, and not to one of its fields."""
+    here: type[BaseModel] | None = section
+    for part in path:
+        here = _section_at(here, part) if here is not None else None
+    return here is not None
 
 
 def _section_at(section: type[BaseModel], name: str) -> type[BaseModel] | None:

@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-_COPIED = (".json", ".jinja", ".txt", ".model")
+# Code comes along where the settings allow a model that brings some.
+_COPIED = (".json", ".jinja", ".txt", ".model", ".py")
 _WRITTEN_ANEW = ("config.json", "generation_config.json")
 
 

@@ -40,6 +40,8 @@ class Learner:
     """A model with its optimizer, spread over the workers. Every method is called by all of them alike."""
 
     def __init__(self, model: torch.nn.Module, settings: PolicySettings, precision: str):
+        if settings.gradient_checkpointing:
+            _recompute_activations(model)
         betas = (settings.adam_beta_1, settings.adam_beta_2)
         self._adam = torch.optim.AdamW(_groups(model, settings.l2), lr=settings.learning_rate, betas=betas, fused=True)
         self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -70,9 +72,13 @@ class Learner:
         self._engine.step()
         return float(self._engine.get_global_grad_norm()) if self._stage else self._norm
 
+    def trained(self) -> dict[str, Tensor]:
+        """Return the whole float32 weights that are trained, by name; worker 0 alone gets them."""
+        return self._gather(safe_get_full_fp32_param if self._stage == 3 else lambda parameter: parameter)
+
     def weights(self) -> dict[str, Tensor]:
         """Return the whole float32 weights by name; worker 0 alone gets them."""
-        whole = self._gather(safe_get_full_fp32_param) if self._stage == 3 else {}
+        whole = self.trained() if self._stage == 3 else {}
         module = self._engine.module
         tied = dict(getattr(module, "all_tied_weights_keys", None) or {})
         everything = module.state_dict() if self._keeps else {}
@@ -125,6 +131,17 @@ class Learner:
         self._norm = float(torch.nn.utils.clip_grad_norm_(self._named.values(), max_norm))
 
 
+def _recompute_activations(model: Any) -> None:
+    """Keep no activations for the backward pass. transformers does so in training mode only, where dropout must go."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.train()
+
+
 def _groups(model: torch.nn.Module, l2: float) -> list[dict[str, Any]]:
     """Weight decay pulls on matrices only, never on biases and norms."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -142,7 +159,13 @@ def _config(settings: PolicySettings, precision: str) -> dict[str, Any]:
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": settings.max_norm if settings.zero_stage else 0.0,
-        "zero_optimization": {"stage": settings.zero_stage, "overlap_comm": False},
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            "overlap_comm": False,
+            **({"offload_optimizer": {"device": "cpu"}} if settings.adam_offload else {}),
+        },
+        # torch's own AdamW moves the weights, wherever its state lies.
+        "zero_force_ds_cpu_optimizer": False,
         # No module is named whose gradients may travel in bfloat16: workers add them up in float32.
         "torch_autocast": {
             "enabled": precision == "bfloat16",

@@ -29,6 +29,18 @@ def token_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
     return logprobs
 
 
+def minus_entropy(logits: Tensor) -> Tensor:
+    """Return the sum over the vocabulary of p log p in each row, without a gradient. logits: (K, V). Returns (K,)."""
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    found = torch.empty(len(logits), dtype=exact, device=logits.device)
+    with torch.no_grad():
+        for part in _parts(len(logits)):
+            logprobs = logits[part].to(exact).log_softmax(1)
+            # Where p underflows to zero, p log p is zero too, and not the product of zero and minus infinity.
+            found[part] = torch.special.entr(logprobs.exp()).sum(1).neg_()
+    return found
+
+
 def sum_by_completion(logprobs: Tensor, completion: Tensor, completions: int) -> Tensor:
     """Add up tokens to completions. logprobs, completion: (K,), the latter in [0, S). Returns (S,)."""
     return logprobs.new_zeros(completions).index_add(0, completion, logprobs)

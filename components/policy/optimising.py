@@ -1,9 +1,9 @@
-"""Optimisation steps on pairs: the loss of a step is the mean over its pairs, however they are cut and spread."""
+"""Optimisation steps on pairs: the loss of a step is a mean over its pairs, however they are cut and spread."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,15 +12,14 @@ from torch import Tensor
 
 from ..errors import TrainingFailed
 from .learner import Learner
-from .losses import LOSSES, margin, mean_over_kept
-from .rows import lay_out
-from .scoring import completion_logprobs
+from .losses import REDUCTIONS
+from .objective import Judged, judge
+from .reference import Scores
+from .rows import Rows, lay_out
+from .scoring import score
 from .settings import PolicySettings
 from .stopwatch import Stopwatch
 from .tokens import Pair, forward_passes
-
-Scores = Mapping[Pair, tuple[float, float]]
-"""Log-probabilities of a pair's chosen and rejected completion under the reference."""
 
 
 @dataclass(frozen=True)
@@ -37,33 +36,66 @@ class Optimiser:
     def take(self, step: Sequence[Pair], rate: float) -> dict[str, float]:
         """Take one step; returns what was measured on its pairs before the weights moved.
 
-        Raises `TrainingFailed` if the loss is not finite; the weights have not moved then.
+        Raises `TrainingFailed`, naming the step's duels, if loss or gradient is not finite: nothing is written then,
+        and the policy of the round before stands.
         """
+        kept = [pair for pair in step if not pair.is_identical]
+        counted = len(step) if self.settings.loss_reduction == "all" else len(kept)
         sums = torch.zeros(3, dtype=torch.float64, device=self.learner.device)
         with self.watch.of("forward_backward"):
-            rank, world = dist.get_rank(), dist.get_world_size()
-            for pairs in forward_passes(step, self.settings.train_batch_size_per_device, rank, world):
-                loss, measured = self.part_of_loss(pairs, step)
+            for pairs in self.passes(kept):
+                loss, measured = self.part_of_loss(pairs, kept[0], counted)
                 sums += measured
                 self.learner.learn(loss)
             dist.all_reduce(sums)
-        loss_value, reward_margin, accuracy = (value / len(step) for value in sums.tolist())
-        if not math.isfinite(loss_value):
-            raise TrainingFailed(f"the loss is {loss_value} on the duels {', '.join(pair.duel_id for pair in step)}")
+        loss_sum, margins, right = sums.tolist()
+        _check_finite("loss", loss_sum / counted, kept)
         with self.watch.of("optimizer"):
             norm = self.learner.update(rate)
-        return {"loss": loss_value, "reward_margin": reward_margin, "accuracy": accuracy, "grad_norm": norm, "lr": rate}
+        _check_finite("norm of the gradient", norm, kept)
+        return {
+            "loss": loss_sum / counted, "reward_margin": margins / len(kept), "accuracy": right / len(kept),
+            "grad_norm": norm, "lr": rate,
+        }  # fmt: skip
 
-    def part_of_loss(self, pairs: Sequence[Pair], step: Sequence[Pair]) -> tuple[Tensor, Tensor]:
-        """Return what these pairs add to the step's loss, and their sums of loss, reward margin, and right order."""
-        # A worker without pairs takes part all the same, with one that it does not keep.
-        filled = pairs or step[:1]
-        rows = lay_out(filled, self.pad, self.one_row).to(self.learner.device)
-        chosen, rejected = completion_logprobs(self.learner.model, rows).chunk(2)
-        keep = torch.full_like(chosen, bool(pairs), dtype=torch.bool)
-        under = torch.tensor([self.reference[pair] for pair in filled], dtype=chosen.dtype, device=chosen.device)
-        given = (chosen, rejected, under[:, 0], under[:, 1])
-        losses = LOSSES[self.settings.dap_algo](*given, self.settings.beta)
-        rewards = self.settings.beta * margin(*given).detach()
-        measured = torch.stack([losses.detach(), rewards, (rewards > 0).to(rewards.dtype)])
-        return mean_over_kept(losses, keep, len(step)), (measured * keep).sum(1)
+    def measure(self, pairs: Sequence[Pair]) -> tuple[float, float]:
+        """Return of how many pairs the policy's implicit reward prefers the chosen completion, and its mean margin."""
+        sums = torch.zeros(3, dtype=torch.float64, device=self.learner.device)
+        with self.watch.of("held_out"), torch.no_grad():
+            for some in self.passes(pairs):
+                sums += self.part_of_loss(some, pairs[0], len(pairs))[1]
+            dist.all_reduce(sums)
+        _, margins, right = sums.tolist()
+        return right / len(pairs), margins / len(pairs)
+
+    def passes(self, pairs: Sequence[Pair]) -> list[list[Pair]]:
+        """Return this worker's forward passes over the pairs: as many as every other worker makes."""
+        return forward_passes(pairs, self.settings.train_batch_size_per_device, dist.get_rank(), dist.get_world_size())
+
+    def part_of_loss(self, pairs: Sequence[Pair], filler: Pair, counted: int) -> tuple[Tensor, Tensor]:
+        """Return what these pairs add to the loss of `counted` ones, and their sums of loss, margin, and right order.
+
+        A worker without pairs takes part all the same, with a filler that it does not keep.
+        """
+        rows = lay_out(pairs or [filler], self.pad, self.one_row)
+        judged = self.judge(rows, pairs or [filler])
+        keep = torch.full_like(judged.losses, bool(pairs), dtype=torch.bool)
+        margins = judged.reward_margins
+        measured = torch.stack([judged.losses.detach(), margins, (margins > 0).to(margins.dtype)])
+        loss = REDUCTIONS[self.settings.loss_reduction](judged.losses, keep, counted)
+        return loss, torch.where(keep, measured, 0.0).sum(1)
+
+    def judge(self, rows: Rows, pairs: Sequence[Pair]) -> Judged:
+        """Compute the loss of each pair."""
+        reference = None
+        if self.settings.uses_reference:
+            known = [self.reference[pair.pair_id] for pair in pairs]
+            reference = rows.aligned([*(found.chosen for found in known), *(found.rejected for found in known)])
+        with_entropy = self.settings.dap_algo == "bnf"
+        return judge(score(self.learner.model, rows.to(self.learner.device), reference, with_entropy), self.settings)
+
+
+def _check_finite(what: str, value: float, step: Sequence[Pair]) -> None:
+    if not math.isfinite(value):
+        duels = ", ".join(pair.duel_id for pair in step)
+        raise TrainingFailed(f"the {what} is {value} on the duels {duels}. Training stops; the policy before it stands")

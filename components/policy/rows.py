@@ -42,6 +42,17 @@ class Rows:
         """How many completions there are."""
         return int(self.completion.max()) + 1
 
+    def aligned(self, values: Sequence[Sequence[float]]) -> Tensor:
+        """Bring what is known of each completion's tokens, by completion, into the order of the predictions: (K,)."""
+        order = torch.unique_consecutive(self.completion).tolist()
+        return torch.tensor([value for number in order for value in values[number]], dtype=torch.float64)
+
+    def by_completion(self, values: Tensor) -> list[Tensor]:
+        """Cut what was computed for each prediction, (K,), into one tensor a completion."""
+        numbers, counts = torch.unique_consecutive(self.completion, return_counts=True)
+        cut = dict(zip(numbers.tolist(), values.split(counts.tolist()), strict=True))
+        return [cut[number] for number in range(self.completions)]
+
     def to(self, device: torch.device) -> Rows:
         """Return the same on another device."""
         moved = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import ceil, cos, pi
+
+POLYNOMIAL_END = 1e-7
 
 
 def cosine_with_floor(step: int, total: float, warmup: int, peak: float, floor_ratio: float) -> float:
@@ -16,12 +19,40 @@ def cosine_with_floor(step: int, total: float, warmup: int, peak: float, floor_r
     return peak * (floor_ratio + (1 - floor_ratio) * (1 + cos(pi * progress)) / 2)
 
 
-def warmup_steps(total: int, ratio: float) -> int:
+def polynomial(step: int, total: float, warmup: int, peak: float, floor_ratio: float) -> float:
+    """Return the rate at a step: linear warm-up from 0, then a line from `peak` down to POLYNOMIAL_END.
+
+    The law is transformers' ``polynomial`` with its own power and end; `floor_ratio` has no part in it.
+    """
+    if step < warmup:
+        return peak * step / warmup
+    end = min(POLYNOMIAL_END, peak)
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return (peak - end) * (1 - progress) + end
+
+
+def constant(step: int, total: float, warmup: int, peak: float, floor_ratio: float) -> float:
+    """Return `peak` at every step, the first included: transformers' ``constant`` knows no warm-up."""
+    return peak
+
+
+SCHEDULES: dict[str, Callable[[int, float, int, float, float], float]] = {
+    "cosine_with_min_lr": cosine_with_floor, "polynomial": polynomial, "constant": constant,
+}  # fmt: skip
+
+
+def warmup_steps(total: float, ratio: float) -> int:
     """Return in how many steps the rate rises."""
     return ceil(ratio * total)
 
 
-def total_steps(max_queries: int, rollout_batch_size: int, max_epochs: int, train_batch_size: int) -> int:
-    """Return the optimisation steps of an experiment that spends its whole budget, no duel a clash."""
+def total_steps(buffer_sizes: Sequence[int], max_epochs: int, train_batch_size: int, max_sgd_steps: int | None) -> int:
+    """Return the optimisation steps of an experiment whose rounds learn from so many preferences each, no clash."""
+    steps = (max_epochs * ceil(size / train_batch_size) for size in buffer_sizes)
+    return sum(made if max_sgd_steps is None else min(made, max_sgd_steps) for made in steps)
+
+
+def rows_of_rounds(max_queries: int, rollout_batch_size: int) -> list[int]:
+    """Return how many preferences each round of an experiment brings that spends its whole budget."""
     whole, rest = divmod(max_queries, rollout_batch_size)
-    return max_epochs * (whole * ceil(rollout_batch_size / train_batch_size) + ceil(rest / train_batch_size))
+    return [rollout_batch_size] * whole + [rest] * (rest > 0)

@@ -1,4 +1,4 @@
-"""What a model thinks of completions: the sum of their tokens' log-probabilities."""
+"""What a model thinks of completions: the log-probability of each of their tokens."""
 
 from __future__ import annotations
 
@@ -8,20 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .logprobs import logits_only_at, sum_by_completion, token_logprobs
+from .logprobs import logits_only_at, minus_entropy, sum_by_completion, token_logprobs
+from .objective import Completions
 from .rows import Rows, lay_out
 from .tokens import Pair
 
 _PROBE_TOLERANCE = 1e-3
 
 
-def completion_logprobs(model: Any, rows: Rows) -> Tensor:
-    """Return the log-probability of each completion, (S,): for B pairs all chosen, then all rejected."""
+def score(model: Any, rows: Rows, reference: Tensor | None = None, with_entropy: bool = False) -> Completions:
+    """Score every token of the rows' completions; `reference`: (K,) what the reference thinks of them, if known."""
     with logits_only_at(model, rows.row, rows.column):
         logits = model(
             input_ids=rows.tokens, attention_mask=rows.sees, position_ids=rows.positions, use_cache=False
         ).logits
-    return sum_by_completion(token_logprobs(logits, rows.label), rows.completion, rows.completions)
+    logprobs = token_logprobs(logits, rows.label)
+    under_reference = None if reference is None else reference.to(logprobs)
+    return Completions(rows.completion, logprobs, under_reference, minus_entropy(logits) if with_entropy else None)
+
+
+def completion_logprobs(model: Any, rows: Rows) -> Tensor:
+    """Return the log-probability of each completion, (S,): for B pairs all chosen, then all rejected."""
+    scored = score(model, rows)
+    return sum_by_completion(scored.logprobs, rows.completion, rows.completions)
 
 
 def one_row_will_do(model: Any, pairs: Sequence[Pair], pad: int) -> bool:

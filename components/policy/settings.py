@@ -90,7 +90,7 @@ or none."""
     """Rounds after which older preferences are forgotten; by default never, and pi_buffer_maxlen alone counts."""
     lora_rank: int = Field(0, ge=0)
     """Train a low-rank adapter of this rank (LoRA) instead of all weights; 0 trains all."""
-    lora_alpha: float = Field(16.0, gt=0)
+    lora_alpha: int = Field(16, ge=1)
     """Scale of the adapter: what it adds is multiplied by lora_alpha / lora_rank."""
     lora_targets: str = "all-linear"
     """Layers that get an adapter: all-linear, or the last parts of their names with commas between (q_proj,v_proj)."""
@@ -130,17 +130,28 @@ or none."""
     def _ignored(self) -> Iterator[str]:
         """Name each setting of a loss that was given, and that the chosen loss does not heed."""
         for name in sorted(frozenset().union(*HEEDED.values()) - HEEDED[self.dap_algo]):
-            if getattr(self, name) != type(self).model_fields[name].default:
+            if self._is_given(name):
                 heeding = ", ".join(sorted(algo for algo, heeded in HEEDED.items() if name in heeded))
-                yield (
-                    f"policy.{name}={getattr(self, name)!r}: dap_algo={self.dap_algo!r} ignores it; leave it out, or "
-                    f"use a loss that heeds it ({heeding})"
-                )
+                why = f"dap_algo={self.dap_algo!r} ignores it; leave it out, or use a loss that heeds it ({heeding})"
+                yield self._letter(name, why)
 
     def _contradictions(self) -> Iterator[str]:
         if self.adam_offload and not self.zero_stage:
             yield "policy.adam_offload=True: zero_stage=0 keeps everything where the model is; use zero_stage 1, 2 or 3"
-        if not self.lora_rank and self.lora_targets != "all-linear":
-            yield f"policy.lora_targets={self.lora_targets!r}: no adapter is trained; set lora_rank, 8 for example"
-        if self.lora_targets != "all-linear" and not all(part.strip() for part in self.lora_targets.split(",")):
-            yield f"policy.lora_targets={self.lora_targets!r}: a name is empty; write q_proj,v_proj"
+        for name in ("lora_alpha", "lora_targets"):
+            if not self.lora_rank and self._is_given(name):
+                yield self._letter(name, "no adapter is trained; set lora_rank, 8 for example")
+        if not all(part.strip() for part in self.lora_targets.split(",")):
+            yield self._letter("lora_targets", "a name is empty; write q_proj,v_proj")
+        if self.buffer_clear_every and not self.pi_buffer_maxlen:
+            yield self._letter("buffer_clear_every", "no older preferences are kept; set pi_buffer_maxlen too")
+        if self.lr_scheduler != "cosine_with_min_lr" and self._is_given("min_lr_ratio"):
+            yield self._letter("min_lr_ratio", f"lr_scheduler={self.lr_scheduler!r} has no such floor; leave it out")
+        if self.lr_scheduler == "constant" and self.lr_warmup_ratio and self._is_given("lr_warmup_ratio"):
+            yield self._letter("lr_warmup_ratio", "lr_scheduler='constant' has no warm-up; leave it out")
+
+    def _is_given(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+    def _letter(self, name: str, why: str) -> str:
+        return f"policy.{name}={getattr(self, name)!r}: {why}"

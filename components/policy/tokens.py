@@ -6,6 +6,7 @@ end-of-sequence token is learned where the answer ended by itself and nowhere el
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,16 @@ class Pair:
         """Tokens of the prompt and of both completions."""
         return len(self.prompt) + len(self.chosen) + len(self.rejected)
 
+    @property
+    def is_identical(self) -> bool:
+        """Whether both completions are the same, so that there is nothing to prefer: a clash."""
+        return self.chosen == self.rejected
+
+    @property
+    def pair_id(self) -> str:
+        """Name the pair by its tokens."""
+        return hashlib.sha256(repr((self.prompt, self.chosen, self.rejected)).encode()).hexdigest()[:24]
+
 
 def make_pairs(
     preferences: Sequence[Preference],
@@ -36,22 +47,27 @@ def make_pairs(
     candidates: Sequence[Candidate],
     prompts: Mapping[str, Sequence[int]],
     longest: int | None = None,
+    invented_end: int | None = None,
 ) -> list[Pair]:
-    """Return a pair for each labelled preference, in their order; a clash has no label and makes none.
+    """Return a pair for each preference, in their order; a clash makes one of identical, empty completions.
 
     `prompts`: each prompt's tokens by its id. `longest`: most tokens of a prompt with one completion; what is beyond
-    is cut off at the completion's end. Raises `RecordError` where a completion has no token to learn from, or where
-    the prompt's tokens are not as many as it was sampled with.
+    is cut off at the completion's end. `invented_end`: the token that a completion gets at its end where it was cut
+    off, by sampling or by us (as in Oat); None invents nothing. Raises `RecordError` where a completion has no token
+    to learn from, or where the prompt's tokens are not as many as it was sampled with.
     """
     drawn = {(candidate.prompt_id, candidate.candidate): candidate for candidate in candidates}
     by_id = {duel.duel_id: duel for duel in duels}
-    labelled = [preference for preference in preferences if preference.chosen is not None]
     pairs = []
-    for preference in labelled:
+    for preference in preferences:
         duel = by_id[preference.duel_id]
         prompt = tuple(prompts[duel.prompt_id])
+        if preference.chosen is None:
+            pairs.append(Pair(duel.duel_id, prompt, (), ()))
+            continue
+        room = None if longest is None else longest - len(prompt)
         first, second = (
-            _completion(drawn[duel.prompt_id, number], prompt, longest, duel)
+            _completion(drawn[duel.prompt_id, number], prompt, room, invented_end, duel)
             for number in (duel.first_candidate, duel.second_candidate)
         )
         chosen, rejected = (first, second) if preference.chosen == "first" else (second, first)
@@ -62,13 +78,15 @@ def make_pairs(
 def optimisation_steps(pairs: Sequence[Pair], batch_size: int, seeds: Sequence[int]) -> Iterator[list[Pair]]:
     """Cut the pairs into optimisation steps: one pass over all of them for each seed, in an order of its own.
 
-    The last step of a pass may be smaller; no pair is left out.
+    The last step of a pass may be smaller; no pair is left out. A step of clashes alone teaches nothing, and is none.
     """
     for seed in seeds:
         order = list(pairs)
         random.Random(seed).shuffle(order)
         for start in range(0, len(order), batch_size):
-            yield order[start : start + batch_size]
+            step = order[start : start + batch_size]
+            if not all(pair.is_identical for pair in step):
+                yield step
 
 
 def forward_passes(step: Sequence[Pair], size: int, rank: int, world: int) -> list[list[Pair]]:
@@ -84,13 +102,23 @@ def forward_passes(step: Sequence[Pair], size: int, rank: int, world: int) -> li
     return passes[rank::world]
 
 
-def _completion(candidate: Candidate, prompt: tuple[int, ...], longest: int | None, duel: Duel) -> tuple[int, ...]:
+def fitted(tokens: tuple[int, ...], room: int | None, invented_end: int | None) -> tuple[int, ...]:
+    """Cut a completion to the tokens there is room for; where it does not end by itself, it may get an invented end."""
+    kept = tokens if room is None else tokens[: max(0, room)]
+    if invented_end is None or not kept or kept[-1] == invented_end:
+        return kept
+    return (*kept, invented_end) if room is None or len(kept) < room else (*kept[:-1], invented_end)
+
+
+def _completion(
+    candidate: Candidate, prompt: tuple[int, ...], room: int | None, invented_end: int | None, duel: Duel
+) -> tuple[int, ...]:
     if candidate.prompt_tokens != len(prompt):
         raise RecordError(
             f"duel {duel.duel_id}: its prompt has {len(prompt)} tokens here, and had {candidate.prompt_tokens} when it "
             "was sampled; sample and train with one tokenizer and one chat template"
         )
-    kept = candidate.tokens if longest is None else candidate.tokens[: max(0, longest - len(prompt))]
+    kept = fitted(candidate.tokens, room, invented_end)
     if not kept:
         raise RecordError(f"duel {duel.duel_id}: candidate {candidate.candidate} has no token to learn from")
     return kept

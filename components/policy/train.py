@@ -23,24 +23,30 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from .. import progress
 from ..jobs.orphans import die_with_parent
+from ..ledger import layout
 from ..ledger.ledger import Ledger
 from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.step import Step
 from ..model_folder import resolve_pretrain
 from ..number_format import number_format
 from ..prompts.template import load_tokenizer
+from ..records.records import ReferenceScore
+from ..records.table import from_parquet, to_parquet
 from ..seeds import derive
 from ..store.transfer import download_folder
+from .adapter import merged, save_adapter, with_new_adapter, with_saved_adapter
+from .buffer import buffer_sizes
 from .checkpoint import load_moment, save_optimizer, save_policy, steps_made
 from .learner import Learner, init_workers
-from .optimising import Optimiser, Scores
-from .reading import load_model, read_pairs
-from .rows import lay_out
-from .schedule import cosine_with_floor, total_steps, warmup_steps
-from .scoring import completion_logprobs, one_row_will_do
+from .optimising import Optimiser
+from .reading import Reader, load_model
+from .reference import HELD_OUT_REFERENCE, REFERENCE, Scores, by_pair, score_under_reference
+from .schedule import SCHEDULES, rows_of_rounds, total_steps, warmup_steps
+from .scoring import one_row_will_do
 from .settings import PolicySettings
 from .stopwatch import Stopwatch
 from .tokens import Pair, optimisation_steps
@@ -82,12 +88,16 @@ class Training:
 
     def __post_init__(self) -> None:
         self.settings = self.ledger.section(PolicySettings, "policy")
-        self.starting_model = resolve_pretrain(self.settings.pretrain)
-        self.tokenizer = load_tokenizer(self.starting_model)
+        trusts, unpickles = self.settings.trust_remote_code, self.settings.allow_pickled_weights
+        self.starting_model = resolve_pretrain(
+            self.settings.pretrain, trust_remote_code=trusts, allow_pickled_weights=unpickles
+        )
+        self.tokenizer = load_tokenizer(self.starting_model, trust_remote_code=trusts)
         pad = self.tokenizer.pad_token_id
         self.pad: int = self.tokenizer.eos_token_id if pad is None else pad
         self.precision = number_format(self.settings.precision, gpu=torch.cuda.is_available())
         self.watch = Stopwatch()
+        self.tokens = 0
 
     def run(self) -> None:
         """Score the pairs under the reference, learn from them, and leave the policy in the ledger."""
@@ -95,53 +105,83 @@ class Training:
         self.watch.seconds["startup"] = begun - self.asked
         with shared_folder() as folder:
             with self.watch.of("load"):
-                model = load_model(self.starting_model)
+                model = load_model(self.starting_model, self.settings)
                 longest = getattr(model.config, "max_position_embeddings", None)
-                pairs, clashes = read_pairs(self.ledger, self.plan, self.read, self.tokenizer, longest)
-                one_row = one_row_will_do(model, pairs, self.pad)
+                reader = Reader(self.ledger, self.settings, self.tokenizer, longest, self.read)
+                buffer, held_out = reader.buffer(self.plan.round), reader.held_out()
+                rows = [pair for pairs in buffer.values() for pair in pairs]
+                pairs = [pair for pair in rows if not pair.is_identical]
+                one_row = one_row_will_do(model, [*pairs, *held_out], self.pad)
             with self.watch.of("reference"):
-                reference = self.score_under_reference(model, pairs, one_row)
+                reference = self.reference_scores(model, pairs, held_out, list(buffer), one_row)
             with self.watch.of("load"):
                 model = self.go_on_from(model, folder)
                 learner = Learner(model, self.settings, self.precision)
                 taken = self.load_optimizer(learner, folder)
             optimiser = Optimiser(learner, self.settings, reference, self.pad, one_row, self.watch)
-            curve = self.learn(optimiser, pairs, taken)
+            curve = self.learn(optimiser, rows if self.settings.loss_reduction == "all" else pairs, taken)
+            measured = self.measure(optimiser, held_out)
             self.leave(learner, folder, taken + len(curve))
             if self.rank == 0:
                 self.watch.seconds["work"] = time.time() - begun
-                counts = self.counts(pairs, clashes, curve, taken)
-                self.step.finish(counts, dict(self.watch.seconds), self.facts(curve, one_row))
+                counts = self.counts(rows, curve, taken) | ({"held_out_pairs": len(held_out)} if held_out else {})
+                self.step.finish(counts, dict(self.watch.seconds), {**self.facts(curve, one_row), **measured})
 
-    def read(self, room: str, name: str) -> bytes:
-        """Read an output of this round; worker 0 also notes it as an input of the step."""
+    def read(self, room: str, name: str, round_: int) -> bytes:
+        """Read an output of a finished step; worker 0 also notes it as an input of this one."""
         if self.rank == 0:
-            return self.step.read(room, name)
-        return self.ledger.read(self.plan.round, room, name)
+            return self.step.read(room, name, round_)
+        return self.ledger.read(round_, room, name)
 
-    def score_under_reference(self, model: Any, pairs: Sequence[Pair], one_row: bool) -> Scores:
-        """Score every pair once under the reference, which is the starting model; the workers share the pairs."""
-        device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
-        model.to(device)
-        scores = torch.zeros(len(pairs), 2, device=device)
-        size = self.settings.train_batch_size_per_device
-        by_length = sorted(range(len(pairs)), key=lambda index: pairs[index].length)
-        chunks = [by_length[start : start + size] for start in range(0, len(pairs), size)]
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            for chunk in chunks[self.rank :: self.world]:
-                rows = lay_out([pairs[index] for index in chunk], self.pad, one_row).to(device)
-                scores[chunk] = completion_logprobs(model, rows).view(2, -1).T
-        dist.all_reduce(scores)
-        return {pair: (chosen, rejected) for pair, (chosen, rejected) in zip(pairs, scores.tolist(), strict=True)}
+    def reference_scores(
+        self, model: Any, pairs: Sequence[Pair], held_out: Sequence[Pair], rounds: Sequence[int], one_row: bool
+    ) -> Scores:
+        """Return what the reference, which is the starting model, thinks of the pairs: no pair is scored twice."""
+        if not self.settings.uses_reference:
+            return {}
+        earlier = [round_ for round_ in rounds if round_ != self.plan.round]
+        known: dict[str, ReferenceScore] = {}
+        for round_ in earlier:
+            known |= self.written_scores(REFERENCE, round_)
+        new = [pair for pair in {pair.pair_id: pair for pair in pairs}.values() if pair.pair_id not in known]
+        known |= self.scored(model, REFERENCE, new, one_row)
+        if held_out and self.plan.round == 0:
+            known |= self.scored(model, HELD_OUT_REFERENCE, held_out, one_row)
+        elif held_out:
+            known |= self.written_scores(HELD_OUT_REFERENCE, 0)
+        return known
+
+    def scored(self, model: Any, name: str, pairs: Sequence[Pair], one_row: bool) -> Scores:
+        """Score pairs and write that down, or adopt what an earlier attempt of this step wrote."""
+        if not _said_by_worker_0(self.rank == 0 and self.step.existing(name) is not None):
+            size, device = self.settings.train_batch_size_per_device, this_device()
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+                scores = score_under_reference(model, pairs, size, self.pad, one_row, device)
+            if self.rank == 0:
+                self.step.write(name, to_parquet(scores, ReferenceScore))
+            dist.barrier()
+        data = self.ledger.store.get(layout.output(self.plan.round, "policy", name)).data
+        return by_pair(from_parquet(data, ReferenceScore, name))
+
+    def written_scores(self, name: str, round_: int) -> Scores:
+        """Return the scores that an earlier round wrote."""
+        return by_pair(from_parquet(self.read("policy", name, round_), ReferenceScore, name))
 
     def go_on_from(self, starting_model: Any, folder: Path) -> Any:
         """Return the policy to go on from: in the first round, that is the starting model itself."""
-        if self.plan.policy.round == STARTING_MODEL:
+        first = self.plan.policy.round == STARTING_MODEL
+        if not first:
+            self.fetch("optimizer", folder)
+        if self.settings.lora_rank:
+            if first:
+                return with_new_adapter(starting_model, self.settings, derive(self.ledger.seed, "adapter"))
+            self.fetch("adapter", folder)
+            return with_saved_adapter(starting_model, folder / "adapter", trainable=True)
+        if first:
             return starting_model
         self.fetch("model", folder)
-        self.fetch("optimizer", folder)
         del starting_model
-        return load_model(folder / "model")
+        return load_model(folder / "model", self.settings)
 
     def fetch(self, name: str, folder: Path) -> None:
         """Bring a folder that an earlier round left to this host: its first worker fetches it for all."""
@@ -164,46 +204,68 @@ class Training:
         """Take the round's optimisation steps; returns what each of them measured."""
         epochs = range(self.settings.max_epochs)
         seeds = [derive(self.ledger.seed, self.plan.round, "train", epoch) for epoch in epochs]
-        steps = list(optimisation_steps(pairs, self.settings.train_batch_size, seeds))
+        steps = list(optimisation_steps(pairs, self.settings.train_batch_size, seeds))[: self.settings.max_sgd_steps]
         curve: Curve = []
-        tokens = 0
         for number, step in enumerate(steps, 1):
             curve.append(optimiser.take(step, self.rate(taken + number)))
-            tokens += sum(pair.length for pair in step)
+            self.tokens += sum(pair.length for pair in step if not pair.is_identical)
             if self.rank == 0:
-                told = {"done": number, "of": len(steps), "tokens": tokens, "loss": curve[-1]["loss"]}
+                told = {"done": number, "of": len(steps), "tokens": self.tokens, "loss": curve[-1]["loss"]}
                 progress.tell("train", self.plan.round, "work", **told)
         return curve
 
+    def measure(self, optimiser: Optimiser, held_out: Sequence[Pair]) -> dict[str, float]:
+        """Measure the new policy on the held-out pairs, if there are any."""
+        if not held_out:
+            return {}
+        accuracy, margin = optimiser.measure(held_out)
+        return {"held_out_accuracy": accuracy, "held_out_margin": margin}
+
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 1: none is spent at a rate of zero."""
+        chosen = self.settings
         budget = self.plan.queries_spent + self.plan.queries_left
-        rollout = self.ledger.experiment.settings["prompts"]["rollout_batch_size"]
-        total = total_steps(budget, rollout, self.settings.max_epochs, self.settings.train_batch_size)
-        warmup = warmup_steps(total, self.settings.lr_warmup_ratio)
-        return cosine_with_floor(step, total, warmup, self.settings.learning_rate, self.settings.min_lr_ratio)
+        rows = rows_of_rounds(budget, self.ledger.experiment.settings["prompts"]["rollout_batch_size"])
+        sizes = buffer_sizes(rows, chosen.pi_buffer_maxlen, chosen.buffer_clear_every)
+        paid = total_steps(sizes, chosen.max_epochs, chosen.train_batch_size, chosen.max_sgd_steps)
+        total = paid * chosen.max_step_adjustment
+        warmup = warmup_steps(total, chosen.lr_warmup_ratio)
+        return SCHEDULES[chosen.lr_scheduler](step, total, warmup, chosen.learning_rate, chosen.min_lr_ratio)
 
     def leave(self, learner: Learner, folder: Path, taken: int) -> None:
         """Write policy and optimizer state to the ledger; after the last round nobody goes on from the latter."""
+        new = folder / "new"
         with self.watch.of("export"):
-            weights, state = learner.weights(), {} if self.plan.last else learner.state()
+            weights = learner.trained() if self.settings.lora_rank else learner.weights()
+            state = {} if self.plan.last else learner.state()
             if self.rank == 0:
-                save_policy(learner.model.module, weights, self.starting_model, folder / "new" / "model")
+                self.save(learner.model.module, weights, new)
                 if state:
-                    save_optimizer(state, taken, folder / "new" / "optimizer")
+                    save_optimizer(state, taken, new / "optimizer")
         with self.watch.of("upload"):
-            for name in ("model", "optimizer") if self.rank == 0 else ():
-                if (folder / "new" / name).is_dir():
-                    self.step.upload_folder(name, folder / "new" / name)
+            for name in ("model", "adapter", "optimizer") if self.rank == 0 else ():
+                if (new / name).is_dir():
+                    self.step.upload_folder(name, new / name)
 
-    def counts(self, pairs: Sequence[Pair], clashes: int, curve: Curve, taken: int) -> dict[str, int]:
-        """Return the round's figures."""
+    def save(self, model: Any, weights: Mapping[str, Tensor], new: Path) -> None:
+        """Write the policy as a whole model; where an adapter is trained, that too, for the next round."""
+        if self.settings.lora_rank:
+            save_adapter(model, weights, new / "adapter")
+            model = merged(load_model(self.starting_model, self.settings), new / "adapter")
+            weights = model.state_dict()
+        save_policy(model, weights, self.starting_model, new / "model")
+
+    def counts(self, rows: Sequence[Pair], curve: Curve, taken: int) -> dict[str, int]:
+        """Return the round's figures; clashes are duels of equal texts, identical pairs differ in text alone."""
+        identical = [pair for pair in rows if pair.is_identical]
+        clashes = sum(not pair.chosen for pair in identical)
         return {
-            "pairs": len(pairs),
+            "pairs": len(rows) - len(identical),
             "clashes": clashes,
+            "identical": len(identical) - clashes,
             "optimizer_steps": taken + len(curve),
             "steps_this_round": len(curve),
-            "tokens": sum(pair.length for pair in pairs) * self.settings.max_epochs,
+            "tokens": self.tokens,
         }
 
     def facts(self, curve: Curve, one_row: bool) -> dict[str, Any]:
@@ -216,6 +278,11 @@ class Training:
             "zero_stage": self.settings.zero_stage,
             "rows_per_pair": 1 if one_row else 2,
         }
+
+
+def this_device() -> torch.device:
+    """Return what this worker computes on."""
+    return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def local_rank() -> int:

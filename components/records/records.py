@@ -13,6 +13,9 @@ from typing import Literal
 
 Side = Literal["first", "second"]
 
+CHOSEN, REJECTED = 0, 1
+"""Numbers of the candidates that a preference set gives."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -30,7 +33,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One response drawn for a prompt. `tokens` end with the end-of-sequence token if it was sampled."""
+    """One response drawn for a prompt. `tokens` end with the end-of-sequence token if it was sampled.
+
+    Of a preference set, number CHOSEN is the better answer and number REJECTED the worse one.
+    """
 
     prompt_id: str
     candidate: int
@@ -74,9 +80,9 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceScore:
-    """Log-probability of each token of a duel's two completions under the reference of the loss."""
+    """Log-probability of each token of a pair's two completions under the reference of the loss."""
 
-    duel_id: str
+    pair_id: str
     chosen: tuple[float, ...]
     rejected: tuple[float, ...]
 

@@ -36,6 +36,7 @@ STATIONS = [
 SIDEWAYS = {
     "exploration": {"reward_model"},
     "sampling": {"prompts", "exploration"},
+    "labeling": {"prompts"},
     "policy": {"prompts"},
     "evaluation": {"prompts", "sampling", "labeling", "reward_model"},
     "reporting": {"labeling"},
@@ -45,6 +46,7 @@ SIDEWAYS = {
 DOORS = {
     "vllm": {"components/sampling/vllm_engine.py"},
     "deepspeed": {"components/policy/learner.py"},
+    "peft": {"components/policy/adapter.py"},
     "minio": {"components/store/s3.py"},
     "kubernetes": {"components/jobs/cluster.py"},
     "kfp_server_api": {"pipelines/kubeflow_client.py"},

@@ -1,17 +1,11 @@
-"""Log-probabilities against a naive computation, finite differences, and Oat's learning step on a bigram model."""
+"""Log-probabilities and entropies against a naive computation and finite differences."""
 
-import json
-from pathlib import Path
+import math
 
 import pytest
 import torch
 from oatflow.components.policy import logprobs as room
-from oatflow.components.policy.logprobs import logits_only_at, sum_by_completion, token_logprobs
-from oatflow.components.policy.losses import dpo
-from oatflow.components.policy.rows import lay_out
-from oatflow.components.policy.tokens import Pair
-
-BIGRAM = json.loads((Path(__file__).parents[1] / "golden" / "oat_dpo.json").read_text())["bigram_learning_steps"]
+from oatflow.components.policy.logprobs import logits_only_at, minus_entropy, sum_by_completion, token_logprobs
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 256])
@@ -60,48 +54,69 @@ def test_logits_and_labels_that_do_not_fit_are_refused():
         token_logprobs(torch.zeros(3, 5), torch.zeros(2, dtype=torch.long))
 
 
-class Bigram(torch.nn.Module):
-    """A model whose next token depends on the last one alone: its output layer is the whole of it."""
-
-    def __init__(self, table):
-        super().__init__()
-        self.head = torch.nn.Linear(len(table), len(table), bias=False, dtype=torch.float64)
-        self.head.weight = torch.nn.Parameter(torch.tensor(table, dtype=torch.float64).T.contiguous())
-
-    def get_output_embeddings(self):
-        return self.head
-
-    def forward(self, tokens):
-        return self.head(torch.nn.functional.one_hot(tokens, self.head.in_features).double())
+def naive_minus_entropy(row):
+    """Add up p log p in Python's own numbers; what is never drawn adds nothing."""
+    highest = max(row)
+    weights = [math.exp(value - highest) for value in row]
+    probabilities = [weight / math.fsum(weights) for weight in weights]
+    return math.fsum(p * math.log(p) for p in probabilities if p > 0)
 
 
-def completions(model, rows):
-    with logits_only_at(model, rows.row, rows.column):
-        logits = model(rows.tokens)
-    return sum_by_completion(token_logprobs(logits, rows.label), rows.completion, rows.completions)
+@pytest.mark.parametrize("rows", [1, 3, 7, 256])
+def test_minus_entropy_is_the_naive_sum_wherever_the_rows_are_cut(monkeypatch, rows):
+    monkeypatch.setattr(room, "ROWS_AT_ONCE", 3)
+    generator = torch.Generator().manual_seed(rows)
+    logits = torch.randn(rows, 11, generator=generator, dtype=torch.float64) * 5
+    assert minus_entropy(logits).tolist() == pytest.approx(
+        [naive_minus_entropy(row) for row in logits.tolist()], abs=1e-12
+    )
 
 
-def test_a_learning_step_on_a_bigram_model_is_oats():
-    fixture = BIGRAM["fixture"]
-    pairs = [
-        Pair(str(place), tuple(prompt), *((tuple(first), tuple(second))))
-        for place, (prompt, first, second) in enumerate(
-            zip(fixture["prompts"], fixture["chosen"], fixture["rejected"], strict=True)
-        )
-    ]
-    # In a bigram model the rejected tokens of a shared row would follow the chosen ones: two rows a pair.
-    rows = lay_out(pairs, fixture["pad_id"], one_row=False)
-    policy, reference = Bigram(fixture["policy_table"]), Bigram(fixture["ref_table"])
-    chosen, rejected = completions(policy, rows).chunk(2)
-    on_record = BIGRAM["sequence_logps"]["DPO"]
-    assert chosen.tolist() == pytest.approx(on_record["chosen"], abs=1e-6)
-    assert rejected.tolist() == pytest.approx(on_record["rejected"], abs=1e-6)
-    with torch.no_grad():
-        ref_chosen, ref_rejected = completions(reference, rows).chunk(2)
-    (step,) = BIGRAM["steps"]
-    keep = torch.tensor(fixture["loss_masks_keep"], dtype=torch.float64)
-    loss = (dpo(chosen, rejected, ref_chosen, ref_rejected, step["params"]["beta"]) * keep).mean()
-    loss.backward()
-    assert loss.item() == pytest.approx(step["loss"], abs=1e-6)
-    expected = torch.tensor(step["grad_table"], dtype=torch.float64)
-    assert torch.allclose(policy.head.weight.grad.T, expected, atol=1e-6)
+def test_minus_entropy_of_tokens_that_are_never_drawn_is_that_of_the_others():
+    never = -math.inf
+    logits = torch.tensor([[0.0, never, 0.0, never], [never, never, 3.0, never], [1.0, 2.0, never, -2e4]])
+    found = minus_entropy(logits)
+    assert found.tolist() == pytest.approx([naive_minus_entropy(row) for row in logits.tolist()], abs=1e-6)
+    assert found[:2].tolist() == pytest.approx([-math.log(2), 0.0], abs=1e-6)
+
+
+def test_minus_entropy_of_bfloat16_logits_is_computed_in_float32_and_has_no_gradient():
+    logits = torch.randn(8, 1000, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
+    found = minus_entropy(logits)
+    assert found.dtype == torch.float32 and not found.requires_grad
+    expected = [naive_minus_entropy(row) for row in logits.detach().double().tolist()]
+    assert found.tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_token_that_the_model_never_draws_has_log_probability_minus_infinity_and_the_others_keep_theirs():
+    logits = torch.tensor([[0.0, -math.inf, 0.0], [0.0, -math.inf, 0.0]], requires_grad=True)
+    found = token_logprobs(logits, torch.tensor([0, 1]))
+    assert found.tolist() == [pytest.approx(-math.log(2)), -math.inf]
+    found[0].backward()
+    assert logits.grad[0].tolist() == pytest.approx([0.5, 0.0, -0.5]) and logits.grad[1].tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_model_makes_all_logits_again_once_some_were_made(fails):
+    class Model(torch.nn.Module):
+        """An output layer alone."""
+
+        def __init__(self):
+            super().__init__()
+            self.head = torch.nn.Linear(3, 5)
+
+        def get_output_embeddings(self):
+            return self.head
+
+    model, hidden = Model(), torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    row, column = torch.tensor([0, 1, 1]), torch.tensor([3, 0, 2])
+    try:
+        with logits_only_at(model, row, column):
+            some = model.head(hidden)
+            if fails:
+                raise MemoryError
+    except MemoryError:
+        pass
+    everything = model.head(hidden)
+    assert everything.shape == (2, 4, 5)
+    assert torch.allclose(some, everything[row, column])

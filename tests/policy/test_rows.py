@@ -44,6 +44,38 @@ def test_a_pair_in_one_row_spelled_out():
     assert rows.completion.tolist() == [0, 0, 0, 1] and rows.completions == 2
 
 
+def numbered(pairs):
+    """Return one value for each token of each completion, told apart by completion and place."""
+    completions = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    return [[10.0 * number + place for place, _ in enumerate(tokens)] for number, tokens in enumerate(completions)]
+
+
+@pytest.mark.parametrize("one_row", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_what_is_known_of_tokens_is_brought_to_their_predictions_and_back(one_row, count):
+    rows, known = lay_out(PAIRS[:count], 0, one_row), numbered(PAIRS[:count])
+    aligned = rows.aligned(known)
+    assert [values.tolist() for values in rows.by_completion(aligned)] == known
+    # Label by label: each prediction got what belongs to its own completion.
+    assert (aligned // 10).int().tolist() == rows.completion.tolist()
+
+
+@pytest.mark.parametrize("one_row", [True, False])
+def test_a_label_is_the_token_of_its_completion_in_order(one_row):
+    rows = lay_out(PAIRS, 0, one_row)
+    labels = [tuple(values.tolist()) for values in rows.by_completion(rows.label)]
+    assert labels == [pair.chosen for pair in PAIRS] + [pair.rejected for pair in PAIRS]
+    assert rows.completions == 6
+
+
+@pytest.mark.parametrize("one_row", [True, False])
+def test_rows_go_to_a_device_whole(one_row):
+    rows = lay_out(PAIRS, 0, one_row)
+    moved = rows.to(torch.device("meta"))
+    assert (moved.sees is None) == (rows.sees is None)
+    assert {moved.tokens.device.type, moved.label.device.type, moved.completion.device.type} == {"meta"}
+
+
 @pytest.mark.parametrize("one_row", [True, False])
 @pytest.mark.parametrize("pad", [0, 9])
 def test_every_completion_scores_as_if_it_stood_alone(model, one_row, pad):

@@ -116,7 +116,7 @@ def test_the_figures_of_a_round_are_those_of_its_pairs(finished):
     duels = [trial.written[1][place : place + 2] for place in range(0, 10, 2)]
     tokens = sum(first.prompt_tokens + len(first.tokens) + len(second.tokens) for first, second in duels)
     assert dict(done.counts) == {
-        "pairs": 5, "clashes": 1, "optimizer_steps": 4, "steps_this_round": 2, "tokens": tokens,
+        "pairs": 5, "clashes": 1, "identical": 0, "optimizer_steps": 4, "steps_this_round": 2, "tokens": tokens,
     }  # fmt: skip
     assert set(done.timings) == {
         "startup", "work", "load", "reference", "forward_backward", "optimizer", "export", "upload",
@@ -180,7 +180,9 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_its_duels(new_trial)
     # The first step still has margin 0; it is the second, of one pair, that overflows.
     with pytest.raises(TrainingFailed, match=r": TrainingFailed: the loss is (inf|nan) on the duels [0-9a-f]{24}\. "):
         trial.train(0)
-    assert not list(trial.ledger.store.list(layout.output(0, "policy", "")))
+    # What the reference thinks of the pairs stays, for whoever tries again; of a policy there is nothing.
+    left = [entry.key for entry in trial.ledger.store.list(layout.output(0, "policy", ""))]
+    assert left == [layout.output(0, "policy", "reference.parquet")]
 
 
 def test_a_round_of_clashes_alone_leaves_the_policy_as_it_was(new_trial, tiny_model, tmp_path):

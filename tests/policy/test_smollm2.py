@@ -1,0 +1,135 @@
+"""Every direct loss on a real model: SmolLM2-135M learns from a fixed preference set, ZeRO 2 on two workers.
+
+What is held out are 128 pairs; what is learned from are eight or sixteen steps of four.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from oatflow.components.evaluation.match import run_evaluation
+from oatflow.components.labeling.labeling import run_labeling
+from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.policy.training import run_train
+from oatflow.components.rounds.closing import close_round
+from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
+from oatflow.components.sampling.generation import run_sampling
+from oatflow.pipelines.alignment.config import gather
+from oatflow.pipelines.starting_model import smollm2
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return smollm2(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def learn(model, tmp_path):
+    """Return what does all rounds of an offline experiment and returns its ledger."""
+
+    def run(**flags):
+        wanted = {
+            "pretrain": str(model), "zero_stage": "2", "train_workers": "2", "train_batch_size": "4",
+            "train_batch_size_per_device": "2", "max_queries": "32", "max_eval": "128", "learning_rate": "3e-5",
+            **flags,
+        }  # fmt: skip
+        settings = gather("offline", None, wanted).model_dump(mode="json")
+        uri = f"file://{tmp_path}/experiment"
+        while (round_ := open_round(uri, settings, "run")) != NOTHING_TO_DO:
+            for step in (run_sampling, run_labeling, run_train, run_evaluation):
+                step(Ledger.open(uri), round_, "run")
+            close_round(uri, round_, "run")
+        return Ledger.open(uri)
+
+    return run
+
+
+def preferred(folder, ledger):
+    """Of the held-out pairs, the difference of both answers' log-probabilities per token, by transformers alone."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="right", pad_token="<|endoftext|>")
+    network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+
+    def scores(answered):
+        turns = [[{"role": "user", "content": prompt}] for prompt, _ in answered]
+        starts = [tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) for turn in turns]
+        before = [len(tokenizer(start)["input_ids"]) for start in starts]
+        whole = [start + answer + tokenizer.eos_token for start, (_, answer) in zip(starts, answered, strict=True)]
+        batch = tokenizer(whole, padding=True, return_tensors="pt")
+        with torch.no_grad():
+            logits = network(**batch).logits[:, :-1].float().log_softmax(-1)
+        tokens = logits.gather(2, batch["input_ids"][:, 1:, None])[..., 0]
+        lengths = batch["attention_mask"].sum(1).tolist()
+        return [row[first - 1 : length - 1].mean().item() for row, first, length in
+                zip(tokens, before, lengths, strict=True)]  # fmt: skip
+
+    rows = ledger.eval_prompts()
+    chosen, rejected = (
+        [score for at in range(0, len(rows), 16) for score in scores([(row.text, getattr(row, side)) for row in
+                                                                      rows[at : at + 16]])]
+        for side in ("chosen", "rejected")
+    )  # fmt: skip
+    return [better - worse for better, worse in zip(chosen, rejected, strict=True)]
+
+
+# Before the first step the implicit reward of these is zero for every answer. Chance is 64 of 128, give or take 5.7:
+# more than three times that must be better than it.
+@pytest.mark.parametrize(("algo", "beta"), [("dpo", "0.1"), ("ipo", "0.1"), ("slic", "0.1"), ("lr_dpo", "2.0")])
+def test_eight_steps_raise_the_held_out_accuracy(learn, algo, beta):
+    done = learn(dap_algo=algo, beta=beta).done(0, "policy")
+    assert (done.counts["steps_this_round"], done.counts["held_out_pairs"]) == (8, 128)
+    assert (done.facts["world_size"], done.facts["zero_stage"]) == (2, 2)
+    assert done.facts["held_out_accuracy"] > 0.5 + 3 * 5.7 / 128
+    assert done.facts["held_out_margin"] > 0
+
+
+def test_sixteen_steps_of_simpo_raise_the_accuracy_that_transformers_alone_finds_at_the_start(learn, model):
+    ledger = learn(dap_algo="simpo", beta="2.0", max_queries="64", rollout_batch_size="64", learning_rate="5e-5")
+    done = ledger.done(0, "policy")
+    assert (done.counts["steps_this_round"], done.counts["held_out_pairs"]) == (16, 128)
+    before = sum(margin > 0 for margin in preferred(model, ledger)) / 128
+    assert done.facts["held_out_accuracy"] > before + 0.05
+
+
+NEVER_STOPPED = """
+import json, sys
+from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.policy.learner import Learner, init_workers
+from oatflow.components.policy.optimising import Optimiser
+from oatflow.components.policy.reading import Reader, load_model
+from oatflow.components.policy.reference import REFERENCE, by_pair
+from oatflow.components.policy.stopwatch import Stopwatch
+from oatflow.components.policy.train import Training
+from oatflow.components.records.records import ReferenceScore
+from oatflow.components.records.table import from_parquet
+
+rank, world = init_workers()
+ledger = Ledger.open(sys.argv[1])
+first, second = (Training(ledger, ledger.plan(round_), None, rank, world, 0.0) for round_ in (0, 1))
+read = lambda room, name, round_: ledger.read(round_, room, name)
+reader = Reader(ledger, first.settings, first.tokenizer, None, read)
+tables = [from_parquet(ledger.read(round_, "policy", REFERENCE), ReferenceScore, "") for round_ in (0, 1)]
+learner = Learner(load_model(first.starting_model, first.settings), first.settings, first.precision)
+reference = by_pair([row for table in tables for row in table])
+optimiser = Optimiser(learner, first.settings, reference, first.pad, True, Stopwatch())
+curve = first.learn(optimiser, reader.pairs(0), 0) + second.learn(optimiser, reader.pairs(1), 8)
+if rank == 0:
+    open(sys.argv[2], "w").write(json.dumps([point["loss"] for point in curve]))
+"""
+
+
+def test_stopped_after_step_8_and_resumed_from_the_ledger_it_ends_as_if_never_stopped(learn, tmp_path):
+    ledger = learn(max_queries="64", rollout_batch_size="32", max_eval="4")
+    resumed = [point["loss"] for round_ in (0, 1) for point in ledger.done(round_, "policy").facts["curve"]]
+    program, found = tmp_path / "never_stopped.py", tmp_path / "losses.json"
+    program.write_text(NEVER_STOPPED)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run([*torchrun, str(program), ledger.store.uri, str(found)], check=True)
+    assert len(resumed) == 16
+    assert resumed == pytest.approx(json.loads(found.read_text()), abs=1e-4)
+    assert resumed[8] != pytest.approx(resumed[0], abs=1e-2)
