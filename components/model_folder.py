@@ -1,6 +1,7 @@
 """A model as a folder in Hugging Face layout: find it, check it, name it by its content.
 
-Weights are safetensors and nothing else; a folder that brings code or pickles of its own is refused.
+Weights are safetensors, and a folder that brings code or pickles of its own is refused, unless the user allows them
+by name: `trust_remote_code`, `allow_pickled_weights`.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import fnmatch
 import json
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from .errors import ModelError
+from .errors import ModelError, SettingsError
 from .ledger.sealed import digest_of, seal
 from .store.store import open_store
 from .store.transfer import sha256_file
@@ -19,14 +22,18 @@ from .store.transfer import sha256_file
 MODELS = "OATFLOW_MODELS"
 _BUILT_IN = "oatflow:"
 _PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+_CODE = "*.py"
+_PICKLES = "pytorch_model*.bin"
+_SAFE_INDEX, _PICKLES_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
+_CAN_RUN_CODE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+_NAMES_CODE = ("config.json", "tokenizer_config.json")
 
 
-def resolve_pretrain(name: str) -> Path:
+def resolve_pretrain(name: str, *, trust_remote_code: bool = False, allow_pickled_weights: bool = False) -> Path:
     """Return the folder that a name stands for.
 
     It is that folder itself, a model of ours below OATFLOW_MODELS, or a copy of a model on the hub or in a store
-    (``s3://bucket/folder?endpoint=...``), fetched once for each host.
+    (``s3://bucket/folder?endpoint=...``), fetched once for each host. Code and pickles are fetched where allowed.
     """
     if not name:
         raise ModelError("policy.pretrain='': name the starting model, a folder or a hub name")
@@ -35,58 +42,152 @@ def resolve_pretrain(name: str) -> Path:
         if not folder.is_dir():
             raise ModelError(f"policy.pretrain={name!r}: not built yet at {folder}; `oatflow align` builds it")
         return folder
+    allowed = [_CODE] * trust_remote_code + [_PICKLES] * allow_pickled_weights
     if name.startswith("s3://"):
-        return _from_store(name)
+        return _from_store(name, [*_PATTERNS, *allowed])
     if Path(name).is_dir():
         return Path(name)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"policy.pretrain={name!r}: there is no such folder")
-    return _from_hub(name)
+    return _from_hub(name, [*_PATTERNS, *allowed])
 
 
-def check_model_folder(folder: Path) -> None:
-    """Raise `ModelError` unless the folder has a configuration, a tokenizer, and all its weights as safetensors."""
-    problem = _problem(folder)
+def check_model_folder(folder: Path, *, trust_remote_code: bool = False, allow_pickled_weights: bool = False) -> None:
+    """Raise `ModelError` unless the folder has a configuration, a tokenizer and all its weights.
+
+    It may bring code, or its weights as pickles, only where that is allowed.
+    """
+    problem = (
+        _configuration_problem(folder)
+        or _weights_problem(folder, allow_pickled_weights)
+        or _tokenizer_problem(folder)
+        or _code_problem(folder, trust_remote_code)
+    )
     if problem:
         raise ModelError(f"policy.pretrain={str(folder)!r}: {problem}")
 
 
+def check_lora_targets(folder: Path, targets: str) -> None:
+    """Raise `SettingsError` where a layer that shall get an adapter is none of the model's; `all-linear` always fits.
+
+    The layers are known by the names of their weights. Those of pickles cannot be read without running them: such a
+    model passes, and the training program finds out.
+    """
+    if targets == "all-linear":
+        return
+    layers = _layers(folder)
+    wanted = [target.strip() for target in targets.split(",")]
+    unknown = [target for target in wanted if not any(f".{layer}".endswith(f".{target}") for layer in layers)]
+    if layers and unknown:
+        there = sorted({layer.rpartition(".")[2] for layer, is_matrix in layers.items() if is_matrix})
+        raise SettingsError(
+            f"policy.lora_targets={targets!r}: the model has no layer {', '.join(unknown)}; it has {', '.join(there)}"
+        )
+
+
 def model_digest(folder: Path) -> str:
-    """Name a model by the SHA-256 of its files' digests."""
-    files = sorted({path for pattern in _PATTERNS for path in folder.glob(pattern)})
+    """Name a model by the SHA-256 of its files' digests: its code and its pickles count where they are used."""
+    patterns = [*_PATTERNS]
+    if any(_code_named(folder)):
+        patterns.append(_CODE)
+    if not any(folder.glob("*.safetensors")):
+        patterns.append(_PICKLES)
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     return digest_of(seal({path.name: sha256_file(path) for path in files}))
 
 
-def _problem(folder: Path) -> str | None:
+def _configuration_problem(folder: Path) -> str | None:
     if not (folder / "config.json").is_file():
         return "no config.json in it; give a folder in Hugging Face layout"
-    if not any(folder.glob("*.safetensors")):
-        pickled = sorted(path.name for pattern in _PICKLED for path in folder.glob(pattern))
-        found = f", only {', '.join(pickled)}, which can run code when loaded" if pickled else ""
-        return f"no *.safetensors weights in it{found}; save the model with safe_serialization"
-    missing = _missing_shards(folder)
-    if missing:
-        return f"weights are missing: {', '.join(missing)}; copy the whole folder"
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        return "no tokenizer in it (tokenizer.json); save the tokenizer beside the model"
-    if "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8")):
-        return "it brings code of its own (auto_map), which is not run; use an architecture that transformers has"
     return None
 
 
-def _missing_shards(folder: Path) -> list[str]:
-    index = folder / "model.safetensors.index.json"
+def _weights_problem(folder: Path, allow_pickled_weights: bool) -> str | None:
+    kinds = [("*.safetensors", _SAFE_INDEX), (_PICKLES, _PICKLES_INDEX)]
+    for pattern, index in kinds[: 1 + allow_pickled_weights]:
+        if (folder / index).is_file() or any(folder.glob(pattern)):
+            missing = _missing_shards(folder / index)
+            return f"weights are missing: {', '.join(missing)}; copy the whole folder" if missing else None
+    pickled = sorted(path.name for pattern in _CAN_RUN_CODE for path in folder.glob(pattern))
+    found = f", only {', '.join(pickled)}, which can run code when loaded" if pickled else ""
+    allow = "" if allow_pickled_weights else f", or allow pickles ({_PICKLES}) with policy.allow_pickled_weights=true"
+    return f"no *.safetensors weights in it{found}; save the model with safe_serialization{allow}"
+
+
+def _missing_shards(index: Path) -> list[str]:
     if not index.is_file():
         return []
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return sorted(shard for shard in shards if not (folder / shard).is_file())
+    return sorted(shard for shard in set(_json(index)["weight_map"].values()) if not index.with_name(shard).is_file())
 
 
-def _from_store(uri: str) -> Path:
+def _tokenizer_problem(folder: Path) -> str | None:
+    if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        return None
+    return "no tokenizer in it (tokenizer.json); save the tokenizer beside the model"
+
+
+def _code_problem(folder: Path, trust_remote_code: bool) -> str | None:
+    named = list(_code_named(folder))
+    if named and not trust_remote_code:
+        return (
+            f"it brings code of its own (auto_map in {' and '.join(sorted({file for file, _ in named}))}), which is "
+            "not run; use an architecture that transformers has, or allow it with policy.trust_remote_code=true"
+        )
+    elsewhere = sorted(reference for _, reference in named if "--" in reference)
+    if elsewhere:
+        return (
+            f"its code lies in another place ({', '.join(elsewhere)}), which no digest would cover; copy the *.py "
+            "files into the folder, and leave out of auto_map all up to the '--'"
+        )
+    modules = {f"{reference.rpartition('.')[0]}.py" for _, reference in named}
+    missing = sorted(module for module in modules if not (folder / module).is_file())
+    return f"its code is missing: {', '.join(missing)}; copy the whole folder" if missing else None
+
+
+def _code_named(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield every class of the folder's own that transformers would run, as ``module.Class``, and who names it."""
+    for file in _NAMES_CODE:
+        if not (folder / file).is_file():
+            continue
+        named = _json(folder / file).get("auto_map", {})
+        for references in named.values() if isinstance(named, dict) else [named]:
+            for reference in references if isinstance(references, list) else [references]:
+                if reference is not None:
+                    yield file, str(reference)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(
+            f"policy.pretrain={str(path.parent)!r}: {path.name} cannot be read ({error}); copy the whole folder"
+        ) from error
+
+
+def _layers(folder: Path) -> dict[str, bool]:
+    """Return the layers by name, as the heads of the safetensors files tell, and whether their weight is a matrix."""
+    from safetensors import SafetensorError, safe_open
+
+    layers: dict[str, bool] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                for name in file.keys():  # noqa: SIM118 - not a dict
+                    layer = name.rpartition(".")[0]
+                    layers[layer] = layers.get(layer, False) or len(file.get_slice(name).get_shape()) == 2
+        except SafetensorError as error:
+            raise ModelError(
+                f"policy.pretrain={str(folder)!r}: {path.name} is no whole safetensors file ({error}); copy it again"
+            ) from error
+    return layers
+
+
+def _from_store(uri: str, patterns: Sequence[str]) -> Path:
     """Fetch a model from a store; a copy that is already here, and whole, is taken."""
-    folder = Path(tempfile.gettempdir()) / "oatflow-models" / digest_of(uri.encode())[:16]
+    folder = _our_own(Path(tempfile.gettempdir()) / f"oatflow-models-{os.getuid()}") / digest_of(uri.encode())[:16]
     store = open_store(uri)
-    there = [entry for entry in store.list("") if any(fnmatch.fnmatch(entry.key, each) for each in _PATTERNS)]
+    there = [entry for entry in store.list("") if any(fnmatch.fnmatch(entry.key, each) for each in patterns)]
     if not there:
         raise ModelError(f"policy.pretrain={uri!r}: no model lies there; give the prefix that holds its config.json")
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,13 +198,21 @@ def _from_store(uri: str) -> Path:
     return folder
 
 
-def _from_hub(name: str) -> Path:
+def _our_own(folder: Path) -> Path:
+    """Return a folder that no other user of this host has put there: what lies in it may be run."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():
+        raise ModelError(f"{folder}: it belongs to another user of this host; set TMPDIR to a folder of your own")
+    return folder
+
+
+def _from_hub(name: str, patterns: Sequence[str]) -> Path:
     from httpx import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_PATTERNS)))
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(

@@ -14,6 +14,7 @@ from typing import Any, get_args
 from oatflow.components.errors import OatflowError, RefusedInput, SettingsError
 from oatflow.components.images import REGISTRY
 from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.policy.settings import PolicySettings
 from oatflow.components.rounds.opening import has_begun
 from oatflow.components.settings import did_you_mean
 from oatflow.components.store.store import open_store
@@ -21,6 +22,7 @@ from oatflow.components.store.store import open_store
 from .alignment.build import Backend, Build
 from .alignment.config import all_settings
 from .cluster_commands import cluster_status, schedule_parser, submit_parser
+from .export import DTYPES
 from .flags import CLUSTER_FLAGS, Flag, add_flags, command, given_settings, settings_flags
 from .place import check_name, experiment_uri, home_folder, ledger_root
 
@@ -74,8 +76,21 @@ def _parser() -> argparse.ArgumentParser:
     _ledger_parser(commands, "benchmark", "where the time of one finished round went, step by step", _benchmark, [
         ("--round", {"type": int, "help": "which round (default: the last finished one)"}),
     ])  # fmt: skip
+    _ledger_parser(commands, "export", "write the policy of one finished round as a transformers folder", _export, [
+        ("--round", {"type": int, "help": "which round (default: the last finished one)"}),
+        ("--out", {"type": Path, "metavar": "DIR",
+                   "help": "folder to write, new or empty (default: HOME/exports/NAME-round-N)"}),
+        ("--adapter", {"action": "store_true", "help": "the LoRA adapter alone, without the model that it belongs to"}),
+        ("--dtype", {"choices": DTYPES, "default": DTYPES[0],
+                     "help": "number format of the weights; training keeps float32, and bfloat16 is what engines serve "
+                     f"and half as large (default: {DTYPES[0]})"}),
+    ])  # fmt: skip
     doctor = command(commands, "doctor", "check this installation and say what to do", _doctor)
     doctor.add_argument("--pretrain", default="oatflow:SmolLM2-135M-Instruct", help="model to check")
+    doctor.add_argument("--trust_remote_code", action="store_true", help="the model may bring code along")
+    doctor.add_argument("--allow_pickled_weights", action="store_true", help="the model's weights may be pickles")
+    doctor.add_argument("--lora_rank", type=int, default=0, help="rank of the adapter to be trained, if there is one")
+    doctor.add_argument("--lora_targets", default="all-linear", help="layers that the adapter shall be put on")
     doctor.add_argument("--store_only", action="store_true", help="check the store alone, as from a cluster's pod")
     compile_ = command(commands, "compile", "write the pipeline as YAML, to upload in the Kubeflow UI", _compile)
     compile_.add_argument("--rounds", type=int, default=1, help="rounds that one run does, 1 to 10 (default: 1)")
@@ -182,19 +197,40 @@ def _benchmark(given: argparse.Namespace) -> int:
     from .round_cost import print_round_cost
 
     with _existing(given) as ledger:
-        last = ledger.head().round
-        round_ = last if given.round is None else given.round
-        if not 0 <= round_ <= last:
-            raise RefusedInput(f"round={round_}: not finished; rounds 0 to {last} are")
-        print_round_cost(ledger, round_)
+        print_round_cost(ledger, _finished_round(ledger, given.round))
     return 0
+
+
+def _export(given: argparse.Namespace) -> int:
+    from .export import check_folder, export_policy
+
+    with _existing(given) as ledger:
+        round_ = _finished_round(ledger, given.round)
+        name = f"{given.experiment}-round-{round_}{'-adapter' if given.adapter else ''}"
+        out = check_folder(given.out or home_folder(given.home) / "exports" / name)
+        print(export_policy(ledger, round_, out, given.dtype, given.adapter))
+    print(out)
+    return 0
+
+
+def _finished_round(ledger: Ledger, wanted: int | None) -> int:
+    """Return the round that was asked for, or the last, if it is finished."""
+    last = ledger.head().round
+    if last < 0:
+        raise RefusedInput("no round of this experiment is finished yet; `oatflow align` does the first")
+    round_ = last if wanted is None else wanted
+    if not 0 <= round_ <= last:
+        raise RefusedInput(f"round={round_}: not finished; {'round 0 is' if not last else f'rounds 0 to {last} are'}")
+    return round_
 
 
 def _doctor(given: argparse.Namespace) -> int:
     from .doctor import examine
 
     failed = 0
-    for finding in examine(home_folder(given.home), given.ledger, given.pretrain, given.store_only):
+    names = ("pretrain", "trust_remote_code", "allow_pickled_weights", "lora_rank", "lora_targets")
+    policy = PolicySettings.parse({name: getattr(given, name) for name in names})
+    for finding in examine(home_folder(given.home), given.ledger, policy, given.store_only):
         failed += not finding.ok
         print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check}: {finding.found}")
         if not finding.ok:

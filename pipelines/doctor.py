@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from oatflow.components.errors import OatflowError
+from oatflow.components.policy.settings import PolicySettings
+from oatflow.components.rounds.opening import check_starting_model
 from oatflow.components.store.proof import prove_conditional_writes
 from oatflow.components.store.store import open_store
 
@@ -37,17 +39,18 @@ class Finding:
     advice: str = ""
 
 
-def examine(home: Path, ledger: str | None, pretrain: str, store_only: bool = False) -> Iterator[Finding]:
+def examine(home: Path, ledger: str | None, policy: PolicySettings, store_only: bool = False) -> Iterator[Finding]:
     """Run all checks, each on its own: one that fails does not hide the others.
 
-    `store_only`: nothing but the store, as a pod of a cluster sees it.
+    `policy`: names the starting model to check, and what is allowed of it. `store_only`: nothing but the store, as a
+    pod of a cluster sees it.
     """
     if not store_only:
         yield from _this_machine(home)
     yield _guarded("S3", lambda: _store(home, ledger), "check the address, the keys and the bucket of --ledger")
     if not store_only:
         yield _guarded(
-            "model", lambda: _model(home, pretrain), "give a folder with config.json, *.safetensors and a tokenizer"
+            "model", lambda: _model(home, policy), "give a folder with config.json, *.safetensors and a tokenizer"
         )
 
 
@@ -110,17 +113,12 @@ def _store(home: Path, ledger: str | None) -> str:
     return f"{root.split('?')[0]} answers; of 8 racing writers one wins"
 
 
-def _model(home: Path, pretrain: str) -> str:
-    from oatflow.components.model_folder import check_model_folder, resolve_pretrain
-
-    if pretrain.startswith("oatflow:"):
+def _model(home: Path, policy: PolicySettings) -> str:
+    if policy.pretrain.startswith("oatflow:"):
         from .starting_model import smollm2
 
-        folder = smollm2(home)
-    else:
-        folder = resolve_pretrain(pretrain)
-    check_model_folder(folder)
-    return f"{folder} is complete"
+        policy = policy.model_copy(update={"pretrain": str(smollm2(home))})
+    return f"{check_starting_model(policy)} is complete"
 
 
 def _guarded(name: str, check: Callable[[], str], advice: str) -> Finding:

@@ -73,8 +73,13 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(settings: SamplingSettings, folder: ModelFolder, digest: str) -> Engine:
-    """Open the engine that the settings name, with a policy loaded: a warm one where there is one that fits."""
+def open_engine(
+    settings: SamplingSettings, folder: ModelFolder, digest: str, trust_remote_code: bool = False
+) -> Engine:
+    """Open the engine that the settings name, with a policy loaded: a warm one where there is one that fits.
+
+    `trust_remote_code`: whether the code that the folder brings along may be run.
+    """
     if settings.engine == "scripted":
         return ScriptedEngine(digest)
     from .warm_engine import connect
@@ -83,7 +88,7 @@ def open_engine(settings: SamplingSettings, folder: ModelFolder, digest: str) ->
     if engine is None:
         from .vllm_engine import VllmEngine
 
-        return VllmEngine(settings, path_of(folder), digest)
+        return VllmEngine(settings, path_of(folder), digest, trust_remote_code)
     engine.load_policy(folder, digest)
     return engine
 

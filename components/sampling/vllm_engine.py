@@ -44,12 +44,12 @@ class _Answer:
 class VllmEngine:
     """A vLLM engine in this process."""
 
-    def __init__(self, settings: SamplingSettings, folder: Path, digest: str):
+    def __init__(self, settings: SamplingSettings, folder: Path, digest: str, trust_remote_code: bool = False):
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         from vllm import EngineArgs, LLMEngine
 
-        arguments = engine_arguments(settings, folder, gpu=_has_gpu())
+        arguments = engine_arguments(settings, folder, _has_gpu(), trust_remote_code)
         if settings.dtype == "auto" and arguments["dtype"] == "float32":
             print("sampling: this machine computes faster in float32 than in bfloat16, so the engine does", flush=True)
         try:
@@ -161,10 +161,13 @@ class VllmEngine:
             )
 
 
-def engine_arguments(settings: SamplingSettings, folder: Path, gpu: bool) -> dict[str, Any]:
+def engine_arguments(
+    settings: SamplingSettings, folder: Path, gpu: bool, trust_remote_code: bool = False
+) -> dict[str, Any]:
     """Say in vLLM's words what the settings mean on this kind of machine."""
     arguments = {
         "model": str(folder),
+        "trust_remote_code": trust_remote_code,
         "dtype": number_format(settings.dtype, gpu),
         "max_model_len": settings.max_model_len,
         "tensor_parallel_size": settings.tensor_parallel_size,

@@ -144,7 +144,9 @@ class WarmEngineProcess:
         shutil.rmtree(Path(self.address.socket).parent, ignore_errors=True)
 
 
-def start_warm_engine(settings: SamplingSettings, folder: Path, digest: str, directory: Path) -> WarmEngineProcess:
+def start_warm_engine(
+    settings: SamplingSettings, folder: Path, digest: str, directory: Path, trust_remote_code: bool = False
+) -> WarmEngineProcess:
     """Start an engine in the background, its log in `directory`. It loads while others work; `connect` waits for it."""
     directory.mkdir(parents=True, exist_ok=True)
     # Not in `directory`: the path of a Unix socket may have 107 characters only.
@@ -152,6 +154,7 @@ def start_warm_engine(settings: SamplingSettings, folder: Path, digest: str, dir
     address = Address(f"{private}/engine", secrets.token_hex(16), str(directory / "warm-engine.log"))
     command = [sys.executable, "-m", __name__, "--settings", settings.model_dump_json(), "--pretrain", str(folder)]
     command += ["--digest", digest, "--parent", str(os.getpid())]
+    command += ["--trust_remote_code"] * trust_remote_code
     with open(address.log, "wb") as log:
         process = subprocess.Popen(
             command, env={**os.environ, **address.environment()}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -212,12 +215,13 @@ def _main() -> None:
     parser.add_argument("--pretrain", required=True, type=Path, help="model folder to begin with")
     parser.add_argument("--digest", required=True, help="digest of that model")
     parser.add_argument("--parent", required=True, type=int, help="process to end with")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run the code that the model brings along")
     given = parser.parse_args()
     address = Address(**json.loads(os.environ[WARM_ENGINE]))
     listener = _listen(address.socket)
     threading.Thread(target=_end_with, args=(given.parent, address), daemon=True).start()
     settings = SamplingSettings.parse(json.loads(given.settings))
-    engine = _load(settings, given.pretrain, given.digest)
+    engine = _load(settings, given.pretrain, given.digest, given.trust_remote_code)
     while True:
         connection, _ = listener.accept()
         _converse(_Line(connection), address.key, settings, engine)
@@ -233,12 +237,12 @@ def _listen(path: str) -> socket.socket:
     return listener
 
 
-def _load(settings: SamplingSettings, folder: Path, digest: str) -> Engine:
+def _load(settings: SamplingSettings, folder: Path, digest: str, trust_remote_code: bool) -> Engine:
     if settings.engine == "scripted":
         return ScriptedEngine(digest)
     from .vllm_engine import VllmEngine
 
-    return VllmEngine(settings, folder, digest)
+    return VllmEngine(settings, folder, digest, trust_remote_code)
 
 
 def _end_with(parent: int, address: Address) -> None:

@@ -1,6 +1,7 @@
 """What cannot work is refused in one line, with exit code 2, and nothing is written."""
 
 import json
+import shutil
 
 import pytest
 from oatflow.pipelines.cli import main
@@ -23,6 +24,11 @@ def refused(tmp_path, capsys, monkeypatch):
         return complaint
 
     return run
+
+
+@pytest.fixture(scope="module")
+def whole_model(make_model, tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("whole-model"), 0, "float32")
 
 
 def rows(path, *lines):
@@ -77,6 +83,19 @@ def test_a_missing_column_is_refused_with_those_there(refused, tmp_path):
     assert "'prompt'" in complaint and "question" in complaint and "answer" in complaint
 
 
+def test_one_column_of_a_preference_set_without_the_other_is_refused(refused):
+    complaint = refused("--prompt-data", "oatflow:review-preferences", "--chosen-key", "chosen")
+    assert "prompts.chosen_key='chosen', prompts.rejected_key=None" in complaint
+
+
+def test_an_empty_answer_of_a_preference_set_is_refused_with_its_place(refused, tmp_path):
+    file = rows(tmp_path / "p.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"},
+                {"prompt": "a", "chosen": [{"role": "assistant", "content": ""}], "rejected": "c"})  # fmt: skip
+    flags = ("--chosen-key", "chosen", "--rejected-key", "rejected")
+    complaint = refused("--prompt-data", file, "--eval-data", file, *flags)
+    assert "p.jsonl" in complaint and "line 2, column 'chosen' is empty" in complaint
+
+
 def test_prompts_that_are_all_too_long_are_refused(refused, tmp_path):
     file = rows(tmp_path / "p.jsonl", {"prompt": "a b c d e f g h"})
     complaint = refused("--prompt-data", file, "--eval-data", file, "--prompt-max-length", "3")
@@ -89,6 +108,26 @@ def test_a_model_folder_without_weights_is_refused(refused, tmp_path):
     (folder / "config.json").write_text("{}")
     complaint = refused("--pretrain", str(folder), preset="reviews")
     assert str(folder) in complaint and "safetensors" in complaint
+
+
+def test_a_model_that_brings_code_is_refused_with_the_setting_that_would_allow_it(refused, tmp_path, whole_model):
+    model = shutil.copytree(whole_model, tmp_path / "model")
+    (model / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}')
+    complaint = refused("--pretrain", str(model), preset="reviews")
+    assert "auto_map in config.json" in complaint and "policy.trust_remote_code=true" in complaint
+
+
+def test_pickled_weights_are_refused_with_the_setting_that_would_allow_them(refused, tmp_path, whole_model):
+    model = shutil.copytree(whole_model, tmp_path / "model")
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    complaint = refused("--pretrain", str(model), preset="reviews")
+    assert "only pytorch_model.bin" in complaint and "policy.allow_pickled_weights=true" in complaint
+
+
+def test_a_lora_target_that_the_model_lacks_is_refused_with_those_it_has(refused, whole_model):
+    flags = ("--pretrain", str(whole_model), "--lora-rank", "8", "--lora-targets", "q_proj,value")
+    complaint = refused(*flags, preset="reviews")
+    assert "the model has no layer value; it has " in complaint and "v_proj" in complaint
 
 
 @pytest.mark.slow

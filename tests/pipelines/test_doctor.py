@@ -2,14 +2,14 @@
 
 import pytest
 from oatflow.components.errors import UnsafeStore
+from oatflow.components.policy.settings import PolicySettings
 from oatflow.pipelines import doctor
 from oatflow.pipelines.cli import main
 
 
-def findings(tmp_path, pretrain):
-    return {
-        found.check: found for found in doctor.examine(tmp_path / "home", f"file://{tmp_path}/ledger", str(pretrain))
-    }
+def findings(tmp_path, pretrain, **policy):
+    wanted = PolicySettings(pretrain=str(pretrain), **policy)
+    return {found.check: found for found in doctor.examine(tmp_path / "home", f"file://{tmp_path}/ledger", wanted)}
 
 
 def test_a_store_that_keeps_its_promise_and_a_complete_model_pass(tmp_path, make_model):
@@ -24,6 +24,24 @@ def test_one_failed_check_says_what_to_do_and_hides_no_other(tmp_path):
     assert not found["model"].ok and "config.json" in found["model"].found
     assert "safetensors" in found["model"].advice
     assert found["S3"].ok
+
+
+def test_a_model_that_brings_code_fails_until_that_is_allowed(tmp_path, make_model):
+    model = make_model(tmp_path / "model", 1, "bfloat16")
+    (model / "own.py").write_text("")
+    (model / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["own.Own", null]}}')
+    found = findings(tmp_path, model)["model"]
+    assert not found.ok and "policy.trust_remote_code=true" in found.found
+    assert findings(tmp_path, model, trust_remote_code=True)["model"].ok
+
+
+def test_layers_for_an_adapter_are_looked_up_in_the_model(tmp_path, make_model, capsys):
+    model = make_model(tmp_path / "model", 1, "bfloat16")
+    flags = ["--pretrain", str(model), "--ledger", f"file://{tmp_path}/ledger", "--lora-rank", "8"]
+    with pytest.raises(SystemExit):
+        main(["doctor", *flags, "--lora-targets", "qproj"])
+    assert "FAIL  model: policy.lora_targets='qproj': the model has no layer qproj; it has" in capsys.readouterr().out
+    assert findings(tmp_path, model, lora_rank=8, lora_targets="q_proj")["model"].ok
 
 
 def test_a_store_without_conditional_writes_is_found_out(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """vLLM itself, on a tiny model of random weights that the test makes. Each engine lives in a process of its own."""
 
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, astuple
 from itertools import product
 from pathlib import Path
@@ -85,6 +87,22 @@ Path(given["answer"]).write_text(json.dumps([[[astuple(d) for d in group] for gr
     return [[[Draw(tuple(t), text, why) for t, text, why in group] for group in part] for part in read]
 
 
+@contextmanager
+def serving(folder, directory, monkeypatch, trust_remote_code=False):
+    """Give an engine of its own with that folder loaded; what it opens meanwhile finds no warm engine."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    started = start_warm_engine(SETTINGS, folder, "own", directory / "logs", trust_remote_code)
+    try:
+        monkeypatch.setenv(WARM_ENGINE, started.environment()[WARM_ENGINE])
+        engine = connect(SETTINGS)
+        monkeypatch.delenv(WARM_ENGINE)
+        if engine is None:
+            raise EngineError(started.address.last_words())
+        yield engine
+    finally:
+        started.stop()
+
+
 @pytest.mark.slow
 def test_new_weights_in_a_warm_engine_answer_like_a_cold_engine_started_on_them(
     warm, trained_folder, requests, monkeypatch
@@ -155,6 +173,50 @@ def test_a_folder_without_weights_is_refused_and_no_policy_is_loaded_then(warm, 
     assert warm.loaded() is None
     warm.load_policy(start_folder, "start")
     assert warm.generate(requests, GREEDY) == greedy
+
+
+@pytest.mark.slow
+def test_pickled_weights_answer_like_the_same_weights_in_safetensors_and_can_be_swapped_for_those(
+    start_folder, trained_folder, requests, tmp_path, monkeypatch
+):
+    import torch
+    from safetensors.torch import load_file
+
+    pickled = shutil.copytree(start_folder, tmp_path / "pickled")
+    torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    with serving(pickled, tmp_path, monkeypatch) as engine:
+        assert engine.generate(requests, GREEDY) == cold(start_folder, requests)[1]
+        engine.load_policy(trained_folder, "trained")
+        assert engine.generate(requests, GREEDY) == cold(trained_folder, requests)[1]
+
+
+@pytest.mark.slow
+def test_a_model_with_code_of_its_own_is_served_where_that_is_allowed_and_nowhere_else(
+    start_folder, requests, tmp_path, monkeypatch
+):
+    own = shutil.copytree(start_folder, tmp_path / "own")
+    ran = tmp_path / "ran"
+    (own / "configuration_own.py").write_text(
+        f"from pathlib import Path\nfrom transformers import LlamaConfig\n\nPath({str(ran)!r}).touch()\n\n\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+    )
+    config = json.loads((own / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "configuration_own.OwnConfig"}}
+    (own / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    with serving(own, tmp_path, monkeypatch, trust_remote_code=True) as engine:
+        assert engine.generate(requests, GREEDY) == cold(start_folder, requests)[1]
+    ran.unlink()
+    with pytest.raises(EngineError, match="vLLM could not load"), serving(own, tmp_path, monkeypatch):
+        pass
+    assert not ran.exists()
+
+
+def test_code_that_a_model_brings_along_is_run_only_where_that_is_said():
+    told = [engine_arguments(SETTINGS, Path("model"), False, trusted) for trusted in (False, True)]
+    assert [arguments["trust_remote_code"] for arguments in told] == [False, True]
+    assert engine_arguments(SETTINGS, Path("model"), gpu=True)["trust_remote_code"] is False
 
 
 def test_a_gpu_gets_its_share_of_memory_and_a_cpu_its_cache_in_bytes():
