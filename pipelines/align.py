@@ -119,7 +119,8 @@ def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
     if wish.settings.sampling.engine == "vllm" and (notice := float32_notice()):
         print(notice, flush=True)
     until = Ledger.open(uri).head().round + 1 + rounds
-    display = Display(wish.experiment, until, wish.settings.labeling.max_queries, progress)
+    budget = None if wish.settings.prompts.offline else wish.settings.labeling.max_queries
+    display = Display(wish.experiment, until, budget, progress)
     with ExitStack() as stack:
         display.start()
         stack.callback(display.stop)
@@ -152,14 +153,15 @@ def _batches(rounds: int) -> Iterator[int]:
 @contextmanager
 def _warm_engine(wish: Wish, uri: str, logs: Path) -> Iterator[Mapping[str, str]]:
     """Keep one engine loaded for all steps of this machine: starting it anew for each would take most of the time."""
-    if wish.settings.sampling.engine != "vllm" or not wish.warm:
+    if wish.settings.sampling.engine != "vllm" or not wish.warm or not wish.settings.generates:
         yield {}
         return
-    from oatflow.components.model_folder import resolve_pretrain
+    from oatflow.components.sampling.generation import starting_folder, trusts_remote_code
     from oatflow.components.sampling.warm_engine import start_warm_engine
 
-    folder = resolve_pretrain(wish.settings.policy.pretrain)
-    engine = start_warm_engine(wish.settings.sampling, folder, Ledger.open(uri).experiment.starting_model, logs)
+    ledger = Ledger.open(uri)
+    digest, trusted = ledger.experiment.starting_model, trusts_remote_code(ledger)
+    engine = start_warm_engine(wish.settings.sampling, starting_folder(ledger), digest, logs, trusted)
     try:
         yield engine.environment()
     finally:

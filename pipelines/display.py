@@ -28,6 +28,7 @@ _COUNTED = {
     "prompts": ("prompt", "prompts"),
     "generated_tokens": ("token", "tokens"),
     "queries": ("query", "queries"),
+    "labels": ("preference", "preferences"),
     "clashes": ("clash", "clashes"),
     "pairs": ("pair", "pairs"),
 }
@@ -93,15 +94,20 @@ class RoundState:
 
 @dataclass
 class RunState:
-    """Where a run stands. `rounds`: how many the experiment will have when the run ends; `queries`: spent so far."""
+    """Where a run stands. `rounds`: how many the experiment will have when the run ends; `queries`: spent so far.
+
+    `budget`: queries that it may spend, or None where the experiment is offline and no query counts.
+    """
 
     rounds: int
-    budget: int
+    budget: int | None
     now: RoundState | None = None
     finished: list[RoundState] = field(default_factory=list)
     queries_before: int | None = None
     win_rate: tuple[float, float, float] | None = None
     win_rate_round: int | None = None
+    held_out_accuracy: float | None = None
+    held_out_round: int | None = None
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Take one event in."""
@@ -151,6 +157,9 @@ class RunState:
         if step.name == "evaluate" and step.facts.get("win_rate") is not None:
             self.win_rate = (step.facts["win_rate"], step.facts["low"], step.facts["high"])
             self.win_rate_round = self.now.number
+        if step.name == "train" and step.facts.get("held_out_accuracy") is not None:
+            self.held_out_accuracy = step.facts["held_out_accuracy"]
+            self.held_out_round = self.now.number
         if step.name == "close":
             self._end_round(event["at"])
 
@@ -171,7 +180,7 @@ class Display:
         self,
         name: str,
         rounds: int,
-        budget: int,
+        budget: int | None,
         progress_file: Path,
         console: Console | None = None,
         clock: Callable[[], float] = time.time,
@@ -241,14 +250,23 @@ class Display:
 
     def _round_line(self, round_: RoundState) -> str:
         parts = [f"round {round_.number}  done in {duration(round_.seconds)}"]
-        if self.state.queries is not None:
-            parts.append(f"{count(self.state.queries)} of {count(self.state.budget)} queries")
+        parts += self._queries()
         if self.state.win_rate_round == round_.number:
             parts.append(self._win_rate())
+        if self.state.held_out_round == round_.number:
+            parts.append(self._held_out())
         left = self.state.time_left(self._clock())
         if self._live is None and left:
             parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
+
+    def _queries(self) -> list[str]:
+        if self.state.queries is None or self.state.budget is None:
+            return []
+        return [f"{count(self.state.queries)} of {count(self.state.budget)} queries"]
+
+    def _held_out(self) -> str:
+        return f"held-out accuracy {percent(self.state.held_out_accuracy)}"
 
     def _win_rate(self) -> str:
         assert self.state.win_rate is not None
@@ -263,10 +281,11 @@ class Display:
         state, parts = self.state, [Text(self._name, "bold")]
         if state.now is not None:
             parts.append(Text(f"round {state.now.number} ({state.now.number + 1} of {state.rounds})"))
-        if state.queries is not None:
-            parts.append(Text(f"{count(state.queries)} of {count(state.budget)} queries"))
+        parts += map(Text, self._queries())
         if state.win_rate is not None:
             parts.append(Text(f"{self._win_rate()} after round {state.win_rate_round}", "green"))
+        if state.held_out_accuracy is not None:
+            parts.append(Text(f"{self._held_out()} after round {state.held_out_round}", "green"))
         return Text("   ").join(parts)
 
     def _steps(self, round_: RoundState) -> Table:
@@ -304,7 +323,7 @@ def _bar(step: StepState) -> RenderableType:
 
 def _fitting(lines: list[list[str]], width: int) -> list[list[str]]:
     """Leave out columns, the least telling first, until the table is narrow enough."""
-    for name in _EXPENDABLE:
+    for name in [name for name in _EXPENDABLE if name in lines[0]]:
         if sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True)) - 2 <= width:
             break
         place = lines[0].index(name)

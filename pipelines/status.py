@@ -13,7 +13,10 @@ from oatflow.components.rounds.experiment import ExperimentSettings
 
 
 def status(ledger: Ledger) -> dict[str, Any]:
-    """Return rounds, queries, win rates with intervals, digests and the claim, as plain JSON values."""
+    """Return rounds, queries, win rates with intervals, digests and the claim, as plain JSON values.
+
+    `preferences`: how many were learned from so far, where the experiment is offline and makes no queries; else None.
+    """
     head = ledger.head()
     settings = ExperimentSettings.parse(ledger.experiment.settings)
     rows = [asdict(row) for row in read_rounds(ledger)]
@@ -23,6 +26,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
         "rounds_planned": settings.rounds,
         "queries": rows[-1]["queries_total"] if rows else 0,
         "max_queries": settings.labeling.max_queries,
+        "preferences": sum(row["labels"] or 0 for row in rows) if settings.prompts.offline else None,
         "prompts": {"train": len(ledger.train_prompts()), "eval": len(ledger.eval_prompts())},
         "dropped_prompts": dict(ledger.experiment.dropped),
         "starting_model": ledger.experiment.starting_model,
@@ -37,7 +41,7 @@ def describe(report: dict[str, Any]) -> str:
     lines = [
         f"ledger   {report['ledger']}",
         f"rounds   {report['rounds_done']} of {report['rounds_planned']} done",
-        f"queries  {report['queries']} of {report['max_queries']} spent",
+        _describe_labels(report),
         describe_prompts(report["prompts"], report["dropped_prompts"]),
         f"head     {report['head']['digest'][:16]} (fencing token {report['head']['token']})",
     ]
@@ -53,6 +57,12 @@ def describe_prompts(kept: Mapping[str, int], dropped: Mapping[str, int]) -> str
     """Say how many prompts there are, and how many were too long to be used."""
     parts = [f"{kept[split]} {split} ({dropped[split]} too long, dropped)" for split in kept]
     return f"prompts  {', '.join(parts)}"
+
+
+def _describe_labels(report: Mapping[str, Any]) -> str:
+    if report["preferences"] is not None:
+        return f"learned  from {report['preferences']} of {report['max_queries']} preferences of the set"
+    return f"queries  {report['queries']} of {report['max_queries']} spent"
 
 
 def _open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:

@@ -1,16 +1,34 @@
-"""What tests of several rooms need: a real S3 server, once a session."""
+"""What tests of several rooms need: a real S3 server, tiny models, small experiments in a directory."""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
+from oatflow.components.ledger import layout, owner
+from oatflow.components.ledger.claim import Claim, take_claim
+from oatflow.components.ledger.ledger import Experiment, Head, Ledger
+from oatflow.components.ledger.plan import Plan
+from oatflow.components.ledger.sealed import digest_of, seal
+from oatflow.components.records.records import Prompt
+from oatflow.components.records.table import to_parquet
+from oatflow.components.store.transfer import Placed
+
+# A busy machine is no failure of what is tested.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 S3Uri = Callable[[str], str]
 MakeModel = Callable[[Path, int, str], Path]
+Asked = Callable[[], list[str]]
+BeginLedger = Callable[..., tuple[Ledger, Asked]]
 
 _WORDS = "the soup was warm cold and good bad I you we liked ate it all never again . , ! ? one two".split()
 
@@ -33,6 +51,39 @@ def s3_store_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Uri]:
 def make_model() -> MakeModel:
     """Return a maker of tiny chat models with random weights: folder, seed and number format."""
     return _make_model
+
+
+@pytest.fixture
+def begin_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BeginLedger:
+    """Return what begins an experiment in a directory, its rounds planned and claimed by run "a".
+
+    It returns the ledger, and what tells which duels an oracle was asked about.
+    """
+
+    def begin(
+        name: str,
+        settings: Mapping[str, Any],
+        plans: Sequence[Plan],
+        tables: Mapping[str, Sequence[Prompt]] | None = None,
+    ) -> tuple[Ledger, Asked]:
+        ledger = Ledger.open(f"file://{tmp_path}/{name}")
+        placed = {split: _placed(ledger, split, prompts) for split, prompts in (tables or {}).items()}
+        ledger.write_document(layout.EXPERIMENT, Experiment(settings, "start", placed, {}).to_json())
+        ledger.store.put(layout.HEAD, seal(asdict(Head(-1, "0" * 64, 0))))
+        for plan in plans:
+            take_claim(ledger.store, plan.round, Claim("a", owner.Owner("here"), 1, 600, time.time() + 600))
+            ledger.write_document(layout.plan(plan.round), plan.to_json())
+        log = tmp_path / f"{name}.log"
+        monkeypatch.setenv("OATFLOW_ORACLE_LOG", str(log))
+        return ledger, lambda: log.read_text().split() if log.exists() else []
+
+    return begin
+
+
+def _placed(ledger: Ledger, split: str, prompts: Sequence[Prompt]) -> Placed:
+    data = to_parquet(prompts, Prompt)
+    ledger.store.put(f"prompts/{split}.parquet", data)
+    return Placed(split, f"prompts/{split}.parquet", len(data), digest_of(data))
 
 
 def _make_model(folder: Path, seed: int, dtype: str) -> Path:

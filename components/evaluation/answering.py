@@ -11,12 +11,10 @@ from pathlib import Path
 from ..ledger.ledger import Ledger
 from ..ledger.plan import STARTING_MODEL, PolicyPointer
 from ..ledger.step import Step
-from ..prompts.template import load_tokenizer
 from ..records.records import Verdict
 from ..records.table import from_parquet, to_parquet
 from ..sampling.engine import Decoding, Engine
-from ..sampling.generation import answer, encode_prompts, policy_engine, starting_folder, teller
-from ..sampling.settings import SamplingSettings
+from ..sampling.generation import answer, encode_prompts, policy_engine, policy_tokenizer, teller
 from .judging import HeldOutAnswer, opponents_answer
 from .settings import EvaluationSettings
 
@@ -82,8 +80,7 @@ def generate(ledger: Ledger, step: Step, who: Mapping[str, PolicyPointer]) -> fl
 
 def reference_answers(ledger: Ledger) -> Answers:
     """Return the answers that the prompt set brings along."""
-    scripted = ledger.section(SamplingSettings, "sampling").engine == "scripted"
-    tokenizer = load_tokenizer(None if scripted else starting_folder(ledger))
+    tokenizer = policy_tokenizer(ledger)
     texts = {prompt.prompt_id: prompt.reference or "" for prompt in ledger.eval_prompts()}
     return {name: HeldOutAnswer(name, text, len(tokenizer(text)["input_ids"])) for name, text in texts.items()}
 

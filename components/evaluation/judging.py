@@ -84,8 +84,8 @@ def mean_or_none(rewards: Iterable[float | None]) -> float | None:
 
 
 def is_evaluated(round_: int, every: int, last: bool) -> bool:
-    """Whether a round's policy is measured."""
-    return last or (round_ + 1) % every == 0
+    """Whether a round's policy is measured: after every so many rounds and after the last; never where that is 0."""
+    return every > 0 and (last or (round_ + 1) % every == 0)
 
 
 def evaluated_before(round_: int, every: int) -> int | None:

@@ -18,7 +18,7 @@ class EvaluationSettings(Section):
     """Sampling temperature of evaluation; 0 is greedy."""
     eval_generate_max_length: int = Field(512, ge=1)
     """Longest answer in tokens."""
-    eval_every: int = Field(1, ge=1)
-    """Evaluate after every so many rounds; the last round is always evaluated."""
+    eval_every: int = Field(1, ge=0)
+    """Measure the win rate after every so many rounds, and after the last one; 0: never, then nobody is asked."""
     bootstrap_samples: int = Field(10_000, ge=100)
     """Resamples behind the 95% interval of the win rate."""

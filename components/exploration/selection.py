@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 
 from ..records.records import Candidate, Duel, Prompt, duel_id
 from .strategies import Strategy
@@ -18,11 +17,21 @@ def pick_duels(
     """
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
     duels = []
-    for prompt_id, group in groupby(candidates, key=lambda candidate: candidate.prompt_id):
-        drawn = list(group)
+    for drawn in _by_prompt(candidates):
+        prompt_id = drawn[0].prompt_id
         first, second = (drawn[index] for index in strategy(len(drawn)))
         duels.append(_duel(by_id[prompt_id], *((second, first) if swap(prompt_id) else (first, second))))
     return duels
+
+
+def _by_prompt(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+    """Put the candidates of a prompt together. Their numbers begin at 0, also where a prompt comes twice in a row."""
+    groups: list[list[Candidate]] = []
+    for candidate in candidates:
+        if candidate.candidate == 0:
+            groups.append([])
+        groups[-1].append(candidate)
+    return groups
 
 
 def _duel(prompt: Prompt, first: Candidate, second: Candidate) -> Duel:

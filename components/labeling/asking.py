@@ -15,7 +15,7 @@ from itertools import chain
 from ..ledger.step import Step
 from ..records.records import Duel, Preference, Side
 from ..records.table import from_parquet, to_parquet
-from .labels import checked
+from .labels import checked, clash
 from .oracle import Answer, Oracle
 
 
@@ -78,7 +78,7 @@ class Interview:
     def labelled(self, duel: Duel, answered: Mapping[str, Preference]) -> Preference:
         """Return the duel's preference: the answer to it with its label, or a clash, about which nobody was asked."""
         if duel.clash:
-            return Preference(duel.duel_id, duel.prompt_id, True, None, None, None, None, "")
+            return clash(duel)
         answer = answered[duel.duel_id]
         assert answer.first_wins is not None
         return replace(answer, prompt_id=duel.prompt_id, chosen=self.label(duel, answer.first_wins))

@@ -1,4 +1,4 @@
-"""The labeling step: duels in, preferences out, the budget kept to the query."""
+"""The labeling step: duels in, preferences out, the budget kept to the query; offline, the preference set answers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from .. import progress
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
 from ..ledger.owner import process_start
-from ..records.records import Duel, Side
-from ..records.table import from_parquet
+from ..ledger.step import Step
+from ..prompts.settings import PromptSettings
+from ..records.records import Duel, Preference, Side
+from ..records.table import from_parquet, to_parquet
 from ..seeds import derive
-from .asking import Interview
+from .asking import Interview, part_name
 from .budget import within_budget
+from .given import PREFERENCE_SET, given_preference
 from .labels import drawn, more_probable
 from .oracle import open_oracle
 from .settings import LabelingSettings
@@ -24,11 +27,14 @@ PARTS = "preferences"
 def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
     """Ask the oracle about the round's duels, in batches that are durable one by one.
 
-    A killed attempt's batches are adopted, and not asked again. Duels beyond the budget get no preference.
+    A killed attempt's batches are adopted, and not asked again. Duels beyond the budget get no preference. Offline,
+    nobody is asked.
     """
     with ledger.step(round_, "labeling", run) as step:
         if step.done is not None:
             return step.done
+        if ledger.section(PromptSettings, "prompts").offline:
+            return read_labels(step)
         settings = ledger.section(LabelingSettings, "labeling")
         label = labeler(settings.bt_sample, ledger.seed, round_)
         interview = Interview(open_oracle(settings), settings.oracle_batch_size, label)
@@ -47,6 +53,26 @@ def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
             timings={"startup": begun - process_start(), "ask": asked.seconds, "work": time.time() - begun},
             facts={"oracle": interview.oracle.identity},
         )
+
+
+def read_labels(step: Step) -> Done:
+    """Take the labels of the round's duels from the preference set: `labels` counts them, and no query is made."""
+    begun = time.time()
+    duels = from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")
+    preferences = [given_preference(duel) for duel in duels]
+    step.write(part_name(PARTS, 0), to_parquet(preferences, Preference))
+    clashes = sum(preference.clash for preference in preferences)
+    return step.finish(
+        counts={
+            "duels": len(duels),
+            "queries": 0,
+            "labels": len(duels) - clashes,
+            "clashes": clashes,
+            "first_chosen": sum(preference.chosen == "first" for preference in preferences),
+        },
+        timings={"startup": begun - process_start(), "ask": 0.0, "work": time.time() - begun},
+        facts={"oracle": PREFERENCE_SET},
+    )
 
 
 def labeler(bt_sample: bool, seed: int, round_: int) -> Callable[[Duel, float], Side]:

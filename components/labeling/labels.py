@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import isfinite
 
 from ..errors import OracleError
-from ..records.records import Duel, Side
+from ..records.records import Duel, Preference, Side
 from .oracle import Answer
 
 
@@ -19,6 +19,11 @@ def drawn(first_wins: float, seed: int) -> Side:
     """Draw a label from the probability (Bernoulli). `seed`: an integer in [0, 2**63), as `seeds.derive` gives it."""
     # The upper 53 bits fill a float exactly, so that a probability of 1 always wins and one of 0 never does.
     return "first" if (seed >> 10) / 2**53 < first_wins else "second"
+
+
+def clash(duel: Duel) -> Preference:
+    """Return what is known of a duel of equal texts: nothing, and nobody was asked."""
+    return Preference(duel.duel_id, duel.prompt_id, True, None, None, None, None, "")
 
 
 def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Sequence[Answer]:

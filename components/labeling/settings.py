@@ -23,7 +23,8 @@ class LabelingSettings(Section):
     bt_sample: bool = False
     """Draw the label from the probability; off: the more probable answer wins, and 0.5 goes to the second."""
     max_queries: int = Field(50_000, ge=1)
-    """Budget: how many duels the oracle may be asked about in the whole experiment."""
+    """Budget: how many duels the oracle may be asked about in the whole experiment; offline, where none is asked: how
+    many preferences of the set are learned from."""
     oracle_batch_size: int = operational(32, ge=1)
     """Duels asked in one go; their answers are durable before the next are asked."""
 

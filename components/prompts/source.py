@@ -22,6 +22,7 @@ from .settings import PromptSettings
 from .template import Tokenizer, encode_prompt
 
 BUILT_IN = "oatflow:"
+SHIPPED = ("oatflow:reviews", "oatflow:review-preferences")
 SUFFIXES = (".jsonl", ".parquet")
 
 
@@ -35,6 +36,8 @@ class _Table:
 
 def load_prompts(settings: PromptSettings, split: str) -> list[Prompt]:
     """Load all prompts of a split ("train" or "eval"), in the set's order. An id is the row and a hash of the text.
+
+    Where the settings name columns of better and worse answers, every row of either split needs both.
 
     Raises `PromptError`, naming the file, the row or the column at fault.
     """
@@ -94,7 +97,7 @@ def _built_in(source: str, part: str | None) -> _Table:
     folder = importlib.resources.files(__package__).joinpath(source.removeprefix(BUILT_IN))
     file = folder.joinpath(f"{part}.jsonl")
     if not file.is_file():
-        raise _refuse(source, f"has no split {part!r}", "the set that ships with oatflow is oatflow:reviews")
+        raise _refuse(source, f"has no split {part!r}", "the sets that ship with oatflow: " + ", ".join(SHIPPED))
     return _parse(f"{source}/{part}.jsonl", file.read_bytes())
 
 
@@ -188,15 +191,37 @@ def _numbered(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[
 def _prompt(name: str, row: int, where: str, columns: Mapping[str, Any], settings: PromptSettings) -> Prompt:
     text = _text(name, where, columns, "input_key", settings.input_key)
     reference = settings.output_key and _text(name, where, columns, "output_key", settings.output_key)
-    return Prompt(f"{row:06d}-{hashlib.sha256(text.encode()).hexdigest()[:8]}", text, reference or None)
+    chosen = settings.chosen_key and _answer(name, where, columns, "chosen_key", settings.chosen_key)
+    rejected = settings.rejected_key and _answer(name, where, columns, "rejected_key", settings.rejected_key)
+    prompt_id = f"{row:06d}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return Prompt(prompt_id, text, reference or None, chosen or None, rejected or None)
 
 
 def _text(name: str, where: str, columns: Mapping[str, Any], setting: str, key: str) -> str:
+    return _checked(name, where, key, _value(name, where, columns, setting, key))
+
+
+def _answer(name: str, where: str, columns: Mapping[str, Any], setting: str, key: str) -> str:
+    """Return an answer that is text, or the assistant's last message of a conversation (as Oat's `extract_content`)."""
+    value = _value(name, where, columns, setting, key)
+    if not isinstance(value, list):
+        return _checked(name, where, key, value)
+    turns = [turn for turn in value if isinstance(turn, Mapping) and turn.get("role") == "assistant"]
+    if not turns:
+        remedy = "give an answer as text, or as messages with role and content"
+        raise _refuse(name, f"{where}, column {key!r} holds a list without a message of the assistant", remedy)
+    return _checked(name, where, key, turns[-1].get("content"))
+
+
+def _value(name: str, where: str, columns: Mapping[str, Any], setting: str, key: str) -> Any:
     if key not in columns:
         raise PromptError(
             f"prompts.{setting}={key!r}: {name}, {where} has no such column; columns there: {', '.join(columns)}"
         )
-    value = columns[key]
+    return columns[key]
+
+
+def _checked(name: str, where: str, key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         found = "is empty" if value is None or isinstance(value, str) else f"holds {type(value).__name__}"
         raise _refuse(name, f"{where}, column {key!r} {found}", "every row needs text there")

@@ -1,4 +1,4 @@
-"""How a prompt becomes tokens: the one place that knows, for sampling, training and evaluation alike."""
+"""How a prompt, and an answer that is given as text, become tokens: the one place that knows, for all rooms alike."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from ..errors import SettingsError
 
 
 class Tokenizer(Protocol):
-    """What `encode_prompt` asks of a tokenizer; those of transformers have it."""
+    """What is asked of a tokenizer; those of transformers have it. `eos_token_id` is None where it knows no end."""
 
     chat_template: Any
+    eos_token_id: Any
 
-    def __call__(self, text: str) -> Mapping[str, Any]:
+    def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
         """Return the token ids of plain text under ``input_ids``."""
         ...
 
@@ -41,26 +42,43 @@ def encode_prompt(tokenizer: Tokenizer, text: str, apply_chat_template: bool) ->
     return list(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"])
 
 
-def load_tokenizer(folder: Path | None) -> Any:
+def encode_answer(tokenizer: Tokenizer, text: str, longest: int | None = None) -> tuple[tuple[int, ...], str]:
+    """Return an answer's tokens and why they end: "stop" by the end-of-sequence token, "length" where it was cut.
+
+    The answer is encoded apart from its prompt, so that the border between them is exact even where a tokenizer would
+    merge across it. The end follows, unless the text has it already. What is beyond `longest` tokens is cut off, and no
+    end is invented.
+    """
+    tokens = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    end = tokenizer.eos_token_id
+    if end is not None and tokens[-1:] != [end]:
+        tokens.append(end)
+    if longest is not None and len(tokens) > longest:
+        return tuple(tokens[:longest]), "length"
+    return tuple(tokens), "stop"
+
+
+def load_tokenizer(folder: Path | None, trust_remote_code: bool = False) -> Any:
     """Load a model folder's tokenizer; None stands for a scripted policy, which counts words."""
     if folder is None:
         return WordTokenizer()
-    if _is_plain(folder):
+    if not trust_remote_code and _is_plain(folder):
         # AutoTokenizer would choose the same class, but import torch to do so: seconds in every step.
         from transformers import PreTrainedTokenizerFast
 
         return PreTrainedTokenizerFast.from_pretrained(folder)
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
 
 
 class WordTokenizer:
     """One token a word, for policies that are no models."""
 
     chat_template = "words"
+    eos_token_id = 0
 
-    def __call__(self, text: str) -> dict[str, list[int]]:
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         """Return one id a word; the same word has the same id everywhere."""
         return {"input_ids": [zlib.crc32(word.encode()) for word in text.split()]}
 

@@ -9,8 +9,8 @@ from math import ceil, floor
 from markupsafe import Markup
 
 from .curves import STEPS, RoundRow
-from .drawing import DASHED, DOTTED, MUTED, OPPONENT, POLICY, Axes, bars, draw, end_label, line, over_queries
-from .words import NOT_MEASURED, count, percent, rounded, seconds
+from .drawing import DASHED, DOTTED, MUTED, OPPONENT, POLICY, Axes, bars, draw, end_label, line, over_labels
+from .words import NOT_MEASURED, Unit, count, percent, rounded, seconds
 
 Cells = tuple[str, ...]
 
@@ -30,40 +30,31 @@ class Chart:
 
 def charts(rows: Sequence[RoundRow], opponent: str) -> list[Chart]:
     """Draw every chart that the rows have numbers for. `opponent`: who the policy is compared with, in words."""
-    drawn = (win_rate_chart(rows, opponent), reward_chart(rows, opponent), margin_chart(rows), seconds_chart(rows))
+    drawn = (
+        win_rate_chart(rows, opponent), held_out_chart(rows), reward_chart(rows, opponent), margin_chart(rows),
+        seconds_chart(rows),
+    )  # fmt: skip
     return [chart for chart in drawn if chart is not None]
 
 
 def win_rate_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
-    """Draw the win rate over queries with its 95% interval, or None where nothing was evaluated."""
+    """Draw the win rate with its 95% interval, or None where nothing was evaluated."""
     points = [
-        (row.queries_total, row.win_rate, row.low, row.high, row)
+        (row.learned_from, row.win_rate, row.low, row.high, row)
         for row in rows
         if row.win_rate is not None and row.low is not None and row.high is not None
     ]
     if not points:
         return None
-    queries, rates, lows, highs, judged = zip(*points, strict=True)
-
-    def paint(axes: Axes) -> None:
-        axes.axhline(0.5, color=MUTED, linewidth=1, linestyle=DASHED)
-        axes.fill_between(queries, lows, highs, color=POLICY, alpha=0.16, linewidth=0)
-        axes.vlines(queries, lows, highs, color=POLICY, linewidth=1.2, alpha=0.55)
-        line(axes, queries, rates, POLICY, "o")
-        end_label(axes, (queries[-1], rates[-1]), percent(rates[-1]), POLICY)
-        over_queries(axes, queries)
-        axes.set_ylim(min(0.4, floor(min(lows) * 10) / 10), max(0.6, ceil(max(highs) * 10) / 10))
-        axes.yaxis.set_major_formatter(lambda value, _: percent(value))
-
+    labels, rates, lows, highs, judged = zip(*points, strict=True)
+    unit = rows[0].unit
     return Chart(
         name="win-rate",
         title="Win rate with its 95% interval",
         key=(("policy", f"● against {opponent}"), ("plain", "- - 50%: even")),
-        label=f"Line chart of the win rate over queries: {percent(rates[0])} after {queries[0]} queries, "
-        f"{percent(rates[-1])} (95% interval {percent(lows[-1])} to {percent(highs[-1])}) after {queries[-1]}. "
-        "A dashed line marks 50%.",
-        svg=draw("win-rate", paint),
-        head=("Round", "Queries", "Win rate", "95% from", "to", "Held-out prompts"),
+        label=f"Line chart of the win rate over {unit.many}: {_course(labels, rates, lows, highs, unit)}",
+        svg=draw("win-rate", lambda axes: _shares(axes, labels, rates, lows, highs, unit)),
+        head=(*_head(unit), "Win rate", "95% from", "to", "Held-out prompts"),
         body=tuple(
             (*_when(row), percent(row.win_rate), percent(row.low), percent(row.high), count(row.held_out))
             for row in judged
@@ -71,58 +62,86 @@ def win_rate_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
     )
 
 
+def held_out_chart(rows: Sequence[RoundRow]) -> Chart | None:
+    """Draw the accuracy on held-out preferences with its 95% interval, or None where there are none."""
+    points = [
+        (row.learned_from, row.held_out_accuracy, *row.held_out_interval, row)
+        for row in rows
+        if row.held_out_accuracy is not None and row.held_out_interval is not None
+    ]
+    if not points:
+        return None
+    labels, shares, lows, highs, ranked = zip(*points, strict=True)
+    unit = rows[0].unit
+    return Chart(
+        name="held-out",
+        title="Held-out accuracy with its 95% interval",
+        key=(("policy", "● pairs ranked as in the set"), ("plain", "- - 50%: chance")),
+        label=f"Line chart of the accuracy on held-out preferences over {unit.many}: "
+        f"{_course(labels, shares, lows, highs, unit)}",
+        svg=draw("held-out", lambda axes: _shares(axes, labels, shares, lows, highs, unit)),
+        head=(*_head(unit), "Accuracy", "95% from", "to", "Margin", "Held-out pairs"),
+        body=tuple(
+            (*_when(row), *map(percent, (share, low, high)), rounded(row.held_out_margin), count(row.held_out_pairs))
+            for row, share, low, high in zip(ranked, shares, lows, highs, strict=True)
+        ),
+    )
+
+
 def reward_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
     """Draw the mean known reward of the policy's and the opponent's held-out answers, or None where there is none."""
     points = [
-        (row.queries_total, row.mean_reward, row.opponent_mean_reward, row)
+        (row.learned_from, row.mean_reward, row.opponent_mean_reward, row)
         for row in rows
         if row.mean_reward is not None and row.opponent_mean_reward is not None
     ]
     if not points:
         return None
-    queries, own, others, judged = zip(*points, strict=True)
+    labels, own, others, judged = zip(*points, strict=True)
+    unit = rows[0].unit
 
     def paint(axes: Axes) -> None:
-        line(axes, queries, others, OPPONENT, "s", DOTTED)
-        line(axes, queries, own, POLICY, "o")
+        line(axes, labels, others, OPPONENT, "s", DOTTED)
+        line(axes, labels, own, POLICY, "o")
         apart = 5 if own[-1] >= others[-1] else -5
-        end_label(axes, (queries[-1], own[-1]), rounded(own[-1]), POLICY, apart)
-        end_label(axes, (queries[-1], others[-1]), rounded(others[-1]), OPPONENT, -apart)
-        over_queries(axes, queries)
+        end_label(axes, (labels[-1], own[-1]), rounded(own[-1]), POLICY, apart)
+        end_label(axes, (labels[-1], others[-1]), rounded(others[-1]), OPPONENT, -apart)
+        over_labels(axes, labels, unit.axis)
 
     return Chart(
         name="reward",
         title="Mean reward of held-out answers",
         key=(("policy", "● policy"), ("opponent", f"■ {opponent}")),
         label=f"Line chart of the mean reward of held-out answers: the policy's goes from {rounded(own[0])} to "
-        f"{rounded(own[-1])} after {queries[-1]} queries, the opponent's is {rounded(others[-1])} there.",
+        f"{rounded(own[-1])} after {unit.said(labels[-1])}, the opponent's is {rounded(others[-1])} there.",
         svg=draw("reward", paint),
-        head=("Round", "Queries", "Policy", "Opponent"),
+        head=(*_head(unit), "Policy", "Opponent"),
         body=tuple((*_when(row), rounded(row.mean_reward), rounded(row.opponent_mean_reward)) for row in judged),
     )
 
 
 def margin_chart(rows: Sequence[RoundRow]) -> Chart | None:
     """Draw the mean reward margin of each round's pairs, or None where nothing was learned."""
-    points = [(row.queries_total, row.reward_margin, row) for row in rows if row.reward_margin is not None]
+    points = [(row.learned_from, row.reward_margin, row) for row in rows if row.reward_margin is not None]
     if not points:
         return None
-    queries, margins, learned = zip(*points, strict=True)
+    labels, margins, learned = zip(*points, strict=True)
+    unit = rows[0].unit
 
     def paint(axes: Axes) -> None:
         axes.axhline(0, color=MUTED, linewidth=1, linestyle=DASHED)
-        line(axes, queries, margins, POLICY, "o")
-        end_label(axes, (queries[-1], margins[-1]), rounded(margins[-1]), POLICY)
-        over_queries(axes, queries)
+        line(axes, labels, margins, POLICY, "o")
+        end_label(axes, (labels[-1], margins[-1]), rounded(margins[-1]), POLICY)
+        over_labels(axes, labels, unit.axis)
 
     return Chart(
         name="margin",
         title="Reward margin in training",
         key=(("policy", "● chosen minus rejected"),),
         label=f"Line chart of the mean reward margin of a round's pairs: from {rounded(margins[0])} to "
-        f"{rounded(margins[-1])} after {queries[-1]} queries.",
+        f"{rounded(margins[-1])} after {unit.said(labels[-1])}.",
         svg=draw("margin", paint),
-        head=("Round", "Queries", "Loss", "Margin", "Accuracy"),
+        head=(*_head(unit), "Loss", "Margin", "Accuracy"),
         body=tuple(
             (*_when(row), rounded(row.loss), rounded(row.reward_margin), percent(row.accuracy)) for row in learned
         ),
@@ -148,8 +167,41 @@ def seconds_chart(rows: Sequence[RoundRow]) -> Chart | None:
     )
 
 
+def _shares(
+    axes: Axes,
+    labels: Sequence[int],
+    shares: Sequence[float],
+    lows: Sequence[float],
+    highs: Sequence[float],
+    unit: Unit,
+) -> None:
+    """Draw shares with their intervals, and one half as a dashed line."""
+    axes.axhline(0.5, color=MUTED, linewidth=1, linestyle=DASHED)
+    axes.fill_between(labels, lows, highs, color=POLICY, alpha=0.16, linewidth=0)
+    axes.vlines(labels, lows, highs, color=POLICY, linewidth=1.2, alpha=0.55)
+    line(axes, labels, shares, POLICY, "o")
+    end_label(axes, (labels[-1], shares[-1]), percent(shares[-1]), POLICY)
+    over_labels(axes, labels, unit.axis)
+    axes.set_ylim(min(0.4, floor(min(lows) * 10) / 10), max(0.6, ceil(max(highs) * 10) / 10))
+    axes.yaxis.set_major_formatter(lambda value, _: percent(value))
+
+
+def _course(
+    labels: Sequence[int], shares: Sequence[float], lows: Sequence[float], highs: Sequence[float], unit: Unit
+) -> str:
+    """Say where shares begin and end."""
+    return (
+        f"{percent(shares[0])} after {unit.said(labels[0])}, {percent(shares[-1])} (95% interval "
+        f"{percent(lows[-1])} to {percent(highs[-1])}) after {count(labels[-1])}. A dashed line marks 50%."
+    )
+
+
+def _head(unit: Unit) -> Cells:
+    return "Round", unit.many.capitalize()
+
+
 def _when(row: RoundRow) -> Cells:
-    return str(row.round), count(row.queries_total)
+    return str(row.round), count(row.learned_from)
 
 
 def _mean_seconds(rows: Sequence[RoundRow], step: str) -> tuple[float, float]:

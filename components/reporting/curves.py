@@ -14,6 +14,8 @@ from ..ledger.sealed import digest_of, seal
 from ..records.records import Duel, Preference, Verdict
 from ..records.table import from_parquet
 from ..seeds import derive
+from .intervals import wilson_interval
+from .words import PREFERENCES, QUERIES, Unit
 
 Record = TypeVar("Record", Duel, Preference, Verdict)
 
@@ -25,8 +27,11 @@ STEPS = {"sampling": "sample", "labeling": "label", "policy": "train", "evaluati
 class RoundRow:
     """One finished round. What was not measured is None.
 
-    `queries_total` counts up to and including this round. `win_rate` lies between `low` and `high` with 95%
-    confidence over `held_out` prompts. `seconds`: by step, those before the first useful work and those of work.
+    `queries_total` counts up to and including this round, and so does `labels_total`, for labels that a preference set
+    gave; both kinds of labels are never in one experiment. `win_rate` lies between `low` and `high` with 95% confidence
+    over `held_out` prompts. `held_out_accuracy`: share of `held_out_pairs` that the policy's implicit reward ranks as
+    the set does, by `held_out_margin` in the mean. `seconds`: by step, those before the first useful work and those of
+    work.
     `policy`, `digest`: SHA-256 of the policy that the round made, and of the record that closed it. `finished`:
     seconds since the epoch at the end of its last step.
     """
@@ -37,6 +42,8 @@ class RoundRow:
     clashes: int | None
     queries: int
     queries_total: int
+    labels: int | None
+    labels_total: int | None
     pairs: int | None
     loss: float | None
     reward_margin: float | None
@@ -48,11 +55,31 @@ class RoundRow:
     mean_reward: float | None
     opponent_mean_reward: float | None
     held_out: int | None
+    held_out_accuracy: float | None
+    held_out_margin: float | None
+    held_out_pairs: int | None
     generated_tokens: int | None
     seconds: Mapping[str, tuple[float, float]]
     policy: str
     digest: str
     finished: float
+
+    @property
+    def learned_from(self) -> int:
+        """Labels up to the end of this round, the oracle's or the set's: what curves run over."""
+        return self.queries_total if self.labels_total is None else self.labels_total
+
+    @property
+    def unit(self) -> Unit:
+        """What `learned_from` counts."""
+        return QUERIES if self.labels_total is None else PREFERENCES
+
+    @property
+    def held_out_interval(self) -> tuple[float, float] | None:
+        """Where `held_out_accuracy` lies with 95% confidence."""
+        if self.held_out_accuracy is None or not self.held_out_pairs:
+            return None
+        return wilson_interval(self.held_out_accuracy, self.held_out_pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +103,14 @@ def read_rounds(ledger: Ledger) -> list[RoundRow]:
     """Return one row for each finished round, oldest first."""
     rows: list[RoundRow] = []
     for round_ in range(ledger.head().round + 1):
-        rows.append(_read_round(ledger, round_, rows[-1].queries_total if rows else 0))
+        before = (rows[-1].queries_total, rows[-1].labels_total or 0) if rows else (0, 0)
+        rows.append(_read_round(ledger, round_, *before))
     return rows
 
 
 def measured(ledger: Ledger, round_: int) -> dict[str, float]:
     """Return what one finished round measured, by the names of `RoundRow`, as KFP and trackers take metrics."""
-    row = asdict(_read_round(ledger, round_, ledger.plan(round_).queries_spent))
+    row = asdict(_read_round(ledger, round_, ledger.plan(round_).queries_spent, _labels_before(ledger, round_)))
     numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "finished"}
     taken = {f"seconds_{step}": startup + work for step, (startup, work) in row["seconds"].items()}
     return numbers | taken
@@ -117,11 +145,11 @@ def sample_verdicts(ledger: Ledger, round_: int, count: int) -> list[Verdict]:
     return _pick(ledger, round_, {verdict.prompt_id: verdict for verdict in verdicts}, count)
 
 
-def _read_round(ledger: Ledger, round_: int, queries_before: int) -> RoundRow:
+def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before: int) -> RoundRow:
     marks = {room: ledger.done(round_, room) for room in layout.ROOMS}
     found = {room: _numbers(mark) for room, mark in marks.items()}
     sampled, labeled, trained, judged = (found[room] for room in layout.ROOMS)
-    queries = int(labeled["queries"])
+    queries, labels = int(labeled["queries"]), labeled.get("labels")
     record = ledger.round_record(round_)
     return RoundRow(
         round=round_,
@@ -130,6 +158,8 @@ def _read_round(ledger: Ledger, round_: int, queries_before: int) -> RoundRow:
         clashes=sampled.get("clashes"),
         queries=queries,
         queries_total=queries_before + queries,
+        labels=labels,
+        labels_total=None if labels is None else labels_before + labels,
         pairs=trained.get("pairs"),
         loss=trained.get("loss"),
         reward_margin=trained.get("reward_margin"),
@@ -141,12 +171,20 @@ def _read_round(ledger: Ledger, round_: int, queries_before: int) -> RoundRow:
         mean_reward=judged.get("mean_reward"),
         opponent_mean_reward=judged.get("opponent_mean_reward"),
         held_out=judged.get("prompts"),
+        held_out_accuracy=trained.get("held_out_accuracy"),
+        held_out_margin=trained.get("held_out_margin"),
+        held_out_pairs=trained.get("held_out_pairs"),
         generated_tokens=sampled.get("generated_tokens"),
         seconds={STEPS[room]: _seconds(mark) for room, mark in marks.items() if mark},
         policy=ledger.policy_digest(round_),
         digest=digest_of(seal(asdict(record))) if record else "",
         finished=max(mark.finished for mark in marks.values() if mark),
     )
+
+
+def _labels_before(ledger: Ledger, round_: int) -> int:
+    marks = (ledger.done(before, "labeling") for before in range(round_))
+    return sum(mark.counts.get("labels", 0) for mark in marks if mark)
 
 
 def _numbers(mark: Done | None) -> dict[str, Any]:

@@ -56,12 +56,12 @@ def draw(name: str, paint: Callable[[Axes], None], height: int = HEIGHT) -> Mark
 
 
 def line(
-    axes: Axes, queries: Sequence[int], values: Sequence[float], color: str, marker: str, dashes: Any = "-"
+    axes: Axes, labels: Sequence[int], values: Sequence[float], color: str, marker: str, dashes: Any = "-"
 ) -> None:
     """Draw a line, with its points marked while there are few enough to tell apart."""
-    shown = marker if len(queries) <= _MOST_MARKERS else ""
+    shown = marker if len(labels) <= _MOST_MARKERS else ""
     axes.plot(
-        queries, values, color=color, linestyle=dashes, linewidth=2.2, marker=shown, markersize=7,
+        labels, values, color=color, linestyle=dashes, linewidth=2.2, marker=shown, markersize=7,
         markeredgecolor=PAPER, markeredgewidth=1.2, clip_on=False, zorder=5,
     )  # fmt: skip
 
@@ -74,12 +74,12 @@ def end_label(axes: Axes, point: tuple[float, float], text: str, color: str, shi
     )  # fmt: skip
 
 
-def over_queries(axes: Axes, queries: Sequence[int]) -> None:
-    """Make the axes read: oracle queries from 0, values on a few quiet lines."""
-    axes.set_xlim(0, max(queries) * 1.02 or 1)
+def over_labels(axes: Axes, labels: Sequence[int], name: str) -> None:
+    """Make the axes read: labels from 0, called `name`, values on a few quiet lines."""
+    axes.set_xlim(0, max(labels) * 1.02 or 1)
     axes.xaxis.set_major_locator(_round_numbers(6, integer=True))
     axes.yaxis.set_major_locator(_round_numbers(6))
-    axes.set_xlabel("oracle queries")
+    axes.set_xlabel(name)
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
 

@@ -59,7 +59,11 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
     pairs = [row.pairs for row in report.rows if row.pairs is not None]
     return [
         ("Rounds", words.count(len(report.rows)), f"of {report.rounds}" if report.rounds else ""),
-        ("Oracle queries", words.count(report.rows[-1].queries_total), f"of {words.count(report.budget)}"),
+        (
+            "Preferences read" if report.offline else "Oracle queries",
+            words.count(report.rows[-1].learned_from),
+            f"of {words.count(report.budget)}",
+        ),
         ("Pairs learned from", words.count(sum(pairs) if pairs else None), ""),
         ("Time in steps", words.duration(sum(map(wall_seconds, report.rows))), ""),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,14 +12,15 @@ from ..records.records import Verdict
 from .curves import RoundRow, SampledDuel, read_rounds, sample_duels, sample_verdicts, software
 
 SAMPLES = 6
-_OPPONENTS = {"pretrain": "the starting model", "reference": "the reference answers"}
+OPPONENTS = {"pretrain": "the starting model", "reference": "the reference answers"}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """One experiment as people see it.
 
-    `rounds`: how many the experiment has in all, once it is known. `oracle`: the identity of who judged.
+    `rounds`: how many the experiment has in all, once it is known. `budget`: labels that it may have, the oracle's or
+    the preference set's. `oracle`: the identity of who judged.
     `opponent`: who the win rate is against, in words. `digests`: what the chain of rounds hangs on, by name.
     """
 
@@ -40,6 +41,16 @@ class Report:
         """The last round that was evaluated."""
         return next((row for row in reversed(self.rows) if row.win_rate is not None), None)
 
+    @property
+    def ranked(self) -> RoundRow | None:
+        """The last round whose policy ranked held-out preferences."""
+        return next((row for row in reversed(self.rows) if row.held_out_interval is not None), None)
+
+    @property
+    def offline(self) -> bool:
+        """Whether the policy learned from a preference set, and no oracle gave it a label."""
+        return any(row.labels_total is not None for row in self.rows)
+
 
 def read_report(ledger: Ledger) -> Report:
     """Gather a report of all finished rounds."""
@@ -52,8 +63,8 @@ def read_report(ledger: Ledger) -> Report:
         rows=rows,
         rounds=ledger.plan(head.round).rounds if rows else None,
         budget=int(settings["labeling"]["max_queries"]),
-        oracle=_oracle(ledger, head.round),
-        opponent=_OPPONENTS[settings["evaluation"]["opponent"]],
+        oracle=_oracle(ledger, head.round, judged),
+        opponent=OPPONENTS[settings["evaluation"]["opponent"]],
         duels=duels,
         verdicts=tuple(sample_verdicts(ledger, judged[-1], SAMPLES)) if judged else (),
         settings=settings,
@@ -67,10 +78,11 @@ def read_report(ledger: Ledger) -> Report:
     )
 
 
-def _oracle(ledger: Ledger, round_: int) -> str:
-    """Return the identity of who judged last; before the first answer, the name in the settings."""
-    done = ledger.done(round_, "labeling")
-    return str(done.facts["oracle"] if done else ledger.experiment.settings["labeling"]["preference_oracle"])
+def _oracle(ledger: Ledger, round_: int, judged: Sequence[int]) -> str:
+    """Return the identity of who judged the policy last, or else the labels; before the first, the settings' name."""
+    marks = [*(ledger.done(evaluated, "evaluation") for evaluated in judged[-1:]), ledger.done(round_, "labeling")]
+    known = [mark.facts["oracle"] for mark in marks if mark and "oracle" in mark.facts]
+    return str(known[0] if known else ledger.experiment.settings["labeling"]["preference_oracle"])
 
 
 def experiment_name(uri: str) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from .curves import RoundRow
 from .report import Report
-from .words import count, duration, interval, percent, rounded
+from .words import NOT_MEASURED, count, duration, interval, percent, rounded
 
 _COLUMNS = (
-    "Round", "Queries", "Win rate", "95% interval", "Reward", "Opponent's", "Pairs", "Clashes", "Loss", "Margin",
-    "Time",
+    "Round", "Queries", "Preferences", "Win rate", "95% interval", "Reward", "Opponent's", "Held-out accuracy", "Pairs",
+    "Clashes", "Loss", "Margin", "Time",
 )  # fmt: skip
 
 
@@ -18,20 +18,28 @@ def headline(report: Report) -> str:
     """Return the result in one sentence, never without its interval, its prompts and its judge."""
     if not report.rows:
         return "No round is finished yet, so there is nothing to report."
-    spent, row = report.rows[-1].queries_total, report.evaluated
-    if row is None:
-        return f"After {_queries(spent)} nothing has been evaluated yet, so there is no win rate to report."
-    prompts = "the" if row.held_out is None else f"{row.held_out:,}"
-    return (
-        f"After {_queries(row.queries_total)} the policy wins {percent(row.win_rate)} {interval(row.low, row.high)} of "
-        f"{prompts} held-out prompts against {report.opponent}, judged by {report.oracle}."
-    )
+    row = report.evaluated
+    if row is not None:
+        prompts = "the" if row.held_out is None else f"{row.held_out:,}"
+        return (
+            f"{_after(row)} the policy wins {percent(row.win_rate)} {interval(row.low, row.high)} of {prompts} "
+            f"held-out prompts against {report.opponent}, judged by {report.oracle}."
+        )
+    row = report.ranked
+    if row is not None:
+        return (
+            f"{_after(row)} the policy ranks {_accuracy(row)} of {count(row.held_out_pairs)} held-out pairs as the "
+            "preference set does."
+        )
+    return f"{_after(report.rows[-1])} nothing has been evaluated yet, so there is no win rate to report."
 
 
 def reading(report: Report) -> str:
     """Say what the interval allows to conclude, and what it does not."""
     row = report.evaluated
-    if row is None or row.low is None or row.high is None:
+    if row is None:
+        return _reading_of_ranks(report.ranked)
+    if row.low is None or row.high is None:
         return ""
     limits = "The brackets are a 95% interval over these prompts; it says nothing about other seeds or other judges."
     if row.low > 0.5:
@@ -45,8 +53,10 @@ def reading(report: Report) -> str:
 
 
 def summary_table(rows: Sequence[RoundRow]) -> list[list[str]]:
-    """Return the table of rounds as text, its head first."""
-    return [list(_COLUMNS), *(_line(row) for row in rows)]
+    """Return the table of rounds as text, its head first. A column that has no number in any round is left out."""
+    lines = [_line(row) for row in rows]
+    told = [place for place in range(len(_COLUMNS)) if not rows or any(line[place] != NOT_MEASURED for line in lines)]
+    return [[line[place] for place in told] for line in (_COLUMNS, *lines)]
 
 
 def page_markdown(report: Report) -> str:
@@ -62,17 +72,39 @@ def wall_seconds(row: RoundRow) -> float:
     return sum(startup + work for startup, work in row.seconds.values())
 
 
+def _reading_of_ranks(row: RoundRow | None) -> str:
+    if row is None or row.held_out_interval is None:
+        return ""
+    low, high = row.held_out_interval
+    limits = (
+        "The brackets are a 95% interval over these pairs. Nothing was sampled: this says how the policy weighs "
+        "answers that it is given, not how good its own are."
+    )
+    if low > 0.5:
+        return f"All of the interval lies above 50%: the policy tells the better answer from the worse. {limits}"
+    if high < 0.5:
+        return f"All of the interval lies below 50%: the policy prefers the worse answer. {limits}"
+    return f"The interval includes 50%: the policy's preferences cannot be told apart from chance yet. {limits}"
+
+
 def _line(row: RoundRow) -> list[str]:
     return [
-        str(row.round), count(row.queries_total), percent(row.win_rate), interval(row.low, row.high),
-        rounded(row.mean_reward), rounded(row.opponent_mean_reward), count(row.pairs), count(row.clashes),
-        rounded(row.loss), rounded(row.reward_margin), duration(wall_seconds(row)),
+        str(row.round), count(row.queries_total if row.labels_total is None else None), count(row.labels_total),
+        percent(row.win_rate), interval(row.low, row.high), rounded(row.mean_reward), rounded(row.opponent_mean_reward),
+        _accuracy(row), count(row.pairs), count(row.clashes), rounded(row.loss), rounded(row.reward_margin),
+        duration(wall_seconds(row)),
     ]  # fmt: skip
+
+
+def _accuracy(row: RoundRow) -> str:
+    if row.held_out_interval is None:
+        return percent(row.held_out_accuracy)
+    return f"{percent(row.held_out_accuracy)} {interval(*row.held_out_interval)}"
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _queries(spent: int) -> str:
-    return "1 query" if spent == 1 else f"{spent:,} queries"
+def _after(row: RoundRow) -> str:
+    return f"After {row.unit.said(row.learned_from)}"

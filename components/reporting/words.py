@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 NOT_MEASURED = "\N{EN DASH}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What the labels of an experiment are counted in."""
+
+    one: str
+    many: str
+    axis: str
+
+    def said(self, number: int) -> str:
+        """1 is 1 query, 4533 is 4,533 queries."""
+        return f"{number:,} {self.one if number == 1 else self.many}"
+
+
+QUERIES = Unit("query", "queries", "oracle queries")
+PREFERENCES = Unit("preference", "preferences", "preferences of the set")
 
 
 def percent(value: float | None) -> str:

@@ -19,6 +19,11 @@ from ..prompts.settings import PromptSettings
 from ..sampling.settings import SamplingSettings
 from ..settings import Section, is_operational
 
+# Settings that mean nothing where rounds learn from a preference set.
+_ONLINE_ONLY = (
+    ("sampling", "num_samples"), ("sampling", "temperature"), ("sampling", "top_p"), ("labeling", "bt_sample"),
+    ("policy", "sync_params_every"),
+)  # fmt: skip
 Sections = dict[str, dict[str, Any]]
 
 
@@ -46,12 +51,18 @@ class ExperimentSettings(Section):
         """Rounds in the whole experiment: what the budget pays for."""
         return ceil(self.labeling.max_queries / self.prompts.rollout_batch_size)
 
+    @property
+    def generates(self) -> bool:
+        """Whether a policy ever answers a prompt: to learn from the answers, or to be measured by them."""
+        return not self.prompts.offline or self.evaluation.eval_every > 0
+
     def _problems(self) -> Iterator[str]:
         if (self.sampling.engine == "scripted") != (self.policy.trainer == "scripted"):
             yield (
                 f"sampling.engine={self.sampling.engine!r}, policy.trainer={self.policy.trainer!r}: "
                 "a scripted policy can only be sampled by the scripted engine; set both or neither"
             )
+        yield from self._offline_problems()
         if self.evaluation.opponent == "reference" and not self.prompts.output_key:
             yield "evaluation.opponent='reference': name the column of reference answers in prompts.output_key"
         micro = self.policy.train_batch_size_per_device * self.policy.train_workers
@@ -67,6 +78,23 @@ class ExperimentSettings(Section):
                 f"resources.sampler_gpus='{gpus}': sampling.tensor_parallel_size={self.sampling.tensor_parallel_size} "
                 "is the number of GPUs that the engine uses; set both to the same, or sampler_gpus to '0' without GPUs"
             )
+
+    def _offline_problems(self) -> Iterator[str]:
+        """Name what a preference set needs, and what was set for sampling and asking, which it takes the place of."""
+        chosen, rejected = self.prompts.chosen_key, self.prompts.rejected_key
+        if (chosen is None) != (rejected is None):
+            yield (
+                f"prompts.chosen_key={chosen!r}, prompts.rejected_key={rejected!r}: a preference is a better and a "
+                "worse answer; name both columns, or none to learn online"
+            )
+        for room, name in _ONLINE_ONLY if self.prompts.offline else ():
+            section = getattr(self, room)
+            value, default = getattr(section, name), type(section).model_fields[name].default
+            if value != default:
+                yield (
+                    f"{room}.{name}={value!r}: offline, nothing is sampled to learn from and no oracle gives a label; "
+                    f"leave it out ({default!r}), or leave out prompts.chosen_key and rejected_key to learn online"
+                )
 
     def _pod_problems(self) -> Iterator[str]:
         workers, pods, gpus = self.policy.train_workers, self.jobs.train_pods, int(self.jobs.train_pod_gpus)

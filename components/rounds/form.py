@@ -16,12 +16,13 @@ from .experiment import ExperimentSettings
 
 MORE = "more_settings"
 FORM = (
-    "prompt_data", "eval_data", "input_key", "output_key", "apply_chat_template", "rollout_batch_size", "max_eval",
+    "prompt_data", "eval_data", "input_key", "output_key", "chosen_key", "rejected_key", "apply_chat_template",
+    "rollout_batch_size", "max_eval",
     "num_samples", "temperature", "generate_max_length", "tensor_parallel_size",
     "preference_oracle", "reward", "max_queries",
     "pretrain", "dap_algo", "beta", "learning_rate", "train_batch_size", "train_batch_size_per_device", "max_epochs",
-    "zero_stage", "train_workers",
-    "opponent", "eval_generate_max_length",
+    "sync_params_every", "lora_rank", "zero_stage", "train_workers",
+    "opponent", "eval_generate_max_length", "eval_every",
     "train_backend", "train_image", "train_pods", "train_pod_gpus", "train_pod_cpu", "train_pod_memory", "train_queue",
     "train_node_selector", "train_tolerations", "s3_secret", "keys_secret",
     "gpu_resource", "sampler_gpus", "sampler_cpu", "sampler_memory", "sampler_node_selector", "sampler_tolerations",

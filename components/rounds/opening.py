@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from .. import progress
@@ -15,7 +16,8 @@ from ..ledger.claim import Claim, refuse_while_held, take_claim
 from ..ledger.ledger import Experiment, Head, Ledger
 from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.sealed import digest_of, seal
-from ..model_folder import check_model_folder, model_digest, resolve_pretrain
+from ..model_folder import check_lora_targets, check_model_folder, model_digest, resolve_pretrain
+from ..policy.settings import PolicySettings
 from ..prompts.schedule import prompts_of_round
 from ..prompts.source import drop_too_long, load_prompts
 from ..prompts.template import load_tokenizer
@@ -83,14 +85,23 @@ def check_inputs(settings: ExperimentSettings) -> Inputs:
     if settings.policy.trainer == "scripted":
         tokenizer, digest = load_tokenizer(None), "scripted"
     else:
-        folder = resolve_pretrain(settings.policy.pretrain)
-        check_model_folder(folder)
-        tokenizer, digest = load_tokenizer(folder), model_digest(folder)
+        folder = check_starting_model(settings.policy)
+        tokenizer, digest = load_tokenizer(folder, settings.policy.trust_remote_code), model_digest(folder)
     kept, dropped = {}, {}
     for split, most in (("train", settings.prompts.max_train), ("eval", settings.prompts.max_eval)):
         prompts = load_prompts(settings.prompts, split)[:most]
         kept[split], dropped[split] = drop_too_long(prompts, tokenizer, settings.prompts)
     return Inputs(kept, dropped, digest)
+
+
+def check_starting_model(policy: PolicySettings) -> Path:
+    """Return the folder of the starting model: whole, nothing in it that was not allowed, and fit to be trained."""
+    allowed = {"trust_remote_code": policy.trust_remote_code, "allow_pickled_weights": policy.allow_pickled_weights}
+    folder = resolve_pretrain(policy.pretrain, **allowed)
+    check_model_folder(folder, **allowed)
+    if policy.lora_rank:
+        check_lora_targets(folder, policy.lora_targets)
+    return folder
 
 
 def begin(store: Store, settings: ExperimentSettings, inputs: Inputs) -> None:
@@ -134,7 +145,9 @@ def make_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan
     left = settings.labeling.max_queries - spent
     prompts = ledger.train_prompts()
     size = settings.prompts.rollout_batch_size
-    order = prompts_of_round(len(prompts), round_, size, derive(ledger.seed, "prompts"))[:left]
+    # Offline no query is ever spent: the budget is a number of the set's preferences, one of which each prompt brings.
+    most = left - round_ * size if settings.prompts.offline else left
+    order = prompts_of_round(len(prompts), round_, size, derive(ledger.seed, "prompts"))[:most]
     return Plan(
         round=round_,
         rounds=settings.rounds,

@@ -1,4 +1,7 @@
-"""The step of the sampling room: the policy draws candidates, two of each prompt's become a duel."""
+"""The step of the sampling room: the policy draws candidates, two of each prompt's become a duel.
+
+Offline, nothing is drawn: a prompt's candidates are the two answers that the preference set gives.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from .. import progress
 from ..exploration.selection import pick_duels
@@ -23,6 +27,7 @@ from ..records.records import Candidate, Duel, Prompt
 from ..records.table import from_parquet, to_parquet
 from ..seeds import derive
 from .engine import Decoding, Draw, Engine, OnProgress, Request, open_engine, quietly
+from .offline import given_candidates
 from .settings import SamplingSettings
 
 CANDIDATES, DUELS = "candidates.parquet", "duels.parquet"
@@ -30,22 +35,31 @@ TELL_SECONDS = 0.5
 
 
 def run_sampling(ledger: Ledger, round_: int, run: str) -> Done:
-    """Draw the round's candidates and pick its duels. What a killed attempt has written already, stands."""
+    """Get the round's candidates and pick its duels. What a killed attempt has written already, stands."""
     with ledger.step(round_, "sampling", run) as step:
         if step.done is not None:
             return step.done
         plan = ledger.plan(round_)
+        offline = ledger.section(PromptSettings, "prompts").offline
         begun = time.time()
         written = step.existing(CANDIDATES)
         if written is None:
-            begun, candidates = draw_candidates(ledger, step, plan)
+            begun, candidates = (take_candidates if offline else draw_candidates)(ledger, step, plan)
             written = step.write(CANDIDATES, to_parquet(candidates, Candidate))
         generated = time.time()
         candidates = from_parquet(written, Candidate, CANDIDATES)
         duels = choose_duels(plan, candidates, ledger.seed)
         duels = from_parquet(step.write(DUELS, to_parquet(duels, Duel)), Duel, DUELS)
         timings = {"startup": begun - process_start(), "generate": generated - begun, "work": time.time() - begun}
-        return step.finish(counts=count(candidates, duels), timings=timings)
+        return step.finish(counts=count(candidates, duels, generated=not offline), timings=timings)
+
+
+def take_candidates(ledger: Ledger, step: Step, plan: Plan) -> tuple[float, list[Candidate]]:
+    """Return when that began, and the two answers that the preference set gives to each prompt of the plan."""
+    begun = time.time()
+    longest = ledger.section(SamplingSettings, "sampling").generate_max_length
+    tokens = encode_prompts(ledger, plan.prompts)
+    return begun, given_candidates(plan.prompts, tokens, policy_tokenizer(ledger), longest)
 
 
 def draw_candidates(ledger: Ledger, step: Step, plan: Plan) -> tuple[float, list[Candidate]]:
@@ -109,21 +123,35 @@ def policy_engine(ledger: Ledger, step: Step, policy: PolicyPointer) -> Iterator
             step.download_folder("policy", "model", Path(scratch), round=policy.round)
             return Path(scratch)
 
-        with closing(open_engine(settings, folder, policy.digest)) as engine:
+        with closing(open_engine(settings, folder, policy.digest, trusts_remote_code(ledger))) as engine:
             yield engine
 
 
 def encode_prompts(ledger: Ledger, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
-    """Return the prompts' tokens. Every policy of an experiment has the starting model's tokenizer."""
-    scripted = ledger.section(SamplingSettings, "sampling").engine == "scripted"
-    tokenizer = load_tokenizer(None if scripted else starting_folder(ledger))
+    """Return the prompts' tokens."""
+    tokenizer = policy_tokenizer(ledger)
     template = ledger.section(PromptSettings, "prompts").apply_chat_template
     return [tuple(encode_prompt(tokenizer, prompt.text, template)) for prompt in prompts]
 
 
+def policy_tokenizer(ledger: Ledger) -> Any:
+    """Load the tokenizer of every policy of the experiment, which is the starting model's."""
+    scripted = ledger.section(SamplingSettings, "sampling").engine == "scripted"
+    return load_tokenizer(None if scripted else starting_folder(ledger), trusts_remote_code(ledger))
+
+
 def starting_folder(ledger: Ledger) -> Path:
     """Return the starting model's folder on this machine."""
-    return resolve_pretrain(str(ledger.experiment.settings["policy"]["pretrain"]))
+    policy = ledger.experiment.settings["policy"]
+    pickles = bool(policy.get("allow_pickled_weights", False))
+    return resolve_pretrain(
+        str(policy["pretrain"]), trust_remote_code=trusts_remote_code(ledger), allow_pickled_weights=pickles
+    )
+
+
+def trusts_remote_code(ledger: Ledger) -> bool:
+    """Whether the code that the starting model brings along may be run."""
+    return bool(ledger.experiment.settings["policy"].get("trust_remote_code", False))
 
 
 def teller(step: str, round_: int) -> OnProgress:
@@ -139,14 +167,14 @@ def teller(step: str, round_: int) -> OnProgress:
     return tell
 
 
-def count(candidates: Sequence[Candidate], duels: Sequence[Duel]) -> dict[str, int]:
-    """Return the figures of a round's sampling."""
+def count(candidates: Sequence[Candidate], duels: Sequence[Duel], generated: bool) -> dict[str, int]:
+    """Return the figures of a round's sampling; `generated`: whether the policy made the candidates."""
     prompts = {candidate.prompt_id: candidate.prompt_tokens for candidate in candidates}
     return {
         "prompts": len(prompts),
         "candidates": len(candidates),
         "duels": len(duels),
         "clashes": sum(duel.clash for duel in duels),
-        "generated_tokens": sum(len(candidate.tokens) for candidate in candidates),
+        "generated_tokens": sum(len(candidate.tokens) for candidate in candidates) if generated else 0,
         "prompt_tokens": sum(prompts.values()),
     }

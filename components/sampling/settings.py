@@ -21,7 +21,7 @@ class SamplingSettings(Section):
     top_p: float = Field(1.0, gt=0, le=1)
     """Nucleus sampling: keep the most likely tokens that make up this probability."""
     generate_max_length: int = Field(512, ge=1)
-    """Longest answer in tokens."""
+    """Longest answer in tokens; offline, where answers of the preference set are cut off."""
     max_model_len: int | None = Field(None, ge=1)
     """Longest prompt plus answer that the engine makes room for; by default what the model allows."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"

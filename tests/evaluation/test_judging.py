@@ -80,6 +80,7 @@ def test_every_so_many_rounds_are_measured_and_the_last_one_always():
     assert [r for r in range(8) if is_evaluated(r, 3, last=r == 7)] == [2, 5, 7]
     assert [r for r in range(3) if is_evaluated(r, 1, last=r == 2)] == [0, 1, 2]
     assert [r for r in range(3) if is_evaluated(r, 9, last=r == 2)] == [2]
+    assert [r for r in range(3) if is_evaluated(r, 0, last=r == 2)] == []
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5])

@@ -129,6 +129,14 @@ def test_rounds_between_measurements_report_nothing_and_generate_nothing(begin, 
     ]
 
 
+def test_where_the_win_rate_is_never_measured_nobody_answers_and_nobody_is_asked(begin, generated):
+    rounds = begin(weights=("a", "b"), eval_every=0)
+    done = [rounds.evaluate(round_) for round_ in range(2)]
+    assert [mark.counts for mark in done] == [{"prompts": 0}] * 2
+    assert [mark.facts for mark in done] == [{}] * 2
+    assert generated == rounds.asked() == rounds.verdicts(1) == []
+
+
 def test_the_judge_hears_the_policy_first_about_half_of_the_time(begin):
     rounds = begin(prompts=150, labeling={"oracle_batch_size": 64})
     rounds.evaluate(0)

@@ -21,6 +21,7 @@ packages = [oatflow.components, oatflow.pipelines]
 modules = [each for package in packages for each in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
 data = [
     ("components.reporting", "page.html"), ("components.prompts", "reviews/train.jsonl"),
+    ("components.prompts", "review-preferences/train.jsonl"),
     ("pipelines.alignment", "presets/reviews.yaml"),
 ]
 missing = [name for room, name in data if not importlib.resources.files(f"oatflow.{room}").joinpath(name).is_file()]

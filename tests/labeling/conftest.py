@@ -1,13 +1,11 @@
-import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pytest
 from oatflow.components.labeling.labeling import run_labeling
-from oatflow.components.ledger import layout, owner
-from oatflow.components.ledger.claim import Claim, take_claim
-from oatflow.components.ledger.ledger import Experiment, Head, Ledger
+from oatflow.components.ledger import layout
+from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.plan import Plan, PolicyPointer
-from oatflow.components.ledger.sealed import seal
 from oatflow.components.records.records import Duel, Preference, duel_id
 from oatflow.components.records.table import from_parquet, to_parquet
 
@@ -18,7 +16,7 @@ class Round:
 
     ledger: Ledger
     number: int
-    log: str
+    asked: Callable[[], list[str]]
 
     def label(self, run="a"):
         return run_labeling(self.ledger, self.number, run)
@@ -32,32 +30,21 @@ class Round:
         prefix = f"{layout.round_folder(self.number)}labeling/preferences"
         return {entry.key: self.ledger.store.get(entry.key).data for entry in self.ledger.store.list(prefix)}
 
-    def asked(self):
-        try:
-            with open(self.log) as file:
-                return file.read().split()
-        except FileNotFoundError:
-            return []
-
 
 @pytest.fixture
-def begin(tmp_path, monkeypatch):
-    """Begin an experiment: its duels, what is left of its budget, settings of labeling."""
+def begin(begin_ledger):
+    """Begin an experiment: its duels, what is left of its budget, settings of prompts and of labeling."""
 
-    def begin(duels, name="experiment", queries_left=1000, **labeling):
-        ledger = Ledger.open(f"file://{tmp_path}/{name}")
-        settings = {"labeling": {"reward": "length", **labeling}, "ledger": {"seed": 7}}
-        ledger.write_document(layout.EXPERIMENT, Experiment(settings, "start", {}, {}).to_json())
-        ledger.store.put(layout.HEAD, seal(asdict(Head(-1, "0" * 64, 0))))
-        take_claim(ledger.store, 0, Claim("a", owner.Owner("here"), 1, 600, time.time() + 600))
+    def begin(duels, name="experiment", queries_left=1000, prompts=None, **labeling):
+        settings = {
+            "prompts": prompts or {}, "labeling": {"reward": "length", **labeling}, "ledger": {"seed": 7},
+        }  # fmt: skip
         plan = Plan(0, 1, (), *[PolicyPointer(-1, "start")] * 2, 0, queries_left)
-        ledger.write_document(layout.plan(0), plan.to_json())
+        ledger, asked = begin_ledger(name, settings, [plan])
         with ledger.step(0, "sampling", "a") as step:
             step.write("duels.parquet", to_parquet(duels, Duel))
             step.finish(counts={}, timings={})
-        log = str(tmp_path / f"{name}.log")
-        monkeypatch.setenv("OATFLOW_ORACLE_LOG", log)
-        return Round(ledger, 0, log)
+        return Round(ledger, 0, asked)
 
     return begin
 

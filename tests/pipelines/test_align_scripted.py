@@ -108,6 +108,46 @@ def test_a_pipeline_with_more_rounds_than_the_budget_pays_for_ends_well_and_does
     assert status(folder)["head"] == before["head"]
 
 
+# Offline: a preference set in the place of sampling and asking.
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("offline")
+    run = align(folder, "--prompt-data", "oatflow:review-preferences", "--chosen-key", "chosen", "--rejected-key",
+                "rejected", "--eval-every", "0", "--max-queries", "12")  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return folder, run.stdout
+
+
+def test_offline_both_rounds_learn_from_the_set_and_nobody_is_asked(offline):
+    folder, _ = offline
+    report = status(folder)
+    assert (report["rounds_done"], report["rounds_planned"]) == (2, 2)
+    assert (report["queries"], report["preferences"], report["max_queries"]) == (0, 12, 12)
+    assert [(row["labels"], row["pairs"], row["generated_tokens"]) for row in report["rounds"]] == [
+        (8, 8, 0),
+        (4, 4, 0),
+    ]
+    assert not (folder / "asked").exists()
+
+
+def test_offline_no_query_and_no_win_rate_is_shown_as_if_it_were(offline):
+    folder, out = offline
+    assert "8 preferences" in out and "Preferences" in out
+    page = (folder / "home" / "reports" / "demo.html").read_text()
+    assert "After 12 preferences nothing has been evaluated yet" in page
+    for never in ("win rate", "Win rate", "of 12 queries", "Queries"):
+        assert never not in out
+    assert 'id="win-rate"' not in page and "Oracle queries" not in page
+
+
+def test_offline_status_says_what_was_learned_from_and_every_object_is_intact(offline):
+    out = oatflow(offline[0], "status", "demo", "--verify")
+    assert out.returncode == 0 and "each is what was written" in out.stdout
+    assert "learned  from 12 of 12 preferences of the set" in out.stdout and "queries" not in out.stdout
+
+
 def start(folder):
     environment = {**os.environ, "OATFLOW_HOME": str(folder / "home"), "OATFLOW_ORACLE_LOG": str(folder / "asked")}
     command = [*COMMAND, "align", "--preset", "scripted", "--rollout-batch-size", "8", "--max-queries", "16",

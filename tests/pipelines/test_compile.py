@@ -217,6 +217,16 @@ def test_a_filled_in_form_says_the_same_as_the_settings_it_was_made_from():
     assert fields_of(settings.model_dump(mode="json"))[MORE]["policy"]["l2"] == 0.25
 
 
+def test_a_preference_set_and_no_measurement_can_be_said_in_the_form():
+    settings = gather("offline", None, {})
+    fields = fields_of(settings.model_dump(mode="json"))
+    assert (fields["chosen_key"], fields["rejected_key"], fields["eval_every"]) == ("chosen", "rejected", 0)
+    assert ExperimentSettings.parse(sections_of(fields)) == settings
+    online = fields_of(gather("reviews", None, {}).model_dump(mode="json"))
+    assert (online["chosen_key"], online["rejected_key"]) == ("", "")
+    assert not ExperimentSettings.parse(sections_of(online)).prompts.offline
+
+
 def test_a_setting_given_in_its_field_and_beside_it_is_refused():
     with pytest.raises(SettingsError, match=r"more_settings: policy\.beta: has a field of its own"):
         sections_of({"beta": 0.1, MORE: {"policy": {"beta": 0.2}}})

@@ -22,6 +22,12 @@ def test_every_preset_is_valid(preset):
     assert gather(preset, None, {}).rounds >= 1
 
 
+def test_the_offline_preset_samples_nothing_and_asks_nobody():
+    settings = gather("offline", None, {})
+    assert settings.prompts.offline and not settings.generates
+    assert settings.rounds == 2
+
+
 def test_a_flag_wins_over_a_file_and_a_file_over_the_preset(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("policy: {beta: 0.3, l2: 0.01}\n")

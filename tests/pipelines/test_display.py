@@ -10,11 +10,11 @@ from rich.console import Console
 class Run:
     """A run that tells its progress into a file, with a clock that is set by hand, and a display that follows it."""
 
-    def __init__(self, folder, terminal=False, width=120):
+    def __init__(self, folder, terminal=False, width=120, budget=9):
         self.at, self.file, self.out = 1000.0, folder / "progress.jsonl", io.StringIO()
         self.file.touch()
         console = Console(file=self.out, force_terminal=terminal, width=width, highlight=False)
-        self.display = Display("first-light", 3, 9, self.file, console, lambda: self.at)
+        self.display = Display("first-light", 3, budget, self.file, console, lambda: self.at)
         self.display.start()
 
     def tell(self, step, round_, event, after=0.0, **facts):
@@ -131,6 +131,18 @@ def test_a_round_without_evaluation_claims_no_win_rate(run):
     assert (run.state.win_rate, run.state.win_rate_round) == ((0.5, 0.4, 0.6), 0)
 
 
+def test_offline_a_round_counts_preferences_and_shows_their_held_out_accuracy(tmp_path):
+    run = Run(tmp_path, budget=None)
+    run.step("open", 0, 1.0, queries_spent=0)
+    run.step("label", 0, 2.0, counts={"queries": 0, "labels": 3, "clashes": 0})
+    run.step("train", 0, 40.0, facts={"loss": 0.6512, "held_out_accuracy": 0.75})
+    run.step("evaluate", 0, 1.0)
+    run.step("close", 0, 1.0)
+    assert run.lines[1] == "round 0  label       2.0 s  3 preferences"
+    assert run.lines[-1].startswith("round 0  done in 45 s, held-out accuracy 75%, about")
+    assert "quer" not in "".join(run.lines) and "win rate" not in "".join(run.lines)
+
+
 def test_notes_are_passed_on(run):
     run.tell("align", 0, "note", text="starting the S3 server")
     assert run.lines == ["starting the S3 server"]
@@ -157,8 +169,8 @@ def test_a_terminal_sees_round_queries_bar_and_win_rate(tmp_path):
 
 def test_a_narrow_terminal_keeps_the_columns_that_tell_most():
     row = RoundRow(
-        3, 64, 64, 0, 64, 256, 64, 0.69, 0.1, 0.6, 0.71, 0.62, 0.79, 0.7, 0.64, 0.35, 128, 4533,
-        {"train": (6.0, 44.5)}, "a" * 64, "b" * 64, 1e9,
+        3, 64, 64, 0, 64, 256, None, None, 64, 0.69, 0.1, 0.6, 0.71, 0.62, 0.79, 0.7, 0.64, 0.35, 128, *[None] * 3,
+        4533, {"train": (6.0, 44.5)}, "a" * 64, "b" * 64, 1e9,
     )  # fmt: skip
 
     def printed(width, terminal=True):

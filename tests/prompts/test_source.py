@@ -75,6 +75,65 @@ def test_a_set_saved_by_datasets_is_read(tmp_path):
         load(tmp_path / "both", train_split="dev")
 
 
+def test_a_preference_set_brings_the_better_and_the_worse_answer(tmp_path):
+    rows = [
+        {"prompt": "How was it?", "good": "Warm.", "bad": "Cold."},
+        {"prompt": "And?", "good": "Yes.", "bad": "No."},
+    ]
+    keys = {"chosen_key": "good", "rejected_key": "bad"}
+    for file in (jsonl(tmp_path / "a.jsonl", rows), parquet(tmp_path / "a.parquet", rows)):
+        assert [(row.chosen, row.rejected) for row in load(file, **keys)] == [("Warm.", "Cold."), ("Yes.", "No.")]
+        assert [(row.chosen, row.rejected) for row in load(file)] == [(None, None)] * 2
+        assert [row.prompt_id for row in load(file, **keys)] == [row.prompt_id for row in load(file)]
+
+
+def conversation(answer, question="How was it?"):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def test_an_answer_may_be_a_conversation_whose_last_assistant_message_counts(tmp_path):
+    import datasets
+
+    longer = [*conversation("Before."), *conversation("Warm.", "Say it shorter.")]
+    rows = [{"prompt": "How was it?", "chosen": longer, "rejected": conversation("Cold.")}]
+    keys = {"chosen_key": "chosen", "rejected_key": "rejected"}
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    for source in (jsonl(tmp_path / "a.jsonl", rows), parquet(tmp_path / "a.parquet", rows), tmp_path / "saved"):
+        assert [(row.chosen, row.rejected) for row in load(source, **keys)] == [("Warm.", "Cold.")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        ("", r"line 2, column 'chosen' is empty"),
+        (" \n", r"line 2, column 'chosen' is empty"),
+        (None, r"line 2, column 'chosen' is empty"),
+        (3, r"line 2, column 'chosen' holds int"),
+        ([], r"line 2, column 'chosen' holds a list without a message of the assistant"),
+        (["Warm."], r"line 2, column 'chosen' holds a list without a message of the assistant"),
+        ([{"role": "user", "content": "Why?"}], r"column 'chosen' holds a list without a message of the assistant"),
+        (conversation(""), r"line 2, column 'chosen' is empty"),
+        (conversation(["Warm."]), r"line 2, column 'chosen' holds list"),
+        ([{"role": "assistant"}], r"line 2, column 'chosen' is empty"),
+    ],
+)
+def test_an_answer_that_is_none_is_refused_naming_file_row_and_column(tmp_path, answer, complaint):
+    rows = [{"prompt": "a", "chosen": "Yes.", "rejected": "No."}, {"prompt": "b", "chosen": answer, "rejected": "No."}]
+    with pytest.raises(PromptError, match=complaint) as refused:
+        load(jsonl(tmp_path / "bad.jsonl", rows), chosen_key="chosen", rejected_key="rejected")
+    assert "bad.jsonl" in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_preference_set_needs_its_columns_in_either_split(tmp_path, split):
+    full = [{"prompt": "a", "chosen": "Yes.", "rejected": "No."}]
+    for name in ("train", "test"):
+        jsonl(tmp_path / f"{name}.jsonl", full)
+    jsonl(tmp_path / ("train.jsonl" if split == "train" else "test.jsonl"), [{"prompt": "a", "chosen": "Yes."}])
+    with pytest.raises(PromptError, match=r"prompts.rejected_key='rejected': .*line 1.* columns there: prompt, chosen"):
+        load(tmp_path, split, chosen_key="chosen", rejected_key="rejected")
+
+
 @pytest.mark.slow
 def test_a_set_of_an_object_store_is_read(tmp_path, s3_store_uri):
     from oatflow.components.store.store import open_store
@@ -101,10 +160,11 @@ def test_a_hub_set_that_cannot_be_had_is_refused_in_one_line(monkeypatch):
     assert "\n" not in str(refused.value)
 
 
-def test_the_set_that_ships_with_the_package_is_found_by_name():
+def test_a_set_that_ships_with_the_package_is_found_by_name():
     assert len(load("oatflow:reviews")) >= 400
     assert len(load("oatflow:reviews", "eval")) >= 100
-    with pytest.raises(PromptError, match="oatflow:reviews"):
+    assert len(load("oatflow:review-preferences", chosen_key="chosen", rejected_key="rejected")) == 256
+    with pytest.raises(PromptError, match="oatflow:reviews, oatflow:review-preferences"):
         load("oatflow:views")
 
 

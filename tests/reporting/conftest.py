@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,11 @@ def made_row() -> Callable[..., RoundRow]:
 
 
 @pytest.fixture(scope="session")
+def made_offline_row() -> Callable[..., RoundRow]:
+    return _offline_row
+
+
+@pytest.fixture(scope="session")
 def made_duel() -> Callable[..., SampledDuel]:
     return _duel
 
@@ -48,6 +53,20 @@ def made_report() -> Callable[..., Report]:
 def html() -> str:
     """A report of six rounds."""
     return render(_report())
+
+
+@pytest.fixture
+def offline_ledger(ledger: Ledger) -> Ledger:
+    """The same rounds, but for their labels, which a preference set gave, and their policies, measured by others."""
+    for round_ in (0, 1):
+        for room, counts, facts in (
+            ("labeling", {"queries": 0, "labels": 3 - round_, "clashes": 0}, {"oracle": "preference set"}),
+            ("policy", {"pairs": 3, "held_out_pairs": 4}, {"held_out_accuracy": 0.75, "held_out_margin": 0.1}),
+            ("evaluation", {"prompts": 0}, {}),
+        ):
+            done = ledger.done(round_, room)
+            ledger.store.put(layout.done(round_, room), seal(replace(done, counts=counts, facts=facts).to_json()))
+    return ledger
 
 
 @pytest.fixture
@@ -121,12 +140,24 @@ def _measured(round_: int) -> dict[str, tuple[dict[str, int], dict[str, object]]
 def _row(round_: int = 0, **given: object) -> RoundRow:
     values = {
         "round": round_, "prompts": 64, "duels": 64, "clashes": 0, "queries": 64, "queries_total": 64 * (round_ + 1),
-        "pairs": 64, "loss": 0.69, "reward_margin": 0.1, "accuracy": 0.6, "win_rate": 0.71, "low": 0.62, "high": 0.79,
+        "labels": None, "labels_total": None, "pairs": 64, "loss": 0.69,
+        "reward_margin": 0.1, "accuracy": 0.6, "win_rate": 0.71, "low": 0.62, "high": 0.79,
         "mean_probability": 0.7, "mean_reward": 0.64, "opponent_mean_reward": 0.35, "held_out": 128,
+        "held_out_accuracy": None, "held_out_margin": None, "held_out_pairs": None,
         "generated_tokens": 4533, "seconds": {"sample": (14.0, 7.0), "train": (6.0, 44.5)}, "policy": "a" * 64,
         "digest": "b" * 64, "finished": 1e9,
     }  # fmt: skip
     return RoundRow(**{**values, **given})
+
+
+def _offline_row(round_: int = 0, **given: object) -> RoundRow:
+    """A round that learned from a preference set, and whose policy was measured by the pairs held out alone."""
+    nothing = dict.fromkeys(("win_rate", "low", "high", "mean_probability", "mean_reward", "opponent_mean_reward"))
+    values = {
+        **nothing, "queries": 0, "queries_total": 0, "labels": 64, "labels_total": 64 * (round_ + 1), "held_out": 0,
+        "held_out_accuracy": 0.75, "held_out_margin": 0.21, "held_out_pairs": 128, "generated_tokens": 0,
+    }  # fmt: skip
+    return _row(round_, **{**values, **given})
 
 
 def _duel(

@@ -76,16 +76,29 @@ def report(made_report, made_duel, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def offline_report(made_report, made_offline_row, tmp_path_factory):
+    """A report of rounds that learned from a preference set, as a file."""
+    from oatflow.components.reporting.page import render
+
+    path = tmp_path_factory.mktemp("report") / "offline.html"
+    rows = tuple(made_offline_row(round_, held_out_accuracy=0.6 + round_ / 20) for round_ in range(4))
+    path.write_text(render(made_report(rows=rows, verdicts=(), oracle="preference set")), encoding="utf-8")
+    return path
+
+
 @pytest.mark.parametrize("width", [1280, 390, 320])
-def test_in_a_sandboxed_frame_everything_fits_opens_and_is_drawn(browse, report, tmp_path, width):
+@pytest.mark.parametrize(("kind", "drawings"), [("report", 4), ("offline_report", 3)])
+def test_in_a_sandboxed_frame_everything_fits_opens_and_is_drawn(browse, request, tmp_path, width, kind, drawings):
     probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.format(width=width, page=markup.escape(report.read_text())), encoding="utf-8")
+    page = markup.escape(request.getfixturevalue(kind).read_text())
+    probe.write_text(PROBE.format(width=width, page=page), encoding="utf-8")
     answer = browse("--dump-dom", "--window-size=1400,1000", "--virtual-time-budget=5000", probe.as_uri())
     found = json.loads(markup.unescape(re.search(r'<pre id="found">(.*?)</pre>', answer.stdout).group(1)))
     assert found["width"] == width
     assert found["overflow"] <= 0
-    assert found["drawings"] == 4
-    assert found["opened"] == found["closed"] > 4
+    assert found["drawings"] == drawings
+    assert found["opened"] == found["closed"] > drawings
     assert found["letters"] >= 8
 
 

@@ -69,6 +69,18 @@ def test_seconds_are_means_over_the_rounds_in_which_a_step_ran(made_row):
     assert chart.body == (("0", "2.0 s + 30 s", "10 s + 20 s"), ("1", "4.0 s + 50 s", "–"))
 
 
+def test_offline_curves_run_over_the_preferences_of_the_set(made_offline_row):
+    found = charts([made_offline_row(round_, held_out_accuracy=0.5 + round_ / 10) for round_ in range(3)], OPPONENT)
+    assert [chart.name for chart in found] == ["held-out", "margin", "seconds"]
+    held_out, margin, _ = found
+    assert "over preferences: 50% after 64 preferences, 70% (95% interval 62% to 77%) after 192" in held_out.label
+    assert held_out.head[:3] == ("Round", "Preferences", "Accuracy") and margin.head[1] == "Preferences"
+    assert held_out.body[2] == ("2", "192", "70%", "62%", "77%", "0.21", "128")
+    assert "preferences of the set" in held_out.svg and "queries" not in "".join(chart.svg for chart in found)
+    (x0, y0), (x1, y1), (x2, y2) = points(held_out, "policy")
+    assert (x2 - x1, y2 - y1) == pytest.approx((x1 - x0, y1 - y0), abs=1e-3) and y1 < y0
+
+
 def test_there_is_no_chart_of_what_was_not_measured(made_row):
     blank = made_row(win_rate=None, mean_reward=None, reward_margin=None, seconds={})
     assert charts([blank], OPPONENT) == charts([], OPPONENT) == []

@@ -27,6 +27,20 @@ def test_what_was_not_measured_is_none(ledger):
     assert (second.win_rate, second.low, second.high, second.held_out) == (None, None, None, None)
 
 
+def test_offline_labels_add_up_and_no_query_is_reported(offline_ledger):
+    rows = read_rounds(offline_ledger)
+    assert [(row.labels, row.labels_total, row.learned_from) for row in rows] == [(3, 3, 3), (2, 5, 5)]
+    assert [(row.queries, row.queries_total, row.win_rate) for row in rows] == [(0, 0, None)] * 2
+    assert [(row.held_out_accuracy, row.held_out_margin, row.held_out_pairs) for row in rows] == [(0.75, 0.1, 4)] * 2
+    assert measured(offline_ledger, 1) | {"labels_total": 5, "held_out_accuracy": 0.75} == measured(offline_ledger, 1)
+
+
+def test_online_rows_have_no_labels_of_a_set_and_run_over_queries(ledger):
+    row = read_rounds(ledger)[1]
+    assert (row.labels, row.labels_total, row.held_out_accuracy, row.held_out_interval) == (None,) * 4
+    assert row.learned_from == row.queries_total == 5
+
+
 def test_rows_carry_the_digests_of_policy_and_round(ledger):
     rows = read_rounds(ledger)
     assert rows[1].digest == ledger.head().digest

@@ -1,7 +1,10 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from oatflow.components.ledger import layout
+from oatflow.components.ledger.sealed import seal
 from oatflow.components.reporting.page import fold, markdown_report, render, write_report
 
 VOID = {"meta", "link", "br", "path", "use", "rect", "clippath"}
@@ -99,6 +102,27 @@ def test_a_report_comes_from_the_ledger_alone(ledger):
     assert "After 2 queries the policy wins 75% [50, 100] of 4 held-out prompts against the starting model" in text
     assert ledger.head().digest in text
     assert markdown_report(ledger).startswith("# first-light\n\nAfter 2 queries")
+
+
+def test_a_page_of_an_offline_experiment_shows_what_was_measured_and_no_more(made_report, made_offline_row):
+    report = made_report(rows=(made_offline_row(0), made_offline_row(1)), verdicts=(), oracle="preference set")
+    page = Page(render(report))
+    assert [name for name in page.ids if name in ("win-rate", "held-out", "reward", "margin", "seconds")] == [
+        "held-out", "margin", "seconds",
+    ]  # fmt: skip
+    assert "Preferences read" in page.text and "Preferences the policy learned from" in page.text
+    for never in ("Oracle queries", "Win rate", "probability", "win rate", "queries"):
+        assert never not in page.text.partition("Settings, versions, digests")[0], never
+
+
+def test_the_judge_of_an_offline_experiment_is_who_judged_and_not_the_set(offline_ledger):
+    assert "judged by" not in write_report(offline_ledger)
+    done = offline_ledger.done(1, "evaluation")
+    facts = {"win_rate": 0.75, "low": 0.5, "high": 1.0, "oracle": "the judge"}
+    judged = seal(replace(done, counts={"prompts": 4}, facts=facts).to_json())
+    offline_ledger.store.put(layout.done(1, "evaluation"), judged)
+    assert "After 5 preferences the policy wins 75% [50, 100] of 4" in write_report(offline_ledger)
+    assert "judged by the judge" in write_report(offline_ledger)
 
 
 @pytest.mark.parametrize("text", ["", "short", "word " * 40, "x" * 101, "a\n" * 200])

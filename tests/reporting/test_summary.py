@@ -37,11 +37,50 @@ def test_only_an_interval_without_one_half_decides(made_report, made_row, low, h
 
 def test_the_table_has_a_dash_where_nothing_was_measured(made_row):
     row = made_row(1, clashes=3, win_rate=None, low=None, high=None, mean_reward=None, opponent_mean_reward=None)
-    head, line = summary_table([row])
+    head, _, line = summary_table([made_row(0), row])
     assert dict(zip(head, line, strict=True)) == {
         "Round": "1", "Queries": "128", "Win rate": "–", "95% interval": "–", "Reward": "–", "Opponent's": "–",
         "Pairs": "64", "Clashes": "3", "Loss": "0.69", "Margin": "0.10", "Time": "1 min 12 s",
     }  # fmt: skip
+
+
+def test_a_column_that_no_round_has_a_number_for_is_left_out(made_row, made_offline_row):
+    head, line = summary_table([made_offline_row(1)])
+    assert dict(zip(head, line, strict=True)) == {
+        "Round": "1", "Preferences": "128", "Held-out accuracy": "75% [67, 82]", "Pairs": "64", "Clashes": "0",
+        "Loss": "0.69", "Margin": "0.10", "Time": "1 min 12 s",
+    }  # fmt: skip
+    assert "Held-out accuracy" not in summary_table([made_row()])[0]
+    assert "Win rate" not in summary_table([made_row(win_rate=None)])[0]
+
+
+def test_offline_the_headline_states_pairs_and_interval_and_no_query(made_report, made_offline_row):
+    report = made_report(rows=(made_offline_row(0), made_offline_row(1)), verdicts=())
+    assert headline(report) == (
+        "After 128 preferences the policy ranks 75% [67, 82] of 128 held-out pairs as the preference set does."
+    )
+    assert "tells the better answer from the worse" in reading(report)
+    assert "Nothing was sampled" in reading(report)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "said"), [(0.61, "tells the better"), (0.52, "cannot be told apart"), (0.3, "prefers the worse")]
+)
+def test_only_an_interval_without_one_half_tells_ranks_from_chance(made_report, made_offline_row, accuracy, said):
+    assert said in reading(made_report(rows=(made_offline_row(held_out_accuracy=accuracy),)))
+
+
+def test_a_win_rate_that_was_measured_offline_comes_first(made_report, made_offline_row):
+    row = made_offline_row(win_rate=0.71, low=0.62, high=0.79, held_out=100)
+    assert headline(made_report(rows=(row,))).startswith("After 64 preferences the policy wins 71% [62, 79] of 100")
+    assert {"Win rate", "Held-out accuracy"} <= set(summary_table([row])[0])
+
+
+def test_offline_without_held_out_pairs_nothing_is_claimed(made_report, made_offline_row):
+    row = made_offline_row(held_out_accuracy=None, held_out_margin=None, held_out_pairs=None, labels=1, labels_total=1)
+    assert headline(made_report(rows=(row,))) == (
+        "After 1 preference nothing has been evaluated yet, so there is no win rate to report."
+    )
 
 
 def test_markdown_tells_the_same_in_short(made_report):

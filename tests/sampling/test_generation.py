@@ -1,15 +1,10 @@
 import json
-import time
 from collections import Counter
-from dataclasses import asdict
 
 import pytest
-from oatflow.components.ledger import layout, owner
-from oatflow.components.ledger.claim import Claim, take_claim
-from oatflow.components.ledger.ledger import Experiment, Head, Ledger
 from oatflow.components.ledger.plan import Plan, PolicyPointer
-from oatflow.components.ledger.sealed import seal
 from oatflow.components.progress import PROGRESS_FILE
+from oatflow.components.prompts.template import WordTokenizer
 from oatflow.components.records.records import Candidate, Duel, Prompt, duel_id
 from oatflow.components.records.table import from_parquet, to_parquet
 from oatflow.components.sampling.engine import Decoding, ScriptedEngine
@@ -27,23 +22,18 @@ PROMPTS = [Prompt(f"{number:06d}-x", f"Question {number} of many?") for number i
 
 
 @pytest.fixture
-def begin(tmp_path):
+def begin(begin_ledger):
     """Begin an experiment whose plan for round 0 holds these prompts."""
 
-    def begin(prompts=PROMPTS, name="experiment", seed=7, policy="start", **sampling):
-        ledger = Ledger.open(f"file://{tmp_path}/{name}")
+    def begin(prompts=PROMPTS, name="experiment", seed=7, policy="start", source=None, **sampling):
         settings = {
-            "prompts": {},
+            "prompts": source or {},
             "sampling": {"engine": "scripted", "generate_max_length": 8, **sampling},
             "policy": {"trainer": "scripted"},
             "ledger": {"seed": seed},
         }
-        ledger.write_document(layout.EXPERIMENT, Experiment(settings, "start", {}, {}).to_json())
-        ledger.store.put(layout.HEAD, seal(asdict(Head(-1, "0" * 64, 0))))
-        take_claim(ledger.store, 0, Claim("a", owner.Owner("here"), 1, 600, time.time() + 600))
         plan = Plan(0, 1, tuple(prompts), *[PolicyPointer(-1, policy)] * 2, 0, 1000)
-        ledger.write_document(layout.plan(0), plan.to_json())
-        return ledger
+        return begin_ledger(name, settings, [plan])[0]
 
     return begin
 
@@ -171,3 +161,70 @@ def test_the_duels_of_a_plan_depend_on_the_round():
     drawn = [Candidate(p.prompt_id, n, f"answer {n}", (1,), 1, "stop") for p in PROMPTS for n in range(2)]
     first, second = ([duel.first for duel in choose_duels(plan, drawn, 7)] for plan in plans)
     assert first != second
+
+
+# Offline: candidates out of a preference set.
+
+OFFLINE = {"chosen_key": "chosen", "rejected_key": "rejected"}
+SET = [
+    Prompt("000000-a", "How was it?", chosen="Warm and kind.", rejected="Cold."),
+    Prompt("000001-b", "And then?", chosen="One two three four five six seven eight nine.", rejected="No."),
+    Prompt("000002-c", "At last?", chosen="The same.", rejected="The same."),
+]
+
+
+def test_offline_the_candidates_are_the_chosen_and_the_rejected_answer_of_the_set(begin):
+    ledger = begin(SET, source=OFFLINE)
+    done = run_sampling(ledger, 0, "a")
+    rows = candidates(ledger)
+    assert [(row.prompt_id, row.candidate, row.response) for row in rows] == [
+        (prompt.prompt_id, number, text)
+        for prompt in SET
+        for number, text in enumerate((prompt.chosen, prompt.rejected))
+    ]
+    for prompt, duel in zip(SET, duels(ledger), strict=True):
+        chosen_first = (prompt.chosen, prompt.rejected, 0, 1)
+        rejected_first = (prompt.rejected, prompt.chosen, 1, 0)
+        shown = (duel.first, duel.second, duel.first_candidate, duel.second_candidate)
+        assert shown in (chosen_first, rejected_first)
+    assert [duel.clash for duel in duels(ledger)] == [False, False, True]
+    assert done.counts == {
+        "prompts": 3, "candidates": 6, "duels": 3, "clashes": 1, "generated_tokens": 0, "prompt_tokens": 7,
+    }  # fmt: skip
+
+
+def test_offline_an_answer_ends_with_its_end_and_one_too_long_is_cut_without(begin):
+    ledger = begin(SET, source=OFFLINE)
+    run_sampling(ledger, 0, "a")
+    rows = {(row.prompt_id, row.candidate): row for row in candidates(ledger)}
+    whole, cut = rows["000000-a", 0], rows["000001-b", 0]
+    assert (whole.finish_reason, len(whole.tokens), whole.tokens[-1]) == ("stop", 4, WordTokenizer.eos_token_id)
+    assert (cut.finish_reason, len(cut.tokens)) == ("length", 8)
+    assert cut.tokens[-1] == WordTokenizer()("eight")["input_ids"][0]
+
+
+def test_offline_no_engine_is_opened(begin, monkeypatch):
+    monkeypatch.setattr(ScriptedEngine, "__init__", lambda *_: pytest.fail("nothing is to be generated"))
+    assert run_sampling(begin(SET, source=OFFLINE), 0, "a").counts["duels"] == 3
+
+
+def test_offline_the_better_answer_comes_first_by_chance_alone(begin):
+    prompts = [Prompt(f"{number:06d}", "Same?", chosen="Better.", rejected="Worse.") for number in range(400)]
+    ledger = begin(prompts, source=OFFLINE)
+    run_sampling(ledger, 0, "a")
+    assert abs(sum(duel.first == "Better." for duel in duels(ledger)) - 200) < 50  # five standard deviations
+
+
+def test_offline_the_same_experiment_gives_the_same_bytes(begin):
+    def tables(name):
+        ledger = begin(SET, name=name, source=OFFLINE)
+        run_sampling(ledger, 0, "a")
+        return [ledger.read(0, "sampling", f"{table}.parquet") for table in ("candidates", "duels")]
+
+    assert tables("one") == tables("two")
+
+
+def test_a_prompt_that_comes_twice_in_a_row_makes_two_duels(begin):
+    ledger = begin([SET[0], SET[0], SET[1]], source=OFFLINE)
+    assert run_sampling(ledger, 0, "a").counts["duels"] == 3
+    assert [duel.prompt_id for duel in duels(ledger)] == ["000000-a", "000000-a", "000001-b"]
