@@ -105,6 +105,8 @@ class Training:
         self.watch.seconds["startup"] = begun - self.asked
         with shared_folder() as folder:
             with self.watch.of("load"):
+                # First of all: what is missing there is said before anything is computed.
+                self.fetch_checkpoint(folder)
                 model = load_model(self.starting_model, self.settings)
                 longest = getattr(model.config, "max_position_embeddings", None)
                 reader = Reader(self.ledger, self.settings, self.tokenizer, longest, self.read)
@@ -170,18 +172,20 @@ class Training:
     def go_on_from(self, starting_model: Any, folder: Path) -> Any:
         """Return the policy to go on from: in the first round, that is the starting model itself."""
         first = self.plan.policy.round == STARTING_MODEL
-        if not first:
-            self.fetch("optimizer", folder)
+        if self.settings.lora_rank and first:
+            return with_new_adapter(starting_model, self.settings, derive(self.ledger.seed, "adapter"))
         if self.settings.lora_rank:
-            if first:
-                return with_new_adapter(starting_model, self.settings, derive(self.ledger.seed, "adapter"))
-            self.fetch("adapter", folder)
             return with_saved_adapter(starting_model, folder / "adapter", trainable=True)
         if first:
             return starting_model
-        self.fetch("model", folder)
         del starting_model
         return load_model(folder / "model", self.settings)
+
+    def fetch_checkpoint(self, folder: Path) -> None:
+        """Bring what an earlier round left to go on from; before the first round there is nothing."""
+        weights = "adapter" if self.settings.lora_rank else "model"
+        for name in () if self.plan.policy.round == STARTING_MODEL else (weights, "optimizer"):
+            self.fetch(name, folder)
 
     def fetch(self, name: str, folder: Path) -> None:
         """Bring a folder that an earlier round left to this host: its first worker fetches it for all."""

@@ -170,6 +170,18 @@ def test_an_adapter_without_a_layer_to_sit_on_is_refused_with_the_layers_there_a
         trial.open(0)
 
 
+def test_a_checkpoint_with_a_missing_file_is_refused_by_its_name_before_anything_is_computed(new_trial):
+    trial = trained(new_trial)
+    trial.open(1)
+    (weights,) = [
+        placed.key for placed in trial.ledger.done(0, "policy").folder("model") if placed.name.endswith(".safetensors")
+    ]
+    trial.ledger.store.delete(weights)
+    with pytest.raises(TrainingFailed, match=weights):
+        trial.train(1)
+    assert not list(trial.ledger.store.list(layout.output(1, "policy", "")))
+
+
 def test_a_gradient_that_is_not_finite_stops_training_and_names_its_duels(new_trial):
     trial = new_trial(dap_algo="ipo", beta=1e-30)
     trial.open(0)
