@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import RecordError
 from ..ledger.ledger import Ledger
 from ..prompts.settings import PromptSettings
 from ..prompts.template import encode_answer, encode_prompt
@@ -78,6 +79,11 @@ class Reader:
             fitted(encode_answer(self.tokenizer, text)[0], room, self.invented_end)
             for text in (prompt.chosen, prompt.rejected)
         )
+        if not chosen or not rejected:
+            raise RecordError(
+                f"held-out prompt {prompt.prompt_id}: it leaves no room for an answer among the model's {self.longest} "
+                "positions; lower prompts.prompt_max_length"
+            )
         return chosen, rejected
 
 
