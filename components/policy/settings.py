@@ -49,8 +49,8 @@ of the loss."""
     ipo_per_token: bool = False
     """Let ipo compare per-token means of log-ratios, as Oat computes it, instead of sums, as its paper says."""
     bnf_length: Literal["pair", "batch"] = "pair"
-    """What bnf divides by: the shorter answer of the pair, or, as Oat, the shortest of the whole forward pass, whose size is
-    train_batch_size_per_device."""
+    """What bnf divides by: the shorter answer of the pair, or, as Oat, the shortest of the whole forward pass, of
+    train_batch_size_per_device pairs."""
     loss_reduction: Literal["kept", "all"] = "kept"
     """Mean of the loss over the pairs that are learned from, or, as Oat, over clashes too, whose loss is zero."""
     eos_overwrite: bool = False
