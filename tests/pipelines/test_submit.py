@@ -116,7 +116,7 @@ def test_one_own_registry_is_that_of_all_images(api, submit):
 
 
 # Settings that can only have one value so far.
-ONE_CHOICE = {"preference_oracle": "simulated", "dap_algo": "dpo"}
+ONE_CHOICE = {"preference_oracle": "simulated"}
 # A value for each setting that differs from its default, and what must go with it.
 OTHER = {
     "prompt_data": "s3://bucket/prompts.jsonl",
@@ -132,12 +132,22 @@ OTHER = {
     "gpu_memory_utilization": 0.5,
     "reward": "length",
     "pretrain": "someone/small-model",
+    "dap_algo": "ipo",
     **ONE_CHOICE,
     "opponent": "reference",
     "engine": "vllm",
     "trainer": "deepspeed",
     "precision": "float32",
     "zero_stage": 3,
+    "chosen_key": "better",
+    "rejected_key": "worse",
+    "bnf_length": "batch",
+    "loss_reduction": "all",
+    "lr_scheduler": "polynomial",
+    "max_sgd_steps": 7,
+    "pi_buffer_maxlen": 9,
+    "buffer_clear_every": 3,
+    "lora_targets": "q_proj,v_proj",
     "train_backend": "trainjob",
     "train_image": "registry.example/trainer:7",
     "train_pod_gpus": "2",
@@ -173,6 +183,14 @@ BESIDE = {
     "train_workers": {"jobs": {"train_pod_gpus": "2"}},
     "opponent": {"prompts": {"output_key": "answer"}},
     "train_batch_size": {"policy": {"train_batch_size_per_device": 1}},
+    "chosen_key": {"prompts": {"rejected_key": "worse"}},
+    "rejected_key": {"prompts": {"chosen_key": "better"}},
+    "gamma_beta_ratio": {"policy": {"dap_algo": "simpo"}},
+    "ipo_per_token": {"policy": {"dap_algo": "ipo"}},
+    "bnf_length": {"policy": {"dap_algo": "bnf"}},
+    "buffer_clear_every": {"policy": {"pi_buffer_maxlen": 9}},
+    "lora_alpha": {"policy": {"lora_rank": 8}},
+    "lora_targets": {"policy": {"lora_rank": 8}},
 }
 
 
