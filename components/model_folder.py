@@ -52,10 +52,17 @@ def resolve_pretrain(name: str, *, trust_remote_code: bool = False, allow_pickle
     return _from_hub(name, [*_PATTERNS, *allowed])
 
 
-def check_model_folder(folder: Path, *, trust_remote_code: bool = False, allow_pickled_weights: bool = False) -> None:
+def check_model_folder(
+    folder: Path,
+    setting: str = "policy.pretrain",
+    /,
+    *,
+    trust_remote_code: bool = False,
+    allow_pickled_weights: bool = False,
+) -> None:
     """Raise `ModelError` unless the folder has a configuration, a tokenizer and all its weights.
 
-    It may bring code, or its weights as pickles, only where that is allowed.
+    It may bring code, or its weights as pickles, only where that is allowed. The error names the setting.
     """
     problem = (
         _configuration_problem(folder)
@@ -64,7 +71,7 @@ def check_model_folder(folder: Path, *, trust_remote_code: bool = False, allow_p
         or _code_problem(folder, trust_remote_code)
     )
     if problem:
-        raise ModelError(f"policy.pretrain={str(folder)!r}: {problem}")
+        raise ModelError(f"{setting}={str(folder)!r}: {problem}")
 
 
 def check_lora_targets(folder: Path, targets: str) -> None:
@@ -121,7 +128,7 @@ def _missing_shards(index: Path) -> list[str]:
 
 
 def _tokenizer_problem(folder: Path) -> str | None:
-    if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+    if any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "spm.model")):
         return None
     return "no tokenizer in it (tokenizer.json); save the tokenizer beside the model"
 

@@ -120,7 +120,7 @@ def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
         print(notice, flush=True)
     until = Ledger.open(uri).head().round + 1 + rounds
     budget = None if wish.settings.prompts.offline else wish.settings.labeling.max_queries
-    display = Display(wish.experiment, until, budget, progress)
+    display = Display(wish.experiment, until, budget, progress, learns_rewards=wish.settings.learns_rewards)
     with ExitStack() as stack:
         display.start()
         stack.callback(display.stop)
@@ -156,8 +156,8 @@ def _warm_engine(wish: Wish, uri: str, logs: Path) -> Iterator[Mapping[str, str]
     if wish.settings.sampling.engine != "vllm" or not wish.warm or not wish.settings.generates:
         yield {}
         return
-    from oatflow.components.sampling.generation import starting_folder, trusts_remote_code
     from oatflow.components.sampling.warm_engine import start_warm_engine
+    from oatflow.components.starting_model import starting_folder, trusts_remote_code
 
     ledger = Ledger.open(uri)
     digest, trusted = ledger.experiment.starting_model, trusts_remote_code(ledger)

@@ -25,6 +25,7 @@ from .cluster_commands import cluster_status, schedule_parser, submit_parser
 from .export import DTYPES
 from .flags import CLUSTER_FLAGS, Flag, add_flags, command, given_settings, settings_flags
 from .place import check_name, experiment_uri, home_folder, ledger_root
+from .simulate import simulate_parser
 
 INTERRUPTED = 130
 
@@ -85,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
                      "help": "number format of the weights; training keeps float32, and bfloat16 is what engines serve "
                      f"and half as large (default: {DTYPES[0]})"}),
     ])  # fmt: skip
+    _ledger_parser(commands, "pool", "write an experiment's candidates and known rewards, to simulate on", _pool, [
+        ("--out", {"type": Path, "metavar": "FILE", "help": "file to write (default: HOME/pools/NAME.safetensors)"}),
+    ])  # fmt: skip
+    simulate_parser(commands)
     doctor = command(commands, "doctor", "check this installation and say what to do", _doctor)
     doctor.add_argument("--pretrain", default="oatflow:SmolLM2-135M-Instruct", help="model to check")
     doctor.add_argument("--trust_remote_code", action="store_true", help="the model may bring code along")
@@ -209,6 +214,23 @@ def _export(given: argparse.Namespace) -> int:
         name = f"{given.experiment}-round-{round_}{'-adapter' if given.adapter else ''}"
         out = check_folder(given.out or home_folder(given.home) / "exports" / name)
         print(export_policy(ledger, round_, out, given.dtype, given.adapter))
+    print(out)
+    return 0
+
+
+def _pool(given: argparse.Namespace) -> int:
+    from oatflow.components.simulator.pool import pool_to_bytes
+
+    from .pool_of_experiment import pool_of
+
+    with _existing(given) as ledger:
+        _finished_round(ledger, None)
+        out: Path = given.out or home_folder(given.home) / "pools" / f"{given.experiment}.safetensors"
+        pool = pool_of(ledger)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(pool_to_bytes(pool))
+    prompts, candidates, features = pool.features.shape
+    print(f"{prompts} prompts with {candidates} candidates of {features} features: {pool.source}")
     print(out)
     return 0
 

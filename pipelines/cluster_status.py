@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from oatflow.components.errors import OatflowError, RefusedInput
-from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.rounds.opening import has_begun
 from oatflow.components.store.store import open_store
@@ -69,7 +68,7 @@ def _waits(runs: list[Mapping[str, Any]], round_: Mapping[str, Any] | None) -> I
     if round_ is None:
         return
     moving = [run for run in runs if run["state"] in MOVING]
-    missing = [room for room in layout.ROOMS if room not in round_["done"]]
+    missing = round_["missing"]
     step = f"its step {missing[0]}" if missing else "being closed"
     holder = next((run for run in moving if run["id"] == round_["run"]), None)
     if holder is not None:

@@ -23,7 +23,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-STEPS = ("open", "sample", "label", "train", "evaluate", "close")
+STEPS = ("open", "sample", "label", "train", "fit", "evaluate", "close")
 _COUNTED = {
     "prompts": ("prompt", "prompts"),
     "generated_tokens": ("token", "tokens"),
@@ -32,7 +32,16 @@ _COUNTED = {
     "clashes": ("clash", "clashes"),
     "pairs": ("pair", "pairs"),
 }
-_EXPENDABLE = ("Clashes", "Pairs", "Opponent's", "Loss", "Margin", "Reward", "Time")
+_MEASURED: Mapping[str, Callable[[float], str]] = {
+    "synthetic": lambda pairs: f"{count(int(pairs))} synthetic" if pairs else "",
+    "duel_regret": lambda regret: f"regret {rounded(regret)}",
+    "online_win_rate": lambda rate: f"online win rate {percent(rate)}",
+    "rm_accuracy": lambda share: f"{percent(share)} of the labels foreseen",
+}
+_EXPENDABLE = (
+    "Clashes", "Pairs", "Opponent's", "Loss", "Margin", "Synthetic", "Reward", "Foreseen", "Time", "Online win rate",
+    "Regret",
+)  # fmt: skip
 
 
 @dataclass
@@ -76,10 +85,11 @@ class StepState:
         ]
         if self.tokens_per_second is not None:
             parts.append(f"{self.tokens_per_second:,.0f} tokens/s")
-        loss = self.facts.get("loss", self.loss)
+        loss = self.facts.get("loss", self.facts.get("rm_loss", self.loss))
         if loss is not None:
             parts.append(f"loss {rounded(loss)}")
-        return ", ".join(parts)
+        parts += [say(self.facts[name]) for name, say in _MEASURED.items() if self.facts.get(name) is not None]
+        return ", ".join(filter(None, parts))
 
 
 @dataclass
@@ -184,11 +194,13 @@ class Display:
         progress_file: Path,
         console: Console | None = None,
         clock: Callable[[], float] = time.time,
+        learns_rewards: bool = False,
     ):
         self.state = RunState(rounds, budget)
         self._name, self._file, self._clock = name, progress_file, clock
         self._console = console or Console(highlight=False)
         self._started = clock()
+        self._steps_ahead = [step for step in STEPS if learns_rewards or step != "fit"]
         self._read, self._spinner = 0, Spinner("dots", style="cyan")
         self._live: Live | None = None
 
@@ -294,7 +306,7 @@ class Display:
         table.add_column(width=8)
         table.add_column(width=7, justify="right")
         table.add_column(no_wrap=True, overflow="ellipsis")
-        for name in dict.fromkeys((*STEPS, *round_.steps)):
+        for name in dict.fromkeys((*self._steps_ahead, *round_.steps)):
             table.add_row(*self._step_row(name, round_.steps.get(name)))
         return table
 

@@ -49,6 +49,8 @@ def files_to_export(ledger: Ledger, round_: int, adapter: bool) -> Sequence[Plac
     policy = ledger.experiment.settings["policy"]
     if policy.get("trainer") == "scripted":
         raise RefusedInput("policy.trainer='scripted': no model was trained; export an experiment that trains one")
+    if policy.get("learn_rm_only"):
+        raise RefusedInput("policy.learn_rm_only=True: no policy was trained; the starting model is what there is")
     # An experiment may be older than this setting.
     if adapter and not policy.get("lora_rank"):
         raise RefusedInput(

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.policy.settings import HEEDED
 from oatflow.components.prompts.source import SUFFIXES
@@ -28,6 +27,9 @@ TRAINING = (
     "loss_reduction", "eos_overwrite", "sync_params_every", "pi_buffer_maxlen",
 )  # fmt: skip
 ADAPTER = ("lora_rank", "lora_alpha", "lora_targets")
+ENSEMBLE = ("num_ensemble", "rm_hidden_dim", "enn_lambda", "rm_lr", "rm_sgd_steps", "rm_batch_size")
+EXPLORATION = ("objective", "exp_method", "on_clash")
+SYNTHETIC = ("max_model_data_ratio", "burn_in_period", "pure_model_based", "model_data_label")
 _HUB = re.compile(r"([\w@][\w.@-]*/)?[\w][\w.-]*")
 _USE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -64,13 +66,14 @@ class Form:
 def model_card(ledger: Ledger, round_: int, form: Form) -> str:
     """Return the card of a finished round's policy, as Markdown with the front matter of Hugging Face."""
     settings = ExperimentSettings.parse(ledger.experiment.settings)
-    row, name = read_rounds(ledger)[round_], experiment_name(ledger.store.uri)
+    rows, name = read_rounds(ledger)[: round_ + 1], experiment_name(ledger.store.uri)
+    row = rows[-1]
     parts = [
         f"---\n{yaml.safe_dump(front_matter(ledger, settings, form), sort_keys=False, allow_unicode=True)}---",
         f"# {name}, round {round_}",
         f"{base_model(ledger)}, aligned with preferences: the policy that round {round_} of the experiment `{name}` "
         "made. By oatflow, after [Sample-Efficient Alignment for LLMs](https://arxiv.org/abs/2411.01493).",
-        _table(facts(ledger, settings, row, form)),
+        _table([*facts(ledger, settings, row, form), *explored(settings, rows)]),
         f"## Use\n\n{_USE_ADAPTER if form.adapter else _USE}{_CODE * form.brings_code}",
         "## Settings\n\n" + _table(chosen(settings)),
         f"## Digests\n\n{_DIGESTS}\n\n" + _table(digests(ledger, row)),
@@ -122,16 +125,34 @@ def facts(ledger: Ledger, settings: ExperimentSettings, row: RoundRow, form: For
     ]
 
 
+def explored(settings: ExperimentSettings, rows: Sequence[RoundRow]) -> list[tuple[str, str]]:
+    """Return what picked the duels and what it believed, where that was not blind; and how many labels were its own."""
+    if not settings.learns_rewards and settings.exploration.exp_method == "passive":
+        return []
+    pairs = sum(row.duels or 0 for row in rows)
+    synthetic = sum(row.explored.synthetic or 0 for row in rows)
+    return [
+        ("Duels picked by", settings.exploration.exp_method),
+        *([("Reward model", _reward_model(settings))] if settings.learns_rewards else []),
+        *([("Synthetic pairs", _synthetic(settings, synthetic, pairs))] if synthetic else []),
+    ]
+
+
 def chosen(settings: ExperimentSettings) -> list[tuple[str, str]]:
     """Return the settings that made the policy what it is: those that its loss heeds, and none that it ignores."""
     policy = settings.policy
     adapter = [("Adapter", _named(policy, ADAPTER))] if policy.lora_rank else []
     sampling = [] if settings.prompts.offline else [("Candidates", _named(settings.sampling, SAMPLING))]
+    rollout = SYNTHETIC if settings.exploration.model_rollout else ()
+    exploration = [("Exploration", _named(settings.exploration, [*EXPLORATION, *rollout]))]
+    ensemble = [("Ensemble", _named(settings.reward_model, ENSEMBLE))] if settings.learns_rewards else []
     return [
         ("Loss", _named(policy, ["dap_algo", *sorted(HEEDED[policy.dap_algo])])),
         ("Training", _named(policy, TRAINING)),
         *adapter,
         *sampling,
+        *([] if settings.prompts.offline else exploration),
+        *ensemble,
         ("Seed", str(settings.ledger.seed)),
     ]
 
@@ -150,17 +171,30 @@ def digests(ledger: Ledger, row: RoundRow) -> list[tuple[str, str]]:
 
 def software(ledger: Ledger, round_: int) -> dict[str, str]:
     """Return the versions that worked on a round, by package."""
-    marks = (ledger.done(round_, room) for room in layout.ROOMS)
+    marks = (ledger.done(round_, room) for room in ledger.plan(round_).rooms)
     found = {name: version for mark in marks if mark for name, version in mark.software.items()}
     return dict(sorted(found.items()))
+
+
+def _reward_model(settings: ExperimentSettings) -> str:
+    backbone = settings.reward_model.rm_backbone
+    encoder = public_name(backbone) if backbone else "the starting model"
+    return f"{settings.reward_model.num_ensemble} members on features of {encoder}; not part of this folder"
+
+
+def _synthetic(settings: ExperimentSettings, synthetic: int, pairs: int) -> str:
+    by = "the oracle" if settings.exploration.model_data_label == "oracle" else "members of the reward model"
+    return f"{count(synthetic)} of {count(pairs)} pairs ({percent(synthetic / pairs)}), labelled by {by}"
 
 
 def _win_rate(ledger: Ledger, settings: ExperimentSettings, row: RoundRow) -> str:
     if row.win_rate is None:
         return "not measured in this round"
+    best = settings.evaluation.num_bon
+    answers = f" with the best of {best} answers in the eyes of the reward model" if best > 1 else ""
     return (
-        f"{percent(row.win_rate)}, 95% interval {interval(row.low, row.high)}, on {count(row.held_out)} held-out "
-        f"prompts against {OPPONENTS[settings.evaluation.opponent]}, judged by "
+        f"{percent(row.win_rate)}{answers}, 95% interval {interval(row.low, row.high)}, on {count(row.held_out)} "
+        f"held-out prompts against {OPPONENTS[settings.evaluation.opponent]}, judged by "
         f"{_oracle(ledger, row.round, 'evaluation')}"
     )
 

@@ -48,7 +48,7 @@ def round_cost(ledger: Ledger, round_: int) -> list[Cost]:
     Times at which documents were written come from the store's listing. A pause between two runs is not counted.
     """
     marks = [mark for room in layout.ROOMS if (mark := ledger.done(round_, room))]
-    if len(marks) < len(layout.ROOMS):
+    if not marks or marks[-1].step != layout.ROOMS[-1]:
         raise RefusedInput(f"round={round_}: not finished; `oatflow status` says where it stands")
     written = {
         entry.key: entry.modified

@@ -8,6 +8,7 @@ from typing import Any
 
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.ledger.plan import Plan
 from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.rounds.experiment import ExperimentSettings
 
@@ -69,6 +70,8 @@ def _open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
     claim = ledger.claim(round_)
     if claim is None:
         return None
+    planned = ledger.document(layout.plan(round_))
+    rooms = Plan.from_json(planned).rooms if planned else layout.WITHOUT_REWARD_MODEL
     return {
         "round": round_,
         "run": claim.run,
@@ -76,5 +79,6 @@ def _open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
         "token": claim.token,
         "until": claim.until,
         "free": claim.is_free,
+        "missing": [room for room in rooms if ledger.done(round_, room) is None],
         "done": [room for room in layout.ROOMS if ledger.done(round_, room) is not None],
     }

@@ -1,87 +1,150 @@
-"""Held-out answers: the policy's in every measured round, the opponent's once in an experiment."""
+"""Held-out answers: the policy's in every measured round, the opponent's once in an experiment.
+
+Where the experiment is to answer well in its duels too, the opponent also answers each round's own prompts.
+"""
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..ledger.ledger import Ledger
 from ..ledger.plan import STARTING_MODEL, PolicyPointer
 from ..ledger.step import Step
-from ..records.records import Verdict
+from ..records.records import Prompt, Verdict
 from ..records.table import from_parquet, to_parquet
-from ..sampling.engine import Decoding, Engine
-from ..sampling.generation import answer, encode_prompts, policy_engine, policy_tokenizer, teller
+from ..sampling.engine import Decoding, Draw, Engine, Request
+from ..sampling.generation import answer, encode_prompts, load_policy, policy_engine, policy_tokenizer, teller
+from ..seeds import derive
 from .judging import HeldOutAnswer, opponents_answer
 from .settings import EvaluationSettings
 
 POLICY, OPPONENT, VERDICTS = "answers.parquet", "opponent.parquet", "verdicts.parquet"
+ONLINE_OPPONENT = "online_opponent.parquet"
 Answers = Mapping[str, HeldOutAnswer]
 """Answers by the id of their prompt."""
 
 
 @dataclass(frozen=True, slots=True)
+class Job:
+    """Whose answers to which prompts go into the table `name`; the best of `best_of` for each."""
+
+    name: str
+    policy: PolicyPointer
+    prompts: Sequence[Prompt]
+    best_of: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
-    """Both sides' answers, the tokens that this round generated for them, and when that began and ended."""
+    """Answers, the tokens that this round generated for them, and when that began and ended.
+
+    `online_opponent`: the opponent's answers to the round's own prompts. What nobody had to answer, is empty.
+    """
 
     policy: Answers
     opponent: Answers
+    online_opponent: Answers
     generated_tokens: int
     begun: float
     ended: float
 
 
-def answer_held_out(ledger: Ledger, step: Step, past: int | None) -> Answered:
+def answer_all(ledger: Ledger, step: Step, past: int | None, held_out: bool, online: bool) -> Answered:
     """Let the round's policy answer, and get the opponent's answers; `past`: the round that was measured before.
 
-    The starting model, where it is the opponent, answers in the first measured round only.
+    `held_out`: the held-out prompts are answered. `online`: the opponent answers the round's own prompts. The starting
+    model, where it is the opponent, answers the held-out prompts in the first measured round only.
     """
-    is_model = ledger.section(EvaluationSettings, "evaluation").opponent == "pretrain"
-    who = {POLICY: ledger.policy_after(step.round)}
-    if is_model and past is None:
-        # First, because a warm engine may still hold the starting model.
-        who = {OPPONENT: ledger.policy_after(STARTING_MODEL), **who}
-    begun = generate(ledger, step, who)
-    made = {name: _read(step, name) for name in who}
+    settings = ledger.section(EvaluationSettings, "evaluation")
+    is_model = settings.opponent == "pretrain"
+    jobs = list(_jobs(ledger, step, settings, held_out and is_model and past is None, held_out, online and is_model))
+    begun = generate(ledger, step, jobs)
+    made = {job.name: _read(step, job.name) for job in jobs}
+    opponent = made.get(OPPONENT) or {}
+    if held_out and not opponent:
+        opponent = _earlier(step, past) if is_model else reference_answers(ledger, ledger.eval_prompts())
+    online_opponent = made.get(ONLINE_OPPONENT) or {}
+    if online and not is_model:
+        online_opponent = reference_answers(ledger, ledger.plan(step.round).prompts)
     return Answered(
-        policy=made[POLICY],
-        opponent=made.get(OPPONENT) or (_earlier(step, past) if is_model else reference_answers(ledger)),
+        policy=made.get(POLICY) or {},
+        opponent=opponent,
+        online_opponent=online_opponent,
         generated_tokens=sum(row.tokens for answers in made.values() for row in answers.values()),
         begun=begun,
         ended=time.time(),
     )
 
 
-def generate(ledger: Ledger, step: Step, who: Mapping[str, PolicyPointer]) -> float:
-    """Let policies answer the held-out prompts one after the other, each into its table, with one engine for all.
+def _jobs(
+    ledger: Ledger, step: Step, settings: EvaluationSettings, opponent: bool, policy: bool, online: bool
+) -> Iterator[Job]:
+    """Walk what there is to generate. The starting model comes first: a warm engine may still hold it."""
+    starting = ledger.policy_after(STARTING_MODEL)
+    if opponent:
+        yield Job(OPPONENT, starting, ledger.eval_prompts())
+    if online:
+        yield Job(ONLINE_OPPONENT, starting, ledger.plan(step.round).prompts)
+    if policy:
+        yield Job(POLICY, ledger.policy_after(step.round), ledger.eval_prompts(), settings.num_bon)
+
+
+def generate(ledger: Ledger, step: Step, jobs: Sequence[Job]) -> float:
+    """Let policies answer prompts one after the other, each into its table, with one engine for all.
 
     A table that an earlier attempt wrote, stands. Returns when generating began.
     """
-    settings = ledger.section(EvaluationSettings, "evaluation")
-    decoding = Decoding(settings.eval_temperature, 1.0, settings.eval_generate_max_length)
-    todo = [name for name in who if step.existing(name) is None]
+    todo = [job for job in jobs if step.existing(job.name) is None]
     if not todo:
         return time.time()
-    prompts = ledger.eval_prompts()
-    tokens = encode_prompts(ledger, prompts)
-    with policy_engine(ledger, step, who[todo[0]]) as engine:
+    with policy_engine(ledger, step, todo[0].policy) as engine:
         begun = time.time()
-        for name in todo:
-            _load(engine, step, who[name])
-            seeds = (ledger.seed, step.round, "evaluate", name)
-            draws = answer(engine, prompts, tokens, decoding, seeds, teller("evaluate", step.round))
-            rows = [HeldOutAnswer(p.prompt_id, d.text, len(d.tokens)) for p, d in zip(prompts, draws, strict=True)]
-            step.write(name, to_parquet(rows, HeldOutAnswer))
+        for job in todo:
+            load_policy(ledger, step, engine, job.policy)
+            draws = (answered if job.best_of == 1 else best_answers)(ledger, step, engine, job)
+            rows = [HeldOutAnswer(p.prompt_id, d.text, len(d.tokens)) for p, d in zip(job.prompts, draws, strict=True)]
+            step.write(job.name, to_parquet(rows, HeldOutAnswer))
     return begun
 
 
-def reference_answers(ledger: Ledger) -> Answers:
+def answered(ledger: Ledger, step: Step, engine: Engine, job: Job) -> list[Draw]:
+    """Return the policy's answer to each prompt."""
+    settings = ledger.section(EvaluationSettings, "evaluation")
+    decoding = Decoding(settings.eval_temperature, 1.0, settings.eval_generate_max_length)
+    seeds = (ledger.seed, step.round, "evaluate", job.name)
+    tokens = encode_prompts(ledger, job.prompts)
+    return answer(engine, job.prompts, tokens, decoding, seeds, teller("evaluate", step.round))
+
+
+def best_answers(ledger: Ledger, step: Step, engine: Engine, job: Job) -> list[Draw]:
+    """Return of several draws to each prompt the one whose mean reward is highest under the round's ensemble."""
+    from ..exploration.strategies import best_of_n
+    from ..reward_model.beliefs import believed_rewards, encode, ensemble_after
+
+    settings = ledger.section(EvaluationSettings, "evaluation")
+    decoding = Decoding(settings.bon_temperature, 1.0, settings.eval_generate_max_length)
+    requests = [
+        Request(tokens, best_of_seeds(ledger.seed, step.round, prompt.prompt_id, job.best_of))
+        for prompt, tokens in zip(job.prompts, encode_prompts(ledger, job.prompts), strict=True)
+    ]
+    drawn = engine.generate(requests, decoding, teller("evaluate", step.round))
+    texts = [(prompt.text, draw.text) for prompt, draws in zip(job.prompts, drawn, strict=True) for draw in draws]
+    rewards = believed_rewards(ledger, encode(ledger, texts), ensemble_after(step))
+    best = best_of_n(rewards.reshape(len(rewards), len(drawn), job.best_of))
+    return [draws[place] for draws, place in zip(drawn, best.tolist(), strict=True)]
+
+
+def best_of_seeds(seed: int, round_: int, prompt_id: str, count: int) -> tuple[int, ...]:
+    """Return the seeds of the draws of which the best is taken."""
+    return tuple(derive(seed, round_, "best of n", prompt_id, number) for number in range(count))
+
+
+def reference_answers(ledger: Ledger, prompts: Sequence[Prompt]) -> Answers:
     """Return the answers that the prompt set brings along."""
     tokenizer = policy_tokenizer(ledger)
-    texts = {prompt.prompt_id: prompt.reference or "" for prompt in ledger.eval_prompts()}
+    texts = {prompt.prompt_id: prompt.reference or "" for prompt in prompts}
     return {name: HeldOutAnswer(name, text, len(tokenizer(text)["input_ids"])) for name, text in texts.items()}
 
 
@@ -95,15 +158,3 @@ def _read(step: Step, name: str) -> Answers:
     data = step.existing(name)
     assert data is not None, name
     return {row.prompt_id: row for row in from_parquet(data, HeldOutAnswer, name)}
-
-
-def _load(engine: Engine, step: Step, policy: PolicyPointer) -> None:
-    """Load a policy that a round made; the starting model can only be the one that the engine was opened with."""
-    with tempfile.TemporaryDirectory(prefix="oatflow-policy-") as scratch:
-
-        def folder() -> Path:
-            step.download_folder("policy", "model", Path(scratch), round=policy.round)
-            return Path(scratch)
-
-        if policy.round != STARTING_MODEL:
-            engine.load_policy(folder, policy.digest)

@@ -10,6 +10,7 @@ def evaluate(
     round: int,
     run: str,
     policy: dsl.Input[dsl.Model],
+    reward_model: dsl.Input[dsl.Model],
     verdicts: dsl.Output[dsl.Dataset],
 ) -> None:
     """Let the new policy answer held-out prompts, and the oracle compare its answers with the opponent's.
@@ -19,6 +20,7 @@ def evaluate(
         round: Number of the round.
         run: Id of the pipeline run that claimed the round.
         policy: Window on the new policy.
+        reward_model: Window on the ensemble, where the experiment has one.
         verdicts: Window on the verdicts.
     """
     from oatflow.components.evaluation.match import run_evaluation
@@ -27,5 +29,6 @@ def evaluate(
 
     experiment = Ledger.open(ledger)
     check_window(policy, experiment, round, "policy")
+    check_window(reward_model, experiment, round, "reward_model")
     run_evaluation(experiment, round, run)
     show_table(verdicts, experiment, round, "evaluation", "verdicts.parquet")

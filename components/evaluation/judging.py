@@ -90,5 +90,5 @@ def is_evaluated(round_: int, every: int, last: bool) -> bool:
 
 def evaluated_before(round_: int, every: int) -> int | None:
     """Return the last round before this one whose policy was measured, or None."""
-    past = round_ // every * every - 1
+    past = round_ // every * every - 1 if every else -1
     return past if past >= 0 else None

@@ -20,5 +20,9 @@ class EvaluationSettings(Section):
     """Longest answer in tokens."""
     eval_every: int = Field(1, ge=0)
     """Measure the win rate after every so many rounds, and after the last one; 0: never, then nobody is asked."""
+    num_bon: int = Field(1, ge=1)
+    """Answers that the policy draws to each held-out prompt; the reward model picks the best of them. 1: its answer."""
+    bon_temperature: float = Field(0.7, gt=0)
+    """Sampling temperature of those answers, where there are several."""
     bootstrap_samples: int = Field(10_000, ge=100)
     """Resamples behind the 95% interval of the win rate."""

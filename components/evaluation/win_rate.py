@@ -48,5 +48,17 @@ def bootstrap_interval(counts: npt.NDArray[np.int64], samples: int, seed: int) -
     return float(low), float(high)
 
 
+def mean_interval(values: npt.NDArray[np.float64], samples: int, seed: int) -> tuple[float, float]:
+    """95% percentile interval of the mean of the values (n,), drawn with replacement (Efron 1979).
+
+    Drawn as the counts of the distinct values, of which there may be many fewer than n.
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    n = len(values)
+    resampled = np.random.default_rng(seed).multinomial(n, counts / n, size=samples)
+    low, high = np.quantile(resampled @ distinct / n, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def _share(counts: npt.NDArray[np.int64]) -> float:
     return float((counts[0] + 0.5 * counts[1]) / counts.sum())

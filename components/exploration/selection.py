@@ -1,30 +1,33 @@
-"""From candidates to duels."""
+"""From candidates to duels: which two of each prompt's compete, and in which order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from ..records.records import Candidate, Duel, Prompt, duel_id
-from .strategies import Strategy
+from .settings import ExplorationSettings
+
+Chance = Callable[[str, str], int]
+"""A seed for a prompt's id and a purpose."""
 
 
-def pick_duels(
-    prompts: Iterable[Prompt], candidates: Sequence[Candidate], strategy: Strategy, swap: Callable[[str], bool]
-) -> list[Duel]:
-    """Return one duel a prompt, in the order of the candidates, which lie together by prompt.
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Two of a prompt's candidates by their numbers, and what is said of them; see `Duel`."""
 
-    `swap` says for a prompt id whether the two change places: chance, so that the position carries no information.
-    """
-    by_id = {prompt.prompt_id: prompt for prompt in prompts}
-    duels = []
-    for drawn in _by_prompt(candidates):
-        prompt_id = drawn[0].prompt_id
-        first, second = (drawn[index] for index in strategy(len(drawn)))
-        duels.append(_duel(by_id[prompt_id], *((second, first) if swap(prompt_id) else (first, second))))
-    return duels
+    first: int
+    second: int
+    strategy: str
+    synthetic: bool | None = None
+    member: int | None = None
+    member_first_wins: float | None = None
+    predicted: float | None = None
+    uncertainty: float | None = None
+    recommended: int | None = None
 
 
-def _by_prompt(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+def by_prompt(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
     """Put the candidates of a prompt together. Their numbers begin at 0, also where a prompt comes twice in a row."""
     groups: list[list[Candidate]] = []
     for candidate in candidates:
@@ -34,7 +37,51 @@ def _by_prompt(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
     return groups
 
 
-def _duel(prompt: Prompt, first: Candidate, second: Candidate) -> Duel:
+def first_two(drawn: Sequence[Candidate], settings: ExplorationSettings, chance: Chance) -> Pick | None:
+    """Pick the first two candidates, which are independent draws; of a clash becomes what `on_clash` says.
+
+    A redraw is the next candidate with another text. None: no duel at all.
+    """
+    assert len(drawn) >= 2, f"{len(drawn)} candidates cannot duel"
+    first, second = drawn[0], drawn[1]
+    if first.response == second.response and settings.on_clash != "keep":
+        others = [candidate for candidate in drawn if candidate.response != first.response]
+        if settings.on_clash == "skip":
+            return None
+        if others:
+            number = chance(first.prompt_id, "clash") % len(others) if settings.on_clash == "random" else 0
+            second = others[number]
+    return Pick(first.candidate, second.candidate, settings.exp_method)
+
+
+def uninformed_picks(
+    groups: Sequence[Sequence[Candidate]], settings: ExplorationSettings, chance: Chance
+) -> list[Pick | None]:
+    """Pick two of each prompt's candidates by what no reward model has a say in: passive, XPO and APL."""
+    if settings.exp_method == "APL":
+        from .apl import apl_picks
+
+        return apl_picks(groups, settings, chance)
+    return [first_two(drawn, settings, chance) for drawn in groups]
+
+
+def to_duels(
+    prompts: Iterable[Prompt], groups: Sequence[Sequence[Candidate]], picks: Sequence[Pick | None], chance: Chance
+) -> list[Duel]:
+    """Return a duel for each pick. Which of the two comes first is chance: the position carries no information."""
+    by_id = {prompt.prompt_id: prompt for prompt in prompts}
+    duels = []
+    for drawn, pick in zip(groups, picks, strict=True):
+        if pick is not None:
+            prompt = by_id[drawn[0].prompt_id]
+            swap = bool(chance(prompt.prompt_id, "order") & 1)
+            duels.append(_duel(prompt, drawn[pick.first], drawn[pick.second], pick, swap))
+    return duels
+
+
+def _duel(prompt: Prompt, first: Candidate, second: Candidate, pick: Pick, swap: bool) -> Duel:
+    if swap:
+        first, second = second, first
     return Duel(
         duel_id=duel_id(prompt.text, first.response, second.response),
         prompt_id=prompt.prompt_id,
@@ -44,4 +91,15 @@ def _duel(prompt: Prompt, first: Candidate, second: Candidate) -> Duel:
         first_candidate=first.candidate,
         second_candidate=second.candidate,
         clash=first.response == second.response,
+        strategy=pick.strategy,
+        synthetic=pick.synthetic,
+        member=pick.member,
+        member_first_wins=_turned(pick.member_first_wins, swap),
+        predicted=_turned(pick.predicted, swap),
+        uncertainty=pick.uncertainty,
+        recommended=pick.recommended,
     )
+
+
+def _turned(first_wins: float | None, swap: bool) -> float | None:
+    return 1 - first_wins if swap and first_wins is not None else first_wins

@@ -15,7 +15,7 @@ from itertools import chain
 from ..ledger.step import Step
 from ..records.records import Duel, Preference, Side
 from ..records.table import from_parquet, to_parquet
-from .labels import checked, clash
+from .labels import MEMBER, by_member, checked, clash
 from .oracle import Answer, Oracle
 
 
@@ -50,7 +50,7 @@ class Interview:
         """
         parts = _adopt(step, name)
         done, seconds = join(parts), 0.0
-        answered = {**known, **{row.duel_id: row for row in done}}
+        answered = {**known, **answers_of(done)}
         watch(len(done))
         while not parts or len(done) < len(duels):
             batch = duels[len(done) : len(done) + self.batch_size]
@@ -62,7 +62,7 @@ class Interview:
             parts.append(step.write(part_name(name, len(parts)), part))
             # What is durable counts, also where another attempt of this step was faster.
             done += (rows := join(parts[-1:]))
-            answered |= {row.duel_id: row for row in rows}
+            answered |= answers_of(rows)
             watch(len(done))
         return Asked(done, seconds)
 
@@ -76,12 +76,15 @@ class Interview:
         }
 
     def labelled(self, duel: Duel, answered: Mapping[str, Preference]) -> Preference:
-        """Return the duel's preference: the answer to it with its label, or a clash, about which nobody was asked."""
+        """Return the duel's preference: the answer to it with its label; of a clash or a member's pair, without one."""
         if duel.clash:
             return clash(duel)
+        if duel.labelled_by_member:
+            return by_member(duel)
         answer = answered[duel.duel_id]
         assert answer.first_wins is not None
-        return replace(answer, prompt_id=duel.prompt_id, chosen=self.label(duel, answer.first_wins))
+        label = self.label(duel, answer.first_wins)
+        return replace(answer, prompt_id=duel.prompt_id, chosen=label, synthetic=duel.synthetic)
 
 
 def part_name(name: str, number: int) -> str:
@@ -94,6 +97,11 @@ def join(parts: Iterable[bytes]) -> list[Preference]:
     return list(chain.from_iterable(from_parquet(part, Preference, "preferences") for part in parts))
 
 
+def answers_of(rows: Iterable[Preference]) -> dict[str, Preference]:
+    """Return the oracle's own answers by duel: a member's label is none."""
+    return {row.duel_id: row for row in rows if row.oracle and not row.oracle.startswith(MEMBER)}
+
+
 def _adopt(step: Step, name: str) -> list[bytes]:
     parts: list[bytes] = []
     while (part := step.existing(part_name(name, len(parts)))) is not None:
@@ -102,7 +110,7 @@ def _adopt(step: Step, name: str) -> list[bytes]:
 
 
 def _is_open(duel: Duel, answered: Mapping[str, Preference]) -> bool:
-    return not duel.clash and duel.duel_id not in answered
+    return not duel.clash and not duel.labelled_by_member and duel.duel_id not in answered
 
 
 def _unlabelled(duel: Duel, answer: Answer, oracle: str) -> Preference:

@@ -19,12 +19,13 @@ class Affordable:
 def within_budget(duels: Sequence[Duel], queries_left: int) -> Affordable:
     """Keep the duels that `queries_left` pays for: first come, first served.
 
-    Clashes and repetitions of a duel cost nothing. A duel that the budget does not reach is left out.
+    Clashes, repetitions of a duel and pairs that a member labels cost nothing. A duel that the budget does not reach is
+    left out.
     """
     paid: set[str] = set()
     kept = []
     for duel in duels:
-        if not duel.clash and duel.duel_id not in paid:
+        if not duel.clash and not duel.labelled_by_member and duel.duel_id not in paid:
             if len(paid) == queries_left:
                 continue
             paid.add(duel.duel_id)

@@ -11,17 +11,17 @@ from ..ledger.ledger import Ledger
 from ..ledger.owner import process_start
 from ..ledger.step import Step
 from ..prompts.settings import PromptSettings
-from ..records.records import Duel, Preference, Side
+from ..records.records import Candidate, Duel, KnownReward, Preference, Side
 from ..records.table import from_parquet, to_parquet
 from ..seeds import derive
 from .asking import Interview, part_name
 from .budget import within_budget
 from .given import PREFERENCE_SET, given_preference
 from .labels import drawn, more_probable
-from .oracle import open_oracle
+from .oracle import Oracle, open_oracle
 from .settings import LabelingSettings
 
-PARTS = "preferences"
+PARTS, REWARDS = "preferences", "rewards.parquet"
 
 
 def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
@@ -42,6 +42,7 @@ def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
         duels = from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")
         affordable = within_budget(duels, ledger.plan(round_).queries_left)
         asked = interview.conduct(step, PARTS, affordable.duels, {}, _tell(round_, len(affordable.duels)))
+        note_known_rewards(step, interview.oracle)
         return step.finish(
             counts={
                 "duels": len(duels),
@@ -73,6 +74,19 @@ def read_labels(step: Step) -> Done:
         timings={"startup": begun - process_start(), "ask": 0.0, "work": time.time() - begun},
         facts={"oracle": PREFERENCE_SET},
     )
+
+
+def note_known_rewards(step: Step, oracle: Oracle) -> None:
+    """Write the rewards of all candidates, where the oracle's reward is known: no query, and nothing to learn from."""
+    if oracle.known_reward is None:
+        return
+    prompts = {prompt.prompt_id: prompt.text for prompt in step.ledger.plan(step.round).prompts}
+    candidates = from_parquet(step.read("sampling", "candidates.parquet"), Candidate, "candidates.parquet")
+    rewards = [
+        KnownReward(row.prompt_id, row.candidate, oracle.known_reward(prompts[row.prompt_id], row.response))
+        for row in candidates
+    ]
+    step.write(REWARDS, to_parquet(rewards, KnownReward))
 
 
 def labeler(bt_sample: bool, seed: int, round_: int) -> Callable[[Duel, float], Side]:

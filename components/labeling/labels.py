@@ -9,6 +9,9 @@ from ..errors import OracleError
 from ..records.records import Duel, Preference, Side
 from .oracle import Answer
 
+MEMBER = "member "
+"""Begins the name that stands where an oracle would be named, if a member of the ensemble gave the label."""
+
 
 def more_probable(first_wins: float) -> Side:
     """Label a duel by its likelier winner. Exactly 0.5 goes to the second, as in Oat."""
@@ -24,6 +27,15 @@ def drawn(first_wins: float, seed: int) -> Side:
 def clash(duel: Duel) -> Preference:
     """Return what is known of a duel of equal texts: nothing, and nobody was asked."""
     return Preference(duel.duel_id, duel.prompt_id, True, None, None, None, None, "")
+
+
+def by_member(duel: Duel) -> Preference:
+    """Return the label that a member of the ensemble gives to the pair that it proposed; nobody is asked."""
+    assert duel.member_first_wins is not None
+    chosen = more_probable(duel.member_first_wins)
+    return Preference(
+        duel.duel_id, duel.prompt_id, False, duel.member_first_wins, chosen, None, None, f"{MEMBER}{duel.member}", True
+    )
 
 
 def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Sequence[Answer]:

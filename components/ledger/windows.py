@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DamagedObject, LedgerError
+from . import layout
 from .done import Done
 from .ledger import Ledger
 from .sealed import digest_of, seal
@@ -34,17 +35,33 @@ def show_folder(window: Any, ledger: Ledger, round_: int, room: str, name: str) 
     _describe(window, ledger, round_, room)
 
 
+def show_files(window: Any, ledger: Ledger, round_: int, room: str) -> None:
+    """Fill an artifact with the list of a step's files; it stays empty where the experiment has no such step."""
+    done = ledger.done(round_, room)
+    files = done.outputs if done else ()
+    Path(window.path).write_text("".join(f"{placed.sha256}  {placed.size:>12}  {placed.key}\n" for placed in files))
+    if done:
+        _describe(window, ledger, round_, room)
+
+
 def folder_uri(ledger: Ledger, round_: int, room: str, name: str) -> str:
-    """Return where a folder that a step wrote lies in the store, without the address of its server."""
-    first = _done(ledger, round_, room).folder(name)[0]
-    return f"{ledger.store.uri.partition('?')[0].rstrip('/')}/{first.key.removesuffix(first.name).rstrip('/')}"
+    """Return where a folder that a step wrote lies in the store, without the address of its server.
+
+    Where the step wrote none, because the policy is fixed: the step's own place.
+    """
+    files = _done(ledger, round_, room).folder(name)
+    key = files[0].key.removesuffix(files[0].name) if files else layout.output(round_, room, "")
+    return f"{ledger.store.uri.partition('?')[0].rstrip('/')}/{key.rstrip('/')}"
 
 
 def check_window(window: Any, ledger: Ledger, round_: int, room: str) -> None:
     """Refuse to go on from a window that shows something else than the ledger holds.
 
-    Raises `DamagedObject` naming both digests: then the KFP run and the ledger are not of the same round.
+    Raises `DamagedObject` naming both digests: then the KFP run and the ledger are not of the same round. A room that
+    the experiment does without has nothing to check.
     """
+    if room not in ledger.plan(round_).rooms:
+        return
     expected, shown = _digest(_done(ledger, round_, room)), window.metadata.get("digest")
     if shown != expected:
         raise DamagedObject(f"round {round_}: the artifact of {room} shows {shown}, the ledger holds {expected}")

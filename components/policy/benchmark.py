@@ -73,7 +73,10 @@ def random_pairs(count: int, prompt: int, answer: int, vocabulary: int) -> list[
         return tuple(source.randrange(vocabulary) for _ in range(length))
 
     lengths = [(source.randint(answer // 2, answer), source.randint(answer // 2, answer)) for _ in range(count)]
-    return [Pair(str(number), some(prompt), *map(some, both)) for number, both in enumerate(lengths)]
+    return [
+        Pair(str(number), some(prompt), some(chosen), some(rejected))
+        for number, (chosen, rejected) in enumerate(lengths)
+    ]
 
 
 def measured(make: Callable[[], Callable[[], Any]], steps: int) -> tuple[float, float]:

@@ -6,7 +6,7 @@ B pairs, K tokens of their completions, which are numbered as in `rows`: the cho
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,9 +48,17 @@ class Judged:
     reward_margins: Tensor
 
 
-def judge(given: Completions, settings: PolicySettings) -> Judged:
-    """Compute the loss that the settings name."""
-    return OBJECTIVES[settings.dap_algo](given, settings)
+def judge(given: Completions, settings: PolicySettings, chosen_is_references: Tensor | None = None) -> Judged:
+    """Compute the loss that the settings name.
+
+    chosen_is_references: (B,) of bool, in XPO: whether the reference drew the chosen completion, or else the rejected
+    one. The optimism about what the reference would not have drawn is part of each pair's loss: it is reduced with it.
+    """
+    judged = OBJECTIVES[settings.dap_algo](given, settings)
+    if chosen_is_references is None:
+        return judged
+    from_reference = torch.where(chosen_is_references, *_two(given, given.logprobs, per_token=False))
+    return replace(judged, losses=losses.optimistic(judged.losses, from_reference, settings.xpo_alpha))
 
 
 def _dpo(given: Completions, settings: PolicySettings) -> Judged:

@@ -92,7 +92,15 @@ class Optimiser:
             known = [self.reference[pair.pair_id] for pair in pairs]
             reference = rows.aligned([*(found.chosen for found in known), *(found.rejected for found in known)])
         with_entropy = self.settings.dap_algo == "bnf"
-        return judge(score(self.learner.model, rows.to(self.learner.device), reference, with_entropy), self.settings)
+        scored = score(self.learner.model, rows.to(self.learner.device), reference, with_entropy)
+        return judge(scored, self.settings, chosen_is_references(pairs, self.learner.device))
+
+
+def chosen_is_references(pairs: Sequence[Pair], device: torch.device | None = None) -> Tensor | None:
+    """Return for each pair of XPO whether the reference drew its chosen completion, (B,); None of other pairs."""
+    if any(pair.of_reference is None for pair in pairs):
+        return None
+    return torch.tensor([pair.of_reference == "chosen" for pair in pairs], device=device)
 
 
 def _check_finite(what: str, value: float, step: Sequence[Pair]) -> None:

@@ -52,7 +52,11 @@ def total_steps(buffer_sizes: Sequence[int], max_epochs: int, train_batch_size: 
     return sum(made if max_sgd_steps is None else min(made, max_sgd_steps) for made in steps)
 
 
-def rows_of_rounds(max_queries: int, rollout_batch_size: int) -> list[int]:
-    """Return how many preferences each round of an experiment brings that spends its whole budget."""
-    whole, rest = divmod(max_queries, rollout_batch_size)
-    return [rollout_batch_size] * whole + [rest] * (rest > 0)
+def rows_of_rounds(max_queries: int, duels: int, rounds: int) -> list[int]:
+    """Return how many preferences each round of an experiment brings that spends its whole budget.
+
+    `duels`: most of one round. Where there are more `rounds` than they need, some pairs cost no query: all are full.
+    """
+    if rounds > ceil(max_queries / duels):
+        return [duels] * rounds
+    return [duels] * (rounds - 1) + [max_queries - (rounds - 1) * duels]

@@ -20,7 +20,7 @@ def train_scripted(ledger: Ledger, round_: int, run: str) -> Done:
         if step.done is not None:
             return step.done
         begun = time.time()
-        parts = [step.read("labeling", name) for name in step.outputs("labeling")]
+        parts = step.read_parts("labeling", "preferences")
         preferences = [row for part in parts for row in from_parquet(part, Preference, "preferences")]
         digest = hashlib.sha256(ledger.plan(round_).policy.digest.encode())
         for part in parts:

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from ..settings import Section, did_you_mean, operational
 
 HEEDED: dict[str, frozenset[str]] = {
-    "dpo": frozenset({"beta", "label_smoothing", "len_reg_alpha", "dpo_positive_lambda", "sft_weight"}),
+    "dpo": frozenset({"beta", "label_smoothing", "len_reg_alpha", "dpo_positive_lambda", "sft_weight", "xpo_alpha"}),
     "lr_dpo": frozenset({"beta", "label_smoothing", "len_reg_alpha", "dpo_positive_lambda", "sft_weight"}),
     "ipo": frozenset({"beta", "ipo_per_token"}),
     "slic": frozenset({"beta"}),
@@ -32,6 +32,8 @@ of the loss."""
     """Run the code that the starting model brings along (auto_map). Off: such a model is refused."""
     allow_pickled_weights: bool = False
     """Load weights that are pickles (*.bin), which can run code. Off: a model without safetensors is refused."""
+    learn_rm_only: bool = False
+    """Leave the policy as it is and learn the reward model alone, which best-of-n then picks by (EE4LLM)."""
     dap_algo: str = "dpo"
     """Direct preference loss: dpo, ipo, slic, simpo, lr_dpo (DPO on per-token means) or bnf."""
     beta: float = Field(0.1, gt=0)
@@ -44,6 +46,8 @@ of the loss."""
     """Penalty on a chosen answer that becomes less likely than under the reference (DPO-Positive); dpo, lr_dpo."""
     sft_weight: float = Field(0.0, ge=0)
     """Weight of the chosen answer's negative log-likelihood per token, added to the loss; dpo, lr_dpo."""
+    xpo_alpha: float = Field(5e-6, ge=0)
+    """Optimism of exp_method XPO: weight of the log-probability of the reference's answer, added to the loss of dpo."""
     gamma_beta_ratio: float = Field(0.5, ge=0)
     """Margin that simpo demands, as a multiple of beta."""
     ipo_per_token: bool = False

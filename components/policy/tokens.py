@@ -11,19 +11,21 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import RecordError
-from ..records.records import Candidate, Duel, Preference
+from ..records.records import OF_REFERENCE, Candidate, Duel, Preference
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One preference in tokens."""
+    """One preference in tokens. `of_reference`: in XPO, the completion that the reference drew; else None."""
 
     duel_id: str
     prompt: tuple[int, ...]
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
+    of_reference: Literal["chosen", "rejected"] | None = None
 
     @property
     def length(self) -> int:
@@ -71,7 +73,7 @@ def make_pairs(
             for number in (duel.first_candidate, duel.second_candidate)
         )
         chosen, rejected = (first, second) if preference.chosen == "first" else (second, first)
-        pairs.append(Pair(duel.duel_id, prompt, chosen, rejected))
+        pairs.append(Pair(duel.duel_id, prompt, chosen, rejected, _of_reference(duel, preference)))
     return pairs
 
 
@@ -108,6 +110,13 @@ def fitted(tokens: tuple[int, ...], room: int | None, invented_end: int | None) 
     if invented_end is None or not kept or kept[-1] == invented_end:
         return kept
     return (*kept, invented_end) if room is None or len(kept) < room else (*kept[:-1], invented_end)
+
+
+def _of_reference(duel: Duel, preference: Preference) -> Literal["chosen", "rejected"] | None:
+    if duel.strategy != "XPO":
+        return None
+    side = "first" if duel.first_candidate == OF_REFERENCE else "second"
+    return "chosen" if preference.chosen == side else "rejected"
 
 
 def _completion(

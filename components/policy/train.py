@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -227,14 +227,20 @@ class Training:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 1: none is spent at a rate of zero."""
-        chosen = self.settings
-        budget = self.plan.queries_spent + self.plan.queries_left
-        rows = rows_of_rounds(budget, self.ledger.experiment.settings["prompts"]["rollout_batch_size"])
-        sizes = buffer_sizes(rows, chosen.pi_buffer_maxlen, chosen.buffer_clear_every)
-        paid = total_steps(sizes, chosen.max_epochs, chosen.train_batch_size, chosen.max_sgd_steps)
-        total = paid * chosen.max_step_adjustment
+        chosen, total = self.settings, self.total_steps
         warmup = warmup_steps(total, chosen.lr_warmup_ratio)
         return SCHEDULES[chosen.lr_scheduler](step, total, warmup, chosen.learning_rate, chosen.min_lr_ratio)
+
+    @cached_property
+    def total_steps(self) -> float:
+        """Return the length of the learning rate's course: the steps that the budget pays for, or a multiple."""
+        chosen = self.settings
+        budget = self.plan.queries_spent + self.plan.queries_left
+        duels = self.plan.duels or self.ledger.experiment.settings["prompts"]["rollout_batch_size"]
+        rows = rows_of_rounds(budget, duels, self.plan.rounds)
+        sizes = buffer_sizes(rows, chosen.pi_buffer_maxlen, chosen.buffer_clear_every)
+        paid = total_steps(sizes, chosen.max_epochs, chosen.train_batch_size, chosen.max_sgd_steps)
+        return paid * chosen.max_step_adjustment
 
     def leave(self, learner: Learner, folder: Path, taken: int) -> None:
         """Write policy and optimizer state to the ledger; after the last round nobody goes on from the latter."""

@@ -11,7 +11,7 @@ from ..jobs.job import TrainingJob
 from ..jobs.settings import JobSettings
 from ..ledger.claim import kept_claim
 from ..ledger.done import Done
-from ..ledger.ledger import Ledger
+from ..ledger.ledger import FIXED_POLICY, Ledger
 from ..ledger.owner import process_start
 from .scripted import train_scripted
 from .settings import PolicySettings
@@ -22,6 +22,8 @@ PROGRAM = "oatflow.components.policy.train"
 def run_train(ledger: Ledger, round_: int, run: str) -> Done:
     """Train the round's policy, or adopt it. Raises `TrainingFailed` with the job's reason and last lines."""
     settings = ledger.section(PolicySettings, "policy")
+    if settings.learn_rm_only:
+        return keep_policy(ledger, round_, run)
     if settings.trainer == "scripted":
         return train_scripted(ledger, round_, run)
     done = ledger.done(round_, "policy")
@@ -41,3 +43,13 @@ def run_train(ledger: Ledger, round_: int, run: str) -> Done:
             f"round {round_}: the job ended well after {time.time() - asked:.0f} s, but left no policy"
         )
     return done
+
+
+def keep_policy(ledger: Ledger, round_: int, run: str) -> Done:
+    """Leave the starting model as the policy; the round's labels are for the reward model alone."""
+    with ledger.step(round_, "policy", run) as step:
+        if step.done is not None:
+            return step.done
+        begun = time.time()
+        timings = {"startup": begun - process_start(), "work": time.time() - begun}
+        return step.finish(counts={}, timings=timings, facts={FIXED_POLICY: True})

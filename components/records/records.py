@@ -15,6 +15,8 @@ Side = Literal["first", "second"]
 
 CHOSEN, REJECTED = 0, 1
 """Numbers of the candidates that a preference set gives."""
+OF_REFERENCE = 1
+"""Number of the candidate that the reference draws in XPO; the policy draws the other one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,9 @@ class Prompt:
 class Candidate:
     """One response drawn for a prompt. `tokens` end with the end-of-sequence token if it was sampled.
 
-    Of a preference set, number CHOSEN is the better answer and number REJECTED the worse one.
+    Of a preference set, number CHOSEN is the better answer and number REJECTED the worse one. `logprob` and
+    `reference_logprob`: log-probability of all its tokens under the policy that answers in its round, and under the
+    reference; None where no strategy asks for them.
     """
 
     prompt_id: str
@@ -44,11 +48,20 @@ class Candidate:
     tokens: tuple[int, ...]
     prompt_tokens: int
     finish_reason: str
+    logprob: float | None = None
+    reference_logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """Two candidates of one prompt that compete. A clash is a duel of equal texts: nobody is asked about it."""
+    """Two candidates of one prompt that compete. A clash is a duel of equal texts: nobody is asked about it.
+
+    What follows `clash` is None where no reward model had a say. `strategy`: what picked the two. `synthetic`: a pair
+    of mixed preference learning, proposed by `member` of the ensemble; `member_first_wins`: that member's probability,
+    which is its label, or None where the oracle is asked instead. `predicted`: the ensemble's mean probability that the
+    first wins, and `uncertainty`: its standard deviation over the members, both before this duel was learned from.
+    `recommended`: the candidate whose mean reward is highest.
+    """
 
     duel_id: str
     prompt_id: str
@@ -58,6 +71,18 @@ class Duel:
     first_candidate: int
     second_candidate: int
     clash: bool
+    strategy: str | None = None
+    synthetic: bool | None = None
+    member: int | None = None
+    member_first_wins: float | None = None
+    predicted: float | None = None
+    uncertainty: float | None = None
+    recommended: int | None = None
+
+    @property
+    def labelled_by_member(self) -> bool:
+        """Whether a member of the ensemble gives the label, and nobody is asked."""
+        return self.member_first_wins is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +90,8 @@ class Preference:
     """What the oracle said of a duel.
 
     `first_wins`: its probability that the first response wins; `chosen`: the label drawn from it. Both are None for
-    a clash, which costs no query. The rewards are None where the oracle knows none.
+    a clash, which costs no query. The rewards are None where the oracle knows none. `synthetic`: a member of the
+    ensemble proposed the pair; unless the settings ask the oracle all the same, it gave the label too.
     """
 
     duel_id: str
@@ -76,6 +102,16 @@ class Preference:
     first_reward: float | None
     second_reward: float | None
     oracle: str
+    synthetic: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownReward:
+    """The oracle's own reward of a candidate, where it is known: what regret is measured with, never learned from."""
+
+    prompt_id: str
+    candidate: int
+    reward: float
 
 
 @dataclass(frozen=True, slots=True)

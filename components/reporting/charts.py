@@ -1,38 +1,21 @@
-"""Rows to charts: each a drawing, what it says in words, and the numbers behind it."""
+"""Rows to charts: each a drawing, what it says in words, and the numbers behind it. Of exploration: see its own."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import ceil, floor
 
-from markupsafe import Markup
-
+from .chart import Chart, course, draw_shares, head, when
 from .curves import STEPS, RoundRow
 from .drawing import DASHED, DOTTED, MUTED, OPPONENT, POLICY, Axes, bars, draw, end_label, line, over_labels
-from .words import NOT_MEASURED, Unit, count, percent, rounded, seconds
-
-Cells = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A drawing, the key to its colours (CSS class, text), what it says in words, and its numbers as a table."""
-
-    name: str
-    title: str
-    key: tuple[tuple[str, str], ...]
-    label: str
-    svg: Markup
-    head: Cells
-    body: tuple[Cells, ...]
+from .exploration_charts import exploration_charts
+from .words import NOT_MEASURED, count, percent, rounded, seconds
 
 
 def charts(rows: Sequence[RoundRow], opponent: str) -> list[Chart]:
     """Draw every chart that the rows have numbers for. `opponent`: who the policy is compared with, in words."""
     drawn = (
-        win_rate_chart(rows, opponent), held_out_chart(rows), reward_chart(rows, opponent), margin_chart(rows),
-        seconds_chart(rows),
+        win_rate_chart(rows, opponent), held_out_chart(rows), reward_chart(rows, opponent),
+        *exploration_charts(rows, opponent), margin_chart(rows), seconds_chart(rows),
     )  # fmt: skip
     return [chart for chart in drawn if chart is not None]
 
@@ -52,11 +35,11 @@ def win_rate_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
         name="win-rate",
         title="Win rate with its 95% interval",
         key=(("policy", f"● against {opponent}"), ("plain", "- - 50%: even")),
-        label=f"Line chart of the win rate over {unit.many}: {_course(labels, rates, lows, highs, unit)}",
-        svg=draw("win-rate", lambda axes: _shares(axes, labels, rates, lows, highs, unit)),
-        head=(*_head(unit), "Win rate", "95% from", "to", "Held-out prompts"),
+        label=f"Line chart of the win rate over {unit.many}: {course(labels, rates, lows, highs, unit)}",
+        svg=draw("win-rate", lambda axes: draw_shares(axes, labels, rates, lows, highs, unit)),
+        head=(*head(unit), "Win rate", "95% from", "to", "Held-out prompts"),
         body=tuple(
-            (*_when(row), percent(row.win_rate), percent(row.low), percent(row.high), count(row.held_out))
+            (*when(row), percent(row.win_rate), percent(row.low), percent(row.high), count(row.held_out))
             for row in judged
         ),
     )
@@ -78,11 +61,11 @@ def held_out_chart(rows: Sequence[RoundRow]) -> Chart | None:
         title="Held-out accuracy with its 95% interval",
         key=(("policy", "● pairs ranked as in the set"), ("plain", "- - 50%: chance")),
         label=f"Line chart of the accuracy on held-out preferences over {unit.many}: "
-        f"{_course(labels, shares, lows, highs, unit)}",
-        svg=draw("held-out", lambda axes: _shares(axes, labels, shares, lows, highs, unit)),
-        head=(*_head(unit), "Accuracy", "95% from", "to", "Margin", "Held-out pairs"),
+        f"{course(labels, shares, lows, highs, unit)}",
+        svg=draw("held-out", lambda axes: draw_shares(axes, labels, shares, lows, highs, unit)),
+        head=(*head(unit), "Accuracy", "95% from", "to", "Margin", "Held-out pairs"),
         body=tuple(
-            (*_when(row), *map(percent, (share, low, high)), rounded(row.held_out_margin), count(row.held_out_pairs))
+            (*when(row), *map(percent, (share, low, high)), rounded(row.held_out_margin), count(row.held_out_pairs))
             for row, share, low, high in zip(ranked, shares, lows, highs, strict=True)
         ),
     )
@@ -115,8 +98,8 @@ def reward_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
         label=f"Line chart of the mean reward of held-out answers: the policy's goes from {rounded(own[0])} to "
         f"{rounded(own[-1])} after {unit.said(labels[-1])}, the opponent's is {rounded(others[-1])} there.",
         svg=draw("reward", paint),
-        head=(*_head(unit), "Policy", "Opponent"),
-        body=tuple((*_when(row), rounded(row.mean_reward), rounded(row.opponent_mean_reward)) for row in judged),
+        head=(*head(unit), "Policy", "Opponent"),
+        body=tuple((*when(row), rounded(row.mean_reward), rounded(row.opponent_mean_reward)) for row in judged),
     )
 
 
@@ -141,9 +124,9 @@ def margin_chart(rows: Sequence[RoundRow]) -> Chart | None:
         label=f"Line chart of the mean reward margin of a round's pairs: from {rounded(margins[0])} to "
         f"{rounded(margins[-1])} after {unit.said(labels[-1])}.",
         svg=draw("margin", paint),
-        head=(*_head(unit), "Loss", "Margin", "Accuracy"),
+        head=(*head(unit), "Loss", "Margin", "Accuracy"),
         body=tuple(
-            (*_when(row), rounded(row.loss), rounded(row.reward_margin), percent(row.accuracy)) for row in learned
+            (*when(row), rounded(row.loss), rounded(row.reward_margin), percent(row.accuracy)) for row in learned
         ),
     )
 
@@ -165,43 +148,6 @@ def seconds_chart(rows: Sequence[RoundRow]) -> Chart | None:
         head=("Round", *steps),
         body=tuple((str(row.round), *(_sum(row.seconds.get(step)) for step in steps)) for row in rows),
     )
-
-
-def _shares(
-    axes: Axes,
-    labels: Sequence[int],
-    shares: Sequence[float],
-    lows: Sequence[float],
-    highs: Sequence[float],
-    unit: Unit,
-) -> None:
-    """Draw shares with their intervals, and one half as a dashed line."""
-    axes.axhline(0.5, color=MUTED, linewidth=1, linestyle=DASHED)
-    axes.fill_between(labels, lows, highs, color=POLICY, alpha=0.16, linewidth=0)
-    axes.vlines(labels, lows, highs, color=POLICY, linewidth=1.2, alpha=0.55)
-    line(axes, labels, shares, POLICY, "o")
-    end_label(axes, (labels[-1], shares[-1]), percent(shares[-1]), POLICY)
-    over_labels(axes, labels, unit.axis)
-    axes.set_ylim(min(0.4, floor(min(lows) * 10) / 10), max(0.6, ceil(max(highs) * 10) / 10))
-    axes.yaxis.set_major_formatter(lambda value, _: percent(value))
-
-
-def _course(
-    labels: Sequence[int], shares: Sequence[float], lows: Sequence[float], highs: Sequence[float], unit: Unit
-) -> str:
-    """Say where shares begin and end."""
-    return (
-        f"{percent(shares[0])} after {unit.said(labels[0])}, {percent(shares[-1])} (95% interval "
-        f"{percent(lows[-1])} to {percent(highs[-1])}) after {count(labels[-1])}. A dashed line marks 50%."
-    )
-
-
-def _head(unit: Unit) -> Cells:
-    return "Round", unit.many.capitalize()
-
-
-def _when(row: RoundRow) -> Cells:
-    return str(row.round), count(row.learned_from)
 
 
 def _mean_seconds(rows: Sequence[RoundRow], step: str) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from ..ledger import layout
@@ -19,8 +19,58 @@ from .words import PREFERENCES, QUERIES, Unit
 
 Record = TypeVar("Record", Duel, Preference, Verdict)
 
-STEPS = {"sampling": "sample", "labeling": "label", "policy": "train", "evaluation": "evaluate"}
+STEPS = {
+    "sampling": "sample", "labeling": "label", "policy": "train", "reward_model": "fit", "evaluation": "evaluate",
+}  # fmt: skip
 """What a room's work is called in a round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """What a round's exploration was worth; None where it was not measured.
+
+    `duel_regret`: mean over the `regret_duels` duels of the best candidate's known reward minus the mean of both
+    answers', and `regret_total` its sum up to this round; `simple_regret`: the same for the answer that the ensemble
+    recommends. `online_win_rate`: of both members of each duel against the opponent, over `online_prompts` prompts.
+    `rm_accuracy`, `rm_brier`, `rm_ece`: how well the ensemble foresaw the labels of `rm_foretold` duels, before it
+    learned from them. `uncertainty_chosen`, `uncertainty_all`: standard deviation over the members of a pair's win
+    probability, mean over the picked pairs and over all. `synthetic`: pairs that a member labelled; of those whose
+    rewards are known, `synthetic_accuracy` were labelled as these say.
+    """
+
+    duel_regret: float | None = None
+    regret_duels: int | None = None
+    regret_total: float | None = None
+    simple_regret: float | None = None
+    online_win_rate: float | None = None
+    online_low: float | None = None
+    online_high: float | None = None
+    online_mean_probability: float | None = None
+    online_prompts: int | None = None
+    online_queries: int | None = None
+    clash_rate_before: float | None = None
+    rm_loss: float | None = None
+    rm_accuracy: float | None = None
+    rm_brier: float | None = None
+    rm_ece: float | None = None
+    rm_foretold: int | None = None
+    uncertainty_chosen: float | None = None
+    uncertainty_all: float | None = None
+    synthetic: int | None = None
+    synthetic_accuracy: float | None = None
+    synthetic_known: int | None = None
+
+    @property
+    def online_interval(self) -> tuple[float, float] | None:
+        """Where `online_win_rate` lies with 95% confidence."""
+        return None if self.online_low is None or self.online_high is None else (self.online_low, self.online_high)
+
+    @property
+    def foresight_interval(self) -> tuple[float, float] | None:
+        """Where `rm_accuracy` lies with 95% confidence."""
+        if self.rm_accuracy is None or not self.rm_foretold:
+            return None
+        return wilson_interval(self.rm_accuracy, self.rm_foretold)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +113,7 @@ class RoundRow:
     policy: str
     digest: str
     finished: float
+    explored: Explored = Explored()
 
     @property
     def learned_from(self) -> int:
@@ -104,13 +155,15 @@ def read_rounds(ledger: Ledger) -> list[RoundRow]:
     rows: list[RoundRow] = []
     for round_ in range(ledger.head().round + 1):
         before = (rows[-1].queries_total, rows[-1].labels_total or 0) if rows else (0, 0)
-        rows.append(_read_round(ledger, round_, *before))
+        row = _read_round(ledger, round_, *before)
+        rows.append(replace(row, explored=_with_total(row.explored, rows[-1].explored.regret_total if rows else 0)))
     return rows
 
 
 def measured(ledger: Ledger, round_: int) -> dict[str, float]:
     """Return what one finished round measured, by the names of `RoundRow`, as KFP and trackers take metrics."""
     row = asdict(_read_round(ledger, round_, ledger.plan(round_).queries_spent, _labels_before(ledger, round_)))
+    row |= row.pop("explored")
     numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "finished"}
     taken = {f"seconds_{step}": startup + work for step, (startup, work) in row["seconds"].items()}
     return numbers | taken
@@ -148,7 +201,7 @@ def sample_verdicts(ledger: Ledger, round_: int, count: int) -> list[Verdict]:
 def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before: int) -> RoundRow:
     marks = {room: ledger.done(round_, room) for room in layout.ROOMS}
     found = {room: _numbers(mark) for room, mark in marks.items()}
-    sampled, labeled, trained, judged = (found[room] for room in layout.ROOMS)
+    sampled, labeled, trained, fitted, judged = (found[room] for room in layout.ROOMS)
     queries, labels = int(labeled["queries"]), labeled.get("labels")
     record = ledger.round_record(round_)
     return RoundRow(
@@ -179,7 +232,19 @@ def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before:
         policy=ledger.policy_digest(round_),
         digest=digest_of(seal(asdict(record))) if record else "",
         finished=max(mark.finished for mark in marks.values() if mark),
+        explored=_explored({**sampled, **fitted, **judged}),
     )
+
+
+def _explored(found: Mapping[str, Any]) -> Explored:
+    return Explored(**{field.name: found[field.name] for field in fields(Explored) if field.name in found})
+
+
+def _with_total(explored: Explored, before: float | None) -> Explored:
+    """Add a round's regret to that of the rounds before; the sum is unknown from the first round without one."""
+    if before is None or explored.duel_regret is None or explored.regret_duels is None:
+        return explored
+    return replace(explored, regret_total=before + explored.duel_regret * explored.regret_duels)
 
 
 def _labels_before(ledger: Ledger, round_: int) -> int:

@@ -22,9 +22,13 @@ from matplotlib.ticker import MaxNLocator
 WIDTH = 430
 HEIGHT = 300
 INK, MUTED, RULE, POLICY, OPPONENT, PAPER = (f"#a1b2c{digit}" for digit in range(6))
+MOST_SERIES = 8
+SERIES = tuple(f"#b1a2c{digit}" for digit in range(MOST_SERIES))
+"""Colours of many lines in one drawing; `page.css` has them as series-0, series-1, ..."""
 DASHED, DOTTED = (0, (4, 3)), (0, (2, 1.5))
 
 _CSS = {INK: "ink", MUTED: "muted", RULE: "rule", POLICY: "policy", OPPONENT: "opponent", PAPER: "paper"}
+_CSS |= {color: f"series-{place}" for place, color in enumerate(SERIES)}
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 12.5,

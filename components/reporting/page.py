@@ -11,7 +11,7 @@ from . import words
 from .charts import charts
 from .curves import measured as measured
 from .report import Report, read_report
-from .summary import headline, page_markdown, reading, summary_table, wall_seconds
+from .summary import headline, how_picked, page_markdown, reading, summary_table, wall_seconds
 
 FOLD = 700
 """Characters of an answer that are shown before the rest is folded away."""
@@ -57,6 +57,7 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
     if not report.rows:
         return []
     pairs = [row.pairs for row in report.rows if row.pairs is not None]
+    synthetic = sum(row.explored.synthetic or 0 for row in report.rows)
     return [
         ("Rounds", words.count(len(report.rows)), f"of {report.rounds}" if report.rounds else ""),
         (
@@ -65,6 +66,8 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
             f"of {words.count(report.budget)}",
         ),
         ("Pairs learned from", words.count(sum(pairs) if pairs else None), ""),
+        *([("Synthetic pairs", words.count(synthetic), "")] if synthetic else []),
+        *([("Duels picked by", report.strategy, "")] if report.strategy else []),
         ("Time in steps", words.duration(sum(map(wall_seconds, report.rows))), ""),
     ]
 
@@ -87,5 +90,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {name: getattr(words, name) for name in ("percent", "rounded", "count", "duration")}
-    environment.filters["fold"] = fold
+    environment.filters |= {"fold": fold, "how_picked": how_picked}
     return environment

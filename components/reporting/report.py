@@ -12,6 +12,8 @@ from ..records.records import Verdict
 from .curves import RoundRow, SampledDuel, read_rounds, sample_duels, sample_verdicts, software
 
 SAMPLES = 6
+BLIND = ("passive", "EnnPassive")
+"""Strategies that take the first two candidates, whatever is believed of them."""
 OPPONENTS = {"pretrain": "the starting model", "reference": "the reference answers"}
 
 
@@ -47,9 +49,51 @@ class Report:
         return next((row for row in reversed(self.rows) if row.held_out_interval is not None), None)
 
     @property
+    def competitor(self) -> str:
+        """Whose answers the win rate is of, in words: where the reward model picks the best of several, that too."""
+        name = "the starting model" if self.policy_is_fixed else "the policy"
+        return f"{name}, best of {self.best_of} answers by its reward model," if self.best_of > 1 else name
+
+    @property
+    def best_of(self) -> int:
+        """Answers to each held-out prompt that the reward model picked the best of."""
+        return int(self._setting("evaluation", "num_bon", 1))
+
+    @property
+    def policy_is_fixed(self) -> bool:
+        """Whether the labels are for the reward model alone."""
+        return bool(self._setting("policy", "learn_rm_only", False))
+
+    @property
+    def strategy(self) -> str | None:
+        """What picks the duels, or None where nothing does."""
+        method = self._setting("exploration", "exp_method", BLIND[0])
+        return None if method in BLIND or self.offline else str(method)
+
+    @property
+    def has_synthetic_duels(self) -> bool:
+        """Whether a member of the ensemble labelled some of the sampled duels."""
+        return any(sample.duel.labelled_by_member for sample in self.duels)
+
+    @property
+    def foretold(self) -> bool:
+        """Whether an ensemble had an opinion of the sampled duels."""
+        return any(sample.duel.predicted is not None for sample in self.duels)
+
+    @property
+    def labelled_by(self) -> str:
+        """Who was asked about the sampled duels: members of the ensemble do not count."""
+        asked = (sample.preference.oracle for sample in self.duels if not sample.duel.labelled_by_member)
+        return next(asked, self.oracle)
+
+    @property
     def offline(self) -> bool:
         """Whether the policy learned from a preference set, and no oracle gave it a label."""
         return any(row.labels_total is not None for row in self.rows)
+
+    def _setting(self, section: str, name: str, default: Any) -> Any:
+        # An experiment may be older than a setting.
+        return self.settings.get(section, {}).get(name, default)
 
 
 def read_report(ledger: Ledger) -> Report:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..records.records import Duel
 from .curves import RoundRow
-from .report import Report
+from .report import BLIND, Report
 from .words import NOT_MEASURED, count, duration, interval, percent, rounded
 
 _COLUMNS = (
-    "Round", "Queries", "Preferences", "Win rate", "95% interval", "Reward", "Opponent's", "Held-out accuracy", "Pairs",
-    "Clashes", "Loss", "Margin", "Time",
+    "Round", "Queries", "Preferences", "Win rate", "95% interval", "Online win rate", "Regret", "Foreseen", "Reward",
+    "Opponent's", "Held-out accuracy", "Pairs", "Synthetic", "Clashes", "Loss", "Margin", "Time",
 )  # fmt: skip
+_SAYS_NOTHING = {"Synthetic": "0"}
+"""What a column may be left out for where it holds nothing else, besides numbers that were not measured."""
 
 
 def headline(report: Report) -> str:
@@ -22,8 +25,8 @@ def headline(report: Report) -> str:
     if row is not None:
         prompts = "the" if row.held_out is None else f"{row.held_out:,}"
         return (
-            f"{_after(row)} the policy wins {percent(row.win_rate)} {interval(row.low, row.high)} of {prompts} "
-            f"held-out prompts against {report.opponent}, judged by {report.oracle}."
+            f"{_after(row)} {report.competitor} wins {percent(row.win_rate)} {interval(row.low, row.high)} of "
+            f"{prompts} held-out prompts against {report.opponent}, judged by {report.oracle}."
         )
     row = report.ranked
     if row is not None:
@@ -55,7 +58,7 @@ def reading(report: Report) -> str:
 def summary_table(rows: Sequence[RoundRow]) -> list[list[str]]:
     """Return the table of rounds as text, its head first. A column that has no number in any round is left out."""
     lines = [_line(row) for row in rows]
-    told = [place for place in range(len(_COLUMNS)) if not rows or any(line[place] != NOT_MEASURED for line in lines)]
+    told = [place for place in range(len(_COLUMNS)) if not rows or _is_told(place, lines)]
     return [[line[place] for place in told] for line in (_COLUMNS, *lines)]
 
 
@@ -65,6 +68,22 @@ def page_markdown(report: Report) -> str:
     table = [_markdown_row(head), "|" + " ---: |" * len(head), *map(_markdown_row, lines)]
     parts = [f"# {report.name}", headline(report), reading(report), "\n".join(table) if lines else ""]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def how_picked(duel: Duel) -> str:
+    """Say what picked two answers, and what the ensemble expected of them; nothing where neither is worth a word."""
+    if duel.synthetic and duel.labelled_by_member:
+        parts = [f"Synthetic pair: labelled by member {duel.member} of the ensemble, the oracle was not asked."]
+    elif duel.synthetic:
+        parts = [f"Synthetic pair: proposed by member {duel.member} of the ensemble, labelled by the oracle."]
+    elif duel.strategy in (None, *BLIND):
+        parts = []
+    else:
+        parts = [f"Picked by {duel.strategy}."]
+    if duel.predicted is not None:
+        spread = "" if duel.uncertainty is None else f" ± {100 * duel.uncertainty:.1f} points"
+        parts.append(f"Foretold by the ensemble: the first wins with {percent(duel.predicted)}{spread}.")
+    return " ".join(parts)
 
 
 def wall_seconds(row: RoundRow) -> float:
@@ -87,19 +106,28 @@ def _reading_of_ranks(row: RoundRow | None) -> str:
     return f"The interval includes 50%: the policy's preferences cannot be told apart from chance yet. {limits}"
 
 
+def _is_told(place: int, lines: Sequence[Sequence[str]]) -> bool:
+    silent = {NOT_MEASURED, _SAYS_NOTHING.get(_COLUMNS[place], NOT_MEASURED)}
+    return any(line[place] not in silent for line in lines)
+
+
 def _line(row: RoundRow) -> list[str]:
+    told = row.explored
     return [
         str(row.round), count(row.queries_total if row.labels_total is None else None), count(row.labels_total),
-        percent(row.win_rate), interval(row.low, row.high), rounded(row.mean_reward), rounded(row.opponent_mean_reward),
-        _accuracy(row), count(row.pairs), count(row.clashes), rounded(row.loss), rounded(row.reward_margin),
-        duration(wall_seconds(row)),
+        percent(row.win_rate), interval(row.low, row.high), _with_interval(told.online_win_rate, told.online_interval),
+        rounded(told.duel_regret), _with_interval(told.rm_accuracy, told.foresight_interval), rounded(row.mean_reward),
+        rounded(row.opponent_mean_reward), _accuracy(row), count(row.pairs), count(told.synthetic), count(row.clashes),
+        rounded(row.loss), rounded(row.reward_margin), duration(wall_seconds(row)),
     ]  # fmt: skip
 
 
 def _accuracy(row: RoundRow) -> str:
-    if row.held_out_interval is None:
-        return percent(row.held_out_accuracy)
-    return f"{percent(row.held_out_accuracy)} {interval(*row.held_out_interval)}"
+    return _with_interval(row.held_out_accuracy, row.held_out_interval)
+
+
+def _with_interval(share: float | None, between: tuple[float, float] | None) -> str:
+    return percent(share) if between is None else f"{percent(share)} {interval(*between)}"
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from .. import progress
 from ..errors import ClaimLost, LedgerError, ObjectChanged
 from ..ledger import layout, owner
 from ..ledger.claim import verify_claim
 from ..ledger.ledger import Head, Ledger, RoundRecord
+from ..ledger.plan import Plan
 from ..ledger.sealed import digest_of, seal
 from ..ledger.settings import LedgerSettings
 
@@ -23,7 +25,7 @@ def close_round(uri: str, round_: int, run: str) -> Ledger:
 
 
 def commit(ledger: Ledger, round_: int, run: str) -> None:
-    """Write the round's record and move HEAD to it, in at most ten store operations.
+    """Write the round's record and move HEAD to it, in at most ten store operations, or eleven with a reward model.
 
     Raises `LedgerError` if a step is missing, `ClaimLost` if the round is another run's by now: HEAD then carries
     that run's fencing token, and cannot be moved by this one.
@@ -34,7 +36,9 @@ def commit(ledger: Ledger, round_: int, run: str) -> None:
     claim, _ = verify_claim(ledger.store, round_, run)
     if head.token != claim.token:
         raise ClaimLost(f"round {round_}: HEAD is fenced for token {head.token}, run {run!r} holds {claim.token}")
-    record = RoundRecord(round_, head.digest, _digest(ledger, layout.plan(round_)), _steps(ledger, round_))
+    plan = _document(ledger, layout.plan(round_))
+    steps = {room: _digest(ledger, layout.done(round_, room)) for room in Plan.from_json(plan).rooms}
+    record = RoundRecord(round_, head.digest, digest_of(seal(plan)), steps)
     written = seal(ledger.write_document(layout.round_record(round_), asdict(record)))
     try:
         ledger.store.replace(layout.HEAD, seal(asdict(Head(round_, digest_of(written), claim.token))), etag)
@@ -56,12 +60,12 @@ def tidy(ledger: Ledger, round_: int) -> None:
         ledger.store.delete(placed.key)
 
 
-def _steps(ledger: Ledger, round_: int) -> dict[str, str]:
-    return {room: _digest(ledger, layout.done(round_, room)) for room in layout.ROOMS}
-
-
 def _digest(ledger: Ledger, key: str) -> str:
+    return digest_of(seal(_document(ledger, key)))
+
+
+def _document(ledger: Ledger, key: str) -> dict[str, Any]:
     body = ledger.document(key)
     if body is None:
         raise LedgerError(f"{key} is missing: that step is not done, and the round cannot be closed")
-    return digest_of(seal(body))
+    return body

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import ceil
 from typing import Any, Self
 
 from pydantic import model_validator
 
 from ..errors import SettingsChanged
 from ..evaluation.settings import EvaluationSettings
+from ..exploration.settings import NEEDS_TWO_MEMBERS, ExplorationSettings
 from ..jobs.resources import ResourceSettings
 from ..jobs.settings import JobSettings
 from ..labeling.settings import LabelingSettings
+from ..ledger.layout import ROOMS, WITHOUT_REWARD_MODEL
 from ..ledger.settings import LedgerSettings
 from ..policy.settings import PolicySettings
 from ..prompts.settings import PromptSettings
+from ..reward_model.settings import RewardModelSettings
 from ..sampling.settings import SamplingSettings
 from ..settings import Section, is_operational
 
 # Settings that mean nothing where rounds learn from a preference set.
 _ONLINE_ONLY = (
     ("sampling", "num_samples"), ("sampling", "temperature"), ("sampling", "top_p"), ("labeling", "bt_sample"),
-    ("policy", "sync_params_every"),
+    ("policy", "sync_params_every"), ("exploration", "exp_method"), ("exploration", "objective"),
+    ("exploration", "model_rollout"), ("reward_model", "learn_rm"), ("policy", "learn_rm_only"),
+    ("evaluation", "num_bon"),
 )  # fmt: skip
 Sections = dict[str, dict[str, Any]]
 
@@ -32,6 +36,8 @@ class ExperimentSettings(Section):
 
     prompts: PromptSettings = PromptSettings()
     sampling: SamplingSettings = SamplingSettings()
+    exploration: ExplorationSettings = ExplorationSettings()
+    reward_model: RewardModelSettings = RewardModelSettings()
     labeling: LabelingSettings = LabelingSettings()
     policy: PolicySettings = PolicySettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -49,12 +55,22 @@ class ExperimentSettings(Section):
     @property
     def rounds(self) -> int:
         """Rounds in the whole experiment: what the budget pays for."""
-        return ceil(self.labeling.max_queries / self.prompts.rollout_batch_size)
+        return self.exploration.rounds(self.labeling.max_queries, self.prompts.rollout_batch_size)
 
     @property
     def generates(self) -> bool:
         """Whether a policy ever answers a prompt: to learn from the answers, or to be measured by them."""
         return not self.prompts.offline or self.evaluation.eval_every > 0
+
+    @property
+    def learns_rewards(self) -> bool:
+        """Whether an epistemic reward model is learned: to pick duels, to label some, or because the user says so."""
+        return self.exploration.uses_ensemble or self.reward_model.learn_rm or self.policy.learn_rm_only
+
+    @property
+    def rooms(self) -> tuple[str, ...]:
+        """Rooms whose steps every round has."""
+        return ROOMS if self.learns_rewards else WITHOUT_REWARD_MODEL
 
     def _problems(self) -> Iterator[str]:
         if (self.sampling.engine == "scripted") != (self.policy.trainer == "scripted"):
@@ -63,6 +79,7 @@ class ExperimentSettings(Section):
                 "a scripted policy can only be sampled by the scripted engine; set both or neither"
             )
         yield from self._offline_problems()
+        yield from self._exploration_problems()
         if self.evaluation.opponent == "reference" and not self.prompts.output_key:
             yield "evaluation.opponent='reference': name the column of reference answers in prompts.output_key"
         micro = self.policy.train_batch_size_per_device * self.policy.train_workers
@@ -94,6 +111,42 @@ class ExperimentSettings(Section):
                 yield (
                     f"{room}.{name}={value!r}: offline, nothing is sampled to learn from and no oracle gives a label; "
                     f"leave it out ({default!r}), or leave out prompts.chosen_key and rejected_key to learn online"
+                )
+
+    def _exploration_problems(self) -> Iterator[str]:
+        """Name what a strategy needs of other rooms, and what was set for a reward model that nobody learns."""
+        method, samples = self.exploration.exp_method, self.sampling.num_samples
+        if method in NEEDS_TWO_MEMBERS and self.reward_model.num_ensemble == 1:
+            yield (
+                f"reward_model.num_ensemble=1: exp_method={method!r} picks where members disagree and "
+                "needs at least 2; 20 is usual"
+            )
+        if method == "XPO" and samples != 2:
+            yield f"sampling.num_samples={samples}: exp_method='XPO' lets one answer of each policy duel; set 2"
+        if method == "XPO" and self.policy.dap_algo != "dpo":
+            yield f"policy.dap_algo={self.policy.dap_algo!r}: exp_method='XPO' is DPO with a term; use dpo"
+        if method != "XPO" and self.policy.xpo_alpha != PolicySettings.model_fields["xpo_alpha"].default:
+            yield (
+                f"policy.xpo_alpha={self.policy.xpo_alpha}: exp_method={method!r} ignores it; leave it out, or use "
+                "exp_method='XPO'"
+            )
+        if (self.exploration.apl_keep or 0) > self.prompts.rollout_batch_size:
+            yield (
+                f"exploration.apl_keep={self.exploration.apl_keep}: a round has "
+                f"prompts.rollout_batch_size={self.prompts.rollout_batch_size} prompts; keep fewer"
+            )
+        if self.exploration.apl_certainty_only and samples != 2:
+            yield f"sampling.num_samples={samples}: apl_certainty_only ranks pairs as they are drawn; set 2"
+        if self.learns_rewards:
+            return
+        if self.evaluation.num_bon > 1:
+            yield f"evaluation.num_bon={self.evaluation.num_bon}: nothing picks the best; set reward_model.learn_rm"
+        for name, field in RewardModelSettings.model_fields.items():
+            value = getattr(self.reward_model, name)
+            if value != field.default and not is_operational(RewardModelSettings, name):
+                yield (
+                    f"reward_model.{name}={value!r}: exp_method={method!r} learns no reward model; set "
+                    "reward_model.learn_rm, use a strategy of the ensemble (EnnBAITS, ...), or leave it out"
                 )
 
     def _pod_problems(self) -> Iterator[str]:

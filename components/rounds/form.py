@@ -19,6 +19,7 @@ FORM = (
     "prompt_data", "eval_data", "input_key", "output_key", "chosen_key", "rejected_key", "apply_chat_template",
     "rollout_batch_size", "max_eval",
     "num_samples", "temperature", "generate_max_length", "tensor_parallel_size",
+    "exp_method", "objective", "model_rollout", "learn_rm", "rm_backbone",
     "preference_oracle", "reward", "max_queries",
     "pretrain", "dap_algo", "beta", "learning_rate", "train_batch_size", "train_batch_size_per_device", "max_epochs",
     "sync_params_every", "lora_rank", "zero_stage", "train_workers",

@@ -147,6 +147,9 @@ def make_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan
     size = settings.prompts.rollout_batch_size
     # Offline no query is ever spent: the budget is a number of the set's preferences, one of which each prompt brings.
     most = left - round_ * size if settings.prompts.offline else left
+    if not settings.prompts.offline and left >= settings.exploration.duels(size):
+        # In APL not every prompt costs a query.
+        most = size
     order = prompts_of_round(len(prompts), round_, size, derive(ledger.seed, "prompts"))[:most]
     return Plan(
         round=round_,
@@ -156,6 +159,8 @@ def make_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan
         policy=ledger.policy_after(round_ - 1),
         queries_spent=spent,
         queries_left=left,
+        rooms=settings.rooms,
+        duels=settings.exploration.duels(size),
     )
 
 

@@ -40,6 +40,8 @@ class Decoding:
 
 OnProgress = Callable[[int, int, int], None]
 """Called with the responses finished, the responses asked for, and the tokens generated so far."""
+Answered = tuple[tuple[int, ...], tuple[int, ...]]
+"""The tokens of a prompt, and those of an answer to it: one at least."""
 ModelFolder = Path | Callable[[], Path]
 """A model's folder in Hugging Face layout, or how to get it: asked only where its weights are needed."""
 
@@ -66,6 +68,10 @@ class Engine(Protocol):
         self, requests: Sequence[Request], decoding: Decoding, on_progress: OnProgress = quietly
     ) -> list[list[Draw]]:
         """Return for each request one draw a seed, in their order."""
+        ...
+
+    def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = quietly) -> list[float]:
+        """Return the log-probability of each answer, the sum over its tokens, at temperature 1."""
         ...
 
     def close(self) -> None:
@@ -132,8 +138,16 @@ class ScriptedEngine:
             on_progress(len(told), of, sum(len(draw.tokens) for draw in told))
         return draws
 
+    def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = quietly) -> list[float]:
+        """Return for each answer a number that depends on the policy, and is lower for longer ones."""
+        on_progress(len(answers), len(answers), sum(len(tokens) for _, tokens in answers))
+        return [-len(tokens) * self._surprise(prompt, tokens) for prompt, tokens in answers]
+
     def close(self) -> None:
         """Nothing to let go of."""
+
+    def _surprise(self, prompt: tuple[int, ...], tokens: tuple[int, ...]) -> float:
+        return (1 + derive(0, self._digest, *prompt, "answer", *tokens) % 1000) / 1000
 
     def _draw(self, prompt: tuple[int, ...], seed: int, decoding: Decoding) -> Draw:
         chance = derive(seed if decoding.temperature else 0, self._digest, *prompt)

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .. import progress
-from ..exploration.selection import pick_duels
-from ..exploration.strategies import STRATEGIES
+from ..exploration.choice import Choice, choose_duels
+from ..exploration.settings import ExplorationSettings
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
 from ..ledger.owner import process_start
 from ..ledger.plan import STARTING_MODEL, Plan, PolicyPointer
 from ..ledger.step import Step
-from ..model_folder import resolve_pretrain
 from ..prompts.settings import PromptSettings
 from ..prompts.template import encode_prompt, load_tokenizer
-from ..records.records import Candidate, Duel, Prompt
+from ..records.records import OF_REFERENCE, Candidate, Duel, Prompt
 from ..records.table import from_parquet, to_parquet
 from ..seeds import derive
+from ..starting_model import starting_folder, trusts_remote_code
 from .engine import Decoding, Draw, Engine, OnProgress, Request, open_engine, quietly
 from .offline import given_candidates
 from .settings import SamplingSettings
@@ -48,10 +49,10 @@ def run_sampling(ledger: Ledger, round_: int, run: str) -> Done:
             written = step.write(CANDIDATES, to_parquet(candidates, Candidate))
         generated = time.time()
         candidates = from_parquet(written, Candidate, CANDIDATES)
-        duels = choose_duels(plan, candidates, ledger.seed)
-        duels = from_parquet(step.write(DUELS, to_parquet(duels, Duel)), Duel, DUELS)
+        chosen = pick(ledger, step, plan, candidates)
+        duels = from_parquet(step.write(DUELS, to_parquet(chosen.duels, Duel)), Duel, DUELS)
         timings = {"startup": begun - process_start(), "generate": generated - begun, "work": time.time() - begun}
-        return step.finish(counts=count(candidates, duels, generated=not offline), timings=timings)
+        return step.finish(count(candidates, duels, generated=not offline), timings, chosen.facts)
 
 
 def take_candidates(ledger: Ledger, step: Step, plan: Plan) -> tuple[float, list[Candidate]]:
@@ -70,13 +71,60 @@ def draw_candidates(ledger: Ledger, step: Step, plan: Plan) -> tuple[float, list
         Request(tokens, candidate_seeds(ledger.seed, plan.round, prompt.prompt_id, settings.num_samples))
         for prompt, tokens in zip(plan.prompts, encode_prompts(ledger, plan.prompts), strict=True)
     ]
+    method = ledger.section(ExplorationSettings, "exploration").exp_method
     with policy_engine(ledger, step, plan.sampler) as engine:
         begun = time.time()
-        drawn = engine.generate(requests, decoding, teller("sample", plan.round))
-    return begun, [
-        Candidate(prompt.prompt_id, number, draw.text, draw.tokens, len(request.prompt_tokens), draw.finish_reason)
-        for prompt, request, draws in zip(plan.prompts, requests, drawn, strict=True)
-        for number, draw in enumerate(draws)
+        draw = draw_beside_reference if method == "XPO" else draw_from_policy
+        drawn = draw(ledger, step, engine, requests, decoding)
+        candidates = [
+            Candidate(prompt.prompt_id, number, draw.text, draw.tokens, len(request.prompt_tokens), draw.finish_reason)
+            for prompt, request, draws in zip(plan.prompts, requests, drawn, strict=True)
+            for number, draw in enumerate(draws)
+        ]
+        if method == "APL":
+            prompts = [request.prompt_tokens for request in requests for _ in request.seeds]
+            candidates = with_logprobs(ledger, step, engine, candidates, prompts)
+    return begun, candidates
+
+
+def draw_from_policy(
+    ledger: Ledger, step: Step, engine: Engine, requests: Sequence[Request], decoding: Decoding
+) -> list[list[Draw]]:
+    """Let the loaded policy draw all candidates."""
+    return engine.generate(requests, decoding, teller("sample", step.round))
+
+
+def draw_beside_reference(
+    ledger: Ledger, step: Step, engine: Engine, requests: Sequence[Request], decoding: Decoding
+) -> list[list[Draw]]:
+    """Let the loaded policy draw the first candidate of each prompt, and the reference the one of its number (XPO)."""
+    by_policy, by_reference = (
+        [replace(request, seeds=request.seeds[number : number + 1]) for request in requests]
+        for number in (0, OF_REFERENCE)
+    )
+    drawn = draw_from_policy(ledger, step, engine, by_policy, decoding)
+    load_policy(ledger, step, engine, ledger.policy_after(STARTING_MODEL))
+    beside = draw_from_policy(ledger, step, engine, by_reference, decoding)
+    return [[*first, *second] for first, second in zip(drawn, beside, strict=True)]
+
+
+def with_logprobs(
+    ledger: Ledger, step: Step, engine: Engine, candidates: Sequence[Candidate], prompts: Sequence[tuple[int, ...]]
+) -> list[Candidate]:
+    """Score the candidates under the loaded policy and under the reference; where they are one, just once (APL).
+
+    `prompts`: each candidate's prompt in tokens.
+    """
+    answers = [(prompt, candidate.tokens) for prompt, candidate in zip(prompts, candidates, strict=True)]
+    tell = teller("sample", step.round)
+    logprobs = under_reference = engine.logprobs(answers, tell)
+    reference = ledger.policy_after(STARTING_MODEL)
+    if engine.loaded() != reference.digest:
+        load_policy(ledger, step, engine, reference)
+        under_reference = engine.logprobs(answers, tell)
+    return [
+        replace(candidate, logprob=logprob, reference_logprob=reference_logprob)
+        for candidate, logprob, reference_logprob in zip(candidates, logprobs, under_reference, strict=True)
     ]
 
 
@@ -85,13 +133,16 @@ def candidate_seeds(seed: int, round_: int, prompt_id: str, samples: int) -> tup
     return tuple(derive(seed, round_, prompt_id, "sample", number) for number in range(samples))
 
 
-def choose_duels(plan: Plan, candidates: Sequence[Candidate], seed: int) -> list[Duel]:
-    """Return one duel a prompt. Which candidate comes first is chance."""
+def pick(ledger: Ledger, step: Step, plan: Plan, candidates: Sequence[Candidate]) -> Choice:
+    """Choose the round's duels, by what the reward model believes where the experiment learns one."""
+    settings = ledger.section(ExplorationSettings, "exploration")
+    if not plan.learns_rewards:
+        return choose_duels(plan, candidates, settings, ledger.seed)
+    from ..reward_model.beliefs import believed_rewards, candidate_features, ensemble_before
 
-    def swap(prompt_id: str) -> bool:
-        return bool(derive(seed, plan.round, prompt_id, "order") & 1)
-
-    return pick_duels(plan.prompts, candidates, STRATEGIES["passive"], swap)
+    features = candidate_features(ledger, step, plan, candidates)
+    ensemble = ensemble_before(ledger, step, plan.round, features.shape[1])
+    return choose_duels(plan, candidates, settings, ledger.seed, believed_rewards(ledger, features, ensemble))
 
 
 def answer(
@@ -115,6 +166,22 @@ def answer(
 def policy_engine(ledger: Ledger, step: Step, policy: PolicyPointer) -> Iterator[Engine]:
     """Give an engine with that policy loaded. Its weights are fetched only if the engine does not hold them yet."""
     settings = ledger.section(SamplingSettings, "sampling")
+    with (
+        policy_folder(ledger, step, policy) as folder,
+        closing(open_engine(settings, folder, policy.digest, trusts_remote_code(ledger))) as engine,
+    ):
+        yield engine
+
+
+def load_policy(ledger: Ledger, step: Step, engine: Engine, policy: PolicyPointer) -> None:
+    """Put another policy into an open engine. Its weights are fetched only if the engine does not hold them yet."""
+    with policy_folder(ledger, step, policy) as folder:
+        engine.load_policy(folder, policy.digest)
+
+
+@contextmanager
+def policy_folder(ledger: Ledger, step: Step, policy: PolicyPointer) -> Iterator[Callable[[], Path]]:
+    """Give what fetches a policy's folder when it is called; the folder is there as long as this lasts."""
     with tempfile.TemporaryDirectory(prefix="oatflow-policy-") as scratch:
 
         def folder() -> Path:
@@ -123,8 +190,7 @@ def policy_engine(ledger: Ledger, step: Step, policy: PolicyPointer) -> Iterator
             step.download_folder("policy", "model", Path(scratch), round=policy.round)
             return Path(scratch)
 
-        with closing(open_engine(settings, folder, policy.digest, trusts_remote_code(ledger))) as engine:
-            yield engine
+        yield folder
 
 
 def encode_prompts(ledger: Ledger, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
@@ -138,20 +204,6 @@ def policy_tokenizer(ledger: Ledger) -> Any:
     """Load the tokenizer of every policy of the experiment, which is the starting model's."""
     scripted = ledger.section(SamplingSettings, "sampling").engine == "scripted"
     return load_tokenizer(None if scripted else starting_folder(ledger), trusts_remote_code(ledger))
-
-
-def starting_folder(ledger: Ledger) -> Path:
-    """Return the starting model's folder on this machine."""
-    policy = ledger.experiment.settings["policy"]
-    pickles = bool(policy.get("allow_pickled_weights", False))
-    return resolve_pretrain(
-        str(policy["pretrain"]), trust_remote_code=trusts_remote_code(ledger), allow_pickled_weights=pickles
-    )
-
-
-def trusts_remote_code(ledger: Ledger) -> bool:
-    """Whether the code that the starting model brings along may be run."""
-    return bool(ledger.experiment.settings["policy"].get("trust_remote_code", False))
 
 
 def teller(step: str, round_: int) -> OnProgress:

@@ -11,13 +11,13 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, fsum
 from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError
 from ..number_format import number_format
-from .engine import Decoding, Draw, ModelFolder, OnProgress, Request, path_of, quietly
+from .engine import Answered, Decoding, Draw, ModelFolder, OnProgress, Request, path_of, quietly
 from .settings import SamplingSettings
 
 # Set before vLLM is imported, unless the user has: in-process, quiet, and telling nobody. Threads that wait for each
@@ -92,6 +92,26 @@ class VllmEngine:
         decode = self._engine.get_tokenizer().decode
         return [[_draw(answer, decode) for answer in group] for group in answers]
 
+    def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = quietly) -> list[float]:
+        """Return the log-probability of each answer, as the model has it: no temperature, no top_p."""
+        asked: dict[str, Answered] = {}
+        found: dict[str, float] = {}
+        done = 0
+        try:
+            for answer in answers:
+                asked[self._submit_for_logprobs(*answer)] = answer
+            while len(found) < len(asked):
+                for output in self._engine.step():
+                    prompt, tokens = asked[output.request_id]
+                    found[output.request_id] = _logprob(output, prompt, tokens)
+                    done += len(tokens)
+                on_progress(len(found), len(asked), done)
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"vLLM failed while scoring answers: {_first_line(error)}") from error
+        finally:
+            self._engine.abort_request([name for name in asked if name not in found])
+        return [found[name] for name in asked]
+
     def close(self) -> None:
         """Free what the engine holds."""
         self._engine.engine_core.shutdown()
@@ -137,6 +157,27 @@ class VllmEngine:
         )
         name = next(self._names)
         self._engine.add_request(name, TokensPrompt(prompt_token_ids=list(answer.request.prompt_tokens)), params)
+        return name
+
+    def _submit_for_logprobs(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+        """Let an answer's last token be drawn, being the only one allowed: the others are as good as a prompt.
+
+        That way an answer fits that fills the model to the brim, and the log-probability is that from before the ban.
+        """
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            allowed_token_ids=[tokens[-1]],
+            logprobs=0,
+            prompt_logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        name = next(self._names)
+        self._engine.add_request(name, TokensPrompt(prompt_token_ids=[*prompt, *tokens[:-1]]), params)
         return name
 
     def _blocks(self, answer: _Answer, decoding: Decoding) -> int:
@@ -198,6 +239,13 @@ def _has_gpu() -> bool:
 def _draw(answer: _Answer, decode: Any) -> Draw:
     text = decode(answer.tokens, skip_special_tokens=True).strip()
     return Draw(tuple(answer.tokens), text, answer.finish_reason or "abort")
+
+
+def _logprob(output: Any, prompt: Sequence[int], tokens: Sequence[int]) -> float:
+    """Add up what an engine's output says of an answer's tokens: the last one was drawn, the others stand in front."""
+    (drawn,) = output.outputs
+    places = [*output.prompt_logprobs[len(prompt) :], *drawn.logprobs]
+    return fsum(place[token].logprob for place, token in zip(places, tokens, strict=True))
 
 
 def _first_line(error: Exception) -> str:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, OatflowError
-from .engine import Decoding, Draw, Engine, ModelFolder, OnProgress, Request, ScriptedEngine, path_of, quietly
+from .engine import Answered, Decoding, Draw, Engine, ModelFolder, OnProgress, Request, ScriptedEngine, path_of, quietly
 from .settings import SamplingSettings
 
 WARM_ENGINE = "OATFLOW_WARM_ENGINE"
@@ -107,6 +107,11 @@ class WarmEngine:
         asked = {"call": "generate", "requests": [astuple(r) for r in requests], "decoding": asdict(decoding)}
         drawn = self._ask(asked, on_progress)
         return [[Draw(tuple(tokens), text, reason) for tokens, text, reason in group] for group in drawn]
+
+    def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = quietly) -> list[float]:
+        """Return the log-probability of each answer."""
+        logprobs: list[float] = self._ask({"call": "logprobs", "answers": answers}, on_progress)
+        return logprobs
 
     def close(self) -> None:
         """Leave the engine to the next step."""
@@ -286,8 +291,14 @@ def _do(line: _Line, message: dict[str, Any], engine: Engine) -> Any:
         return engine.load_policy(Path(message["folder"]), message["digest"])
     if message["call"] == "loaded":
         return engine.loaded()
+
+    def tell(*facts: int) -> None:
+        line.say({"progress": facts})
+
+    if message["call"] == "logprobs":
+        return engine.logprobs([(tuple(prompt), tuple(tokens)) for prompt, tokens in message["answers"]], tell)
     requests = [Request(tuple(tokens), tuple(seeds)) for tokens, seeds in message["requests"]]
-    drawn = engine.generate(requests, Decoding(**message["decoding"]), lambda *told: line.say({"progress": told}))
+    drawn = engine.generate(requests, Decoding(**message["decoding"]), tell)
     return [[astuple(draw) for draw in group] for group in drawn]
 
 

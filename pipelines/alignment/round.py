@@ -8,6 +8,7 @@ from kfp import dsl, kubernetes
 from oatflow.components.evaluation.component import evaluate
 from oatflow.components.labeling.component import label
 from oatflow.components.policy.component import train
+from oatflow.components.reward_model.component import fit_reward_model
 from oatflow.components.rounds.component import close_round, open_round
 from oatflow.components.sampling.component import sample
 
@@ -62,7 +63,9 @@ def _steps(where: Channels, form: Channels, build: Build) -> None:
             metadata={"round": where["round"], "ledger": where["ledger"]},
         )
     ).set_display_name("register-policy")  # fmt: skip
-    evaluated = _on_gpus(evaluate(**where, policy=policy), "sampler", form, build)
+    fitted = fit_reward_model(**where, preferences=labeled.outputs["preferences"])
+    reward_model = _light(fitted, form, build, 6 * HOUR).outputs["reward_model"]
+    evaluated = _on_gpus(evaluate(**where, policy=policy, reward_model=reward_model), "sampler", form, build)
     _light(close_round(**where, policy=policy, verdicts=evaluated.outputs["verdicts"]), form, build, 1 * HOUR)
 
 

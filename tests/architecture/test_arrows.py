@@ -20,6 +20,7 @@ LEFT = [
     "store",
     "ledger",
     "model_folder",
+    "starting_model",
     "jobs",
 ]
 STATIONS = [
@@ -31,15 +32,18 @@ STATIONS = [
     "policy",
     "evaluation",
     "reporting",
+    "simulator",
     "rounds",
 ]
 SIDEWAYS = {
+    "reward_model": {"prompts"},
     "exploration": {"reward_model"},
-    "sampling": {"prompts", "exploration"},
+    "sampling": {"prompts", "exploration", "reward_model"},
     "labeling": {"prompts"},
     "policy": {"prompts"},
-    "evaluation": {"prompts", "sampling", "labeling", "reward_model"},
+    "evaluation": {"prompts", "sampling", "labeling", "reward_model", "exploration"},
     "reporting": {"labeling"},
+    "simulator": {"reward_model", "exploration", "evaluation", "reporting"},
     "rounds": {"prompts"},
 }
 # Where a heavy library may be imported: one library, one door.
@@ -56,7 +60,7 @@ DOORS = {
     "matplotlib": {"components/reporting/drawing.py"},
     "datasets": {"components/prompts/source.py"},
     "vaderSentiment": {"components/labeling/simulated.py"},
-    "multiprocessing": {"components/sampling/warm_engine.py"},
+    "multiprocessing": {"components/sampling/warm_engine.py", "components/simulator/workers.py"},
 }
 SOURCES = sorted(
     path.relative_to(ROOT) for folder in ("components", "pipelines") for path in (ROOT / folder).rglob("*.py")

@@ -6,8 +6,8 @@ from oatflow.components.evaluation.match import run_evaluation
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.plan import Plan, PolicyPointer
-from oatflow.components.records.records import Preference, Prompt, Verdict
-from oatflow.components.records.table import from_parquet
+from oatflow.components.records.records import Duel, Preference, Prompt, Verdict
+from oatflow.components.records.table import from_parquet, to_parquet
 
 
 @dataclass
@@ -23,6 +23,12 @@ class Rounds:
         (folder / "weights").write_text(weights)
         with self.ledger.step(round_, "policy", "a") as step:
             step.upload_folder("model", folder)
+            step.finish(counts={}, timings={})
+
+    def write(self, round_, room, name, data):
+        """Leave a step behind that wrote one table."""
+        with self.ledger.step(round_, room, "a") as step:
+            step.write(name, data)
             step.finish(counts={}, timings={})
 
     def evaluate(self, round_, run="a"):
@@ -63,6 +69,8 @@ def begin(begin_ledger, tmp_path):
         rounds = Rounds(*begin_ledger(name, settings, plans, {"eval": table}))
         (tmp_path / name / "policies").mkdir()
         for round_, what in enumerate(weights):
+            rounds.write(round_, "sampling", "duels.parquet", to_parquet([], Duel))
+            rounds.write(round_, "labeling", "preferences-0000.parquet", to_parquet([], Preference))
             rounds.make_policy(round_, what, tmp_path / name / "policies")
         return rounds
 

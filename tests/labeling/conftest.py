@@ -6,7 +6,7 @@ from oatflow.components.labeling.labeling import run_labeling
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.plan import Plan, PolicyPointer
-from oatflow.components.records.records import Duel, Preference, duel_id
+from oatflow.components.records.records import Candidate, Duel, Preference, Prompt, duel_id
 from oatflow.components.records.table import from_parquet, to_parquet
 
 
@@ -23,7 +23,8 @@ class Round:
 
     def preferences(self):
         done = self.ledger.done(self.number, "labeling")
-        parts = [self.ledger.read(self.number, "labeling", placed.name) for placed in done.outputs]
+        names = [placed.name for placed in done.outputs]
+        parts = [self.ledger.read(self.number, "labeling", name) for name in names if "preferences" in name]
         return [row for part in parts for row in from_parquet(part, Preference, "part")]
 
     def objects(self):
@@ -39,10 +40,18 @@ def begin(begin_ledger):
         settings = {
             "prompts": prompts or {}, "labeling": {"reward": "length", **labeling}, "ledger": {"seed": 7},
         }  # fmt: skip
-        plan = Plan(0, 1, (), *[PolicyPointer(-1, "start")] * 2, 0, queries_left)
+        texts = {row.prompt_id: row.prompt for row in duels}
+        prompts_there = tuple(Prompt(prompt_id, text) for prompt_id, text in texts.items())
+        candidates = [
+            Candidate(row.prompt_id, number, text, (1,), 1, "stop")
+            for row in duels
+            for number, text in enumerate((row.first, row.second))
+        ]
+        plan = Plan(0, 1, prompts_there, *[PolicyPointer(-1, "start")] * 2, 0, queries_left)
         ledger, asked = begin_ledger(name, settings, [plan])
         with ledger.step(0, "sampling", "a") as step:
             step.write("duels.parquet", to_parquet(duels, Duel))
+            step.write("candidates.parquet", to_parquet(candidates, Candidate))
             step.finish(counts={}, timings={})
         return Round(ledger, 0, asked)
 

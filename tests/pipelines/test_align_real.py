@@ -18,10 +18,10 @@ FLAGS = ["--rollout-batch-size", "6", "--max-queries", "12", "--max-eval", "4", 
          "--reward", "length"]  # fmt: skip
 
 
-def start(folder, model):
+def start(folder, model, *more):
     environment = {**os.environ, "OATFLOW_HOME": str(folder / "home"), "OATFLOW_ORACLE_LOG": str(folder / "asked")}
     environment.pop("AWS_ACCESS_KEY_ID", None)
-    command = [*COMMAND, "--pretrain", str(model), *FLAGS]
+    command = [*COMMAND, "--pretrain", str(model), *FLAGS, *more]
     return subprocess.Popen(
         command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -75,6 +75,24 @@ def test_killed_while_training_and_started_again_it_ends_with_the_same_bytes(
     running.communicate()
     finish(start(tmp_path, tiny_model))
     assert read(tmp_path)[0] == read(undisturbed[0])[0]
+    asked = (tmp_path / "asked").read_text().split()
+    assert len(asked) == len(set(asked))
+
+
+EXPLORING = {
+    "SEA": ["--exp-method", "EnnBAITS", "--num-samples", "5", "--model-rollout", "true", "--burn-in-period", "1",
+            "--objective", "explore_and_exploit", "--num-bon", "2"],
+    "XPO": ["--exp-method", "XPO", "--max-queries", "6"],
+    "APL": ["--exp-method", "APL", "--num-samples", "3", "--max-queries", "6"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", EXPLORING)
+def test_an_experiment_that_explores_runs_to_its_end(method, tiny_model, tmp_path):
+    out = finish(start(tmp_path, tiny_model, *EXPLORING[method]))
+    assert "Regret" in out and "Report: " in out
+    page = (tmp_path / "home" / "reports" / "demo.html").read_text()
+    assert ("foresaw" in page) == (method == "SEA")
     asked = (tmp_path / "asked").read_text().split()
     assert len(asked) == len(set(asked))
 

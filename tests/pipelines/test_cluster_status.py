@@ -23,7 +23,7 @@ DETAILS = [
     {"task_id": "5", "parent_task_id": "1", "display_name": "train", "state": "PENDING"},
 ]  # fmt: skip
 OPEN = {"round": 4, "run": "r1", "owner": "pod-x", "until": "2026-01-05 11:00:00+00:00", "free": False,
-        "done": ["sampling"]}  # fmt: skip
+        "done": ["sampling"], "missing": ["labeling", "policy", "evaluation"]}  # fmt: skip
 
 
 @pytest.fixture
@@ -172,8 +172,7 @@ def test_a_round_whose_claim_has_ended_waits_for_a_run():
 
 
 def test_a_round_with_all_steps_done_waits_for_being_closed():
-    done = ["sampling", "labeling", "policy", "evaluation"]
-    assert "round 4 waits for being closed" in waits([described("r1", "RUNNING")], {**OPEN, "done": done})
+    assert "round 4 waits for being closed" in waits([described("r1", "RUNNING")], {**OPEN, "missing": []})
 
 
 def test_no_round_is_open_and_nothing_waits():

@@ -18,7 +18,7 @@ from oatflow.pipelines.alignment.form import form_arguments
 from oatflow.pipelines.alignment.pipeline import compile_pipeline
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "alignment-2.yaml"
-DOORS = {"open-round", "sample", "label", "train", "evaluate", "close-round"}
+DOORS = {"open-round", "sample", "label", "train", "fit-reward-model", "evaluate", "close-round"}
 TYPES = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool, "STRUCT": dict, "LIST": list}
 
 
@@ -165,7 +165,7 @@ def test_the_graph_is_the_way_the_data_goes(compiled):
     }
     assert comes_from == {
         ("sample", "label"), ("label", "train"), ("train", "evaluate"), ("train", "close-round"),
-        ("evaluate", "close-round"),
+        ("evaluate", "close-round"), ("label", "fit-reward-model"), ("fit-reward-model", "evaluate"),
     }  # fmt: skip
 
 

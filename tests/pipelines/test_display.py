@@ -1,8 +1,9 @@
 import io
 import json
+import re
 
 import pytest
-from oatflow.components.reporting.curves import RoundRow
+from oatflow.components.reporting.curves import Explored, RoundRow
 from oatflow.pipelines.display import Display, RunState
 from rich.console import Console
 
@@ -10,11 +11,11 @@ from rich.console import Console
 class Run:
     """A run that tells its progress into a file, with a clock that is set by hand, and a display that follows it."""
 
-    def __init__(self, folder, terminal=False, width=120, budget=9):
+    def __init__(self, folder, terminal=False, width=120, budget=9, learns_rewards=False):
         self.at, self.file, self.out = 1000.0, folder / "progress.jsonl", io.StringIO()
         self.file.touch()
         console = Console(file=self.out, force_terminal=terminal, width=width, highlight=False)
-        self.display = Display("first-light", 3, budget, self.file, console, lambda: self.at)
+        self.display = Display("first-light", 3, budget, self.file, console, lambda: self.at, learns_rewards)
         self.display.start()
 
     def tell(self, step, round_, event, after=0.0, **facts):
@@ -143,6 +144,29 @@ def test_offline_a_round_counts_preferences_and_shows_their_held_out_accuracy(tm
     assert "quer" not in "".join(run.lines) and "win rate" not in "".join(run.lines)
 
 
+def test_the_steps_of_exploration_say_what_they_measured(tmp_path):
+    run = Run(tmp_path, learns_rewards=True)
+    run.step("sample", 0, 20.0, counts={"prompts": 3}, facts={"synthetic": 1, "uncertainty_all": 0.01})
+    run.step("fit", 0, 3.0, counts={"pairs": 2, "left_out": 1, "buffer": 2}, facts={"rm_loss": 0.62})
+    run.step("evaluate", 0, 9.0, facts={"duel_regret": 0.5, "online_win_rate": 0.47, "rm_accuracy": 0.44})
+    assert run.lines == [
+        "round 0  sample       20 s  3 prompts, 1 synthetic",
+        "round 0  fit         3.0 s  2 pairs, loss 0.62",
+        "round 0  evaluate    9.0 s  regret 0.50, online win rate 47%, 44% of the labels foreseen",
+    ]
+
+
+@pytest.mark.parametrize("learns_rewards", [True, False])
+def test_the_fit_is_awaited_after_the_training_where_a_reward_model_is_learned(tmp_path, learns_rewards):
+    run = Run(tmp_path, terminal=True, learns_rewards=learns_rewards)
+    run.tell("open", 0, "start")
+    console = Console(file=io.StringIO(), width=120)
+    console.print(run.display._draw())
+    ahead = re.findall(r"· (\w+)", console.file.getvalue())
+    run.display.stop()
+    assert ahead == ["sample", "label", "train", *["fit"] * learns_rewards, "evaluate", "close"]
+
+
 def test_notes_are_passed_on(run):
     run.tell("align", 0, "note", text="starting the S3 server")
     assert run.lines == ["starting the S3 server"]
@@ -181,6 +205,21 @@ def test_a_narrow_terminal_keeps_the_columns_that_tell_most():
     assert printed(50)[1].split() == ["3", "256", "71%", "[62,", "79]", "50", "s"]
     assert all(len(line) <= 50 for line in printed(50))
     assert len(printed(200)[0].split()) == len(printed(20, terminal=False)[0].split()) == 13
+
+
+def test_on_a_narrow_terminal_exploration_keeps_what_it_is_measured_by():
+    explored = Explored(
+        duel_regret=0.5, online_win_rate=0.47, online_low=0.4, online_high=0.6, rm_accuracy=0.7, rm_foretold=64,
+        synthetic=19,
+    )  # fmt: skip
+    row = RoundRow(
+        3, 64, 64, 0, 64, 256, None, None, 64, 0.69, 0.1, 0.6, 0.71, 0.62, 0.79, 0.7, 0.64, 0.35, 128, *[None] * 3,
+        4533, {"train": (6.0, 44.5)}, "a" * 64, "b" * 64, 1e9, explored,
+    )  # fmt: skip
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    Display.final_table([row], console)
+    head, line = console.file.getvalue().splitlines()
+    assert "Online win rate" in head and "Regret" in head and "Synthetic" not in head and len(line) <= 80
 
 
 def test_events_of_an_unknown_step_are_shown_too():

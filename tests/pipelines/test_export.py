@@ -2,12 +2,14 @@
 
 import json
 import os
+from dataclasses import replace
 from itertools import product
 
 import pytest
 import yaml
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.model_folder import check_model_folder, model_digest
+from oatflow.components.reporting.curves import Explored, read_rounds
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.experiment import ExperimentSettings
 from oatflow.components.rounds.opening import open_round
@@ -16,7 +18,7 @@ from oatflow.components.sampling.settings import SamplingSettings
 from oatflow.components.sampling.warm_engine import WARM_ENGINE, connect, start_warm_engine
 from oatflow.pipelines.cli import main
 from oatflow.pipelines.export import with_dtype
-from oatflow.pipelines.model_card import public_name
+from oatflow.pipelines.model_card import chosen, explored, public_name
 
 ORACLE = "simulated/vader-3.3.2/T=0.1"
 JUDGED = {"win_rate": 0.75, "low": 0.5, "high": 1.0, "mean_probability": 0.7, "oracle": ORACLE}
@@ -310,6 +312,31 @@ def test_the_card_of_an_offline_policy_names_the_preference_set_and_no_oracle(ex
     assert facts["Oracle"] == "none: the preferences came with the prompts"
     assert facts["Learned from"] == "4 preferences" and "Candidates" not in facts
     assert facts["Held-out accuracy"] == "75%, 95% interval [30, 95], on 4 preferences"
+
+
+def test_the_card_names_strategy_reward_model_and_the_share_of_synthetic_pairs(experiment):
+    rows = read_rounds(Ledger.open(experiment[1]))
+    rows = [replace(row, explored=Explored(synthetic=number)) for number, row in enumerate(rows)]
+    settings = ExperimentSettings.parse({
+        "exploration": {"exp_method": "EnnBAITS", "model_rollout": True}, "sampling": {"num_samples": 6},
+        "reward_model": {"rm_backbone": "/secret/folder/PairRM-hf", "num_ensemble": 10},
+        "prompts": {"prompt_data": "some/prompts"}, "labeling": {"max_queries": 12},
+    })  # fmt: skip
+    assert explored(settings, rows) == [
+        ("Duels picked by", "EnnBAITS"),
+        ("Reward model", "10 members on features of PairRM-hf; not part of this folder"),
+        ("Synthetic pairs", "1 of 8 pairs (12%), labelled by members of the reward model"),
+    ]
+    told = dict(chosen(settings))
+    assert told["Exploration"].startswith("objective=best_arm, exp_method=EnnBAITS, on_clash=redraw, max_model_data")
+    assert told["Ensemble"].startswith("num_ensemble=10, ") and "secret" not in str(told)
+
+
+def test_the_card_of_a_blind_experiment_names_no_strategy_and_no_reward_model(export, experiment, tmp_path):
+    assert export(experiment, "--round", 0, "--out", tmp_path / "out")[0] == 0
+    facts = facts_of(tmp_path / "out")
+    assert not {"Duels picked by", "Reward model", "Synthetic pairs", "Ensemble"} & facts.keys()
+    assert facts["Exploration"] == "objective=best_arm, exp_method=passive, on_clash=redraw"
 
 
 def test_the_cards_digests_are_the_ledgers(export, experiment, tmp_path):

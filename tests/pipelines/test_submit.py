@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from oatflow.components.reward_model.settings import RewardModelSettings
 from oatflow.components.rounds.experiment import ExperimentSettings
 from oatflow.components.rounds.form import FORM, MORE, sections_of
 from oatflow.pipelines import submission
@@ -147,6 +148,18 @@ OTHER = {
     "max_sgd_steps": 7,
     "pi_buffer_maxlen": 9,
     "buffer_clear_every": 3,
+    "objective": "explore_and_exploit",
+    "exp_method": "EnnBAITS",
+    "on_clash": "random",
+    "exp_law": "oat",
+    "enn_max_try": 3,
+    "apl_keep": 5,
+    "max_model_data_ratio": 0.25,
+    "model_data_label": "oracle",
+    "rm_backbone": "someone/encoder",
+    "rm_act_fn": "swish",
+    "rm_mask": "broadcast",
+    "rm_train_budget": 500,
     "lora_targets": "q_proj,v_proj",
     "train_backend": "trainjob",
     "train_image": "registry.example/trainer:7",
@@ -191,6 +204,17 @@ BESIDE = {
     "buffer_clear_every": {"policy": {"pi_buffer_maxlen": 9}},
     "lora_alpha": {"policy": {"lora_rank": 8}},
     "lora_targets": {"policy": {"lora_rank": 8}},
+    "exp_law": {"exploration": {"exp_method": "EnnEETS"}},
+    "enn_max_try": {"exploration": {"exp_method": "EnnEETS"}},
+    "ucb_beta": {"exploration": {"exp_method": "DeltaUCB"}},
+    "apl_certainty_only": {"exploration": {"exp_method": "APL"}},
+    "apl_keep": {"exploration": {"exp_method": "APL"}},
+    "xpo_alpha": {"exploration": {"exp_method": "XPO"}},
+    **{
+        name: {"exploration": {"model_rollout": True}}
+        for name in ("max_model_data_ratio", "burn_in_period", "pure_model_based", "model_data_label")
+    },
+    **{name: {"reward_model": {"learn_rm": True}} for name in ("num_bon", *RewardModelSettings.model_fields)},
 }
 
 

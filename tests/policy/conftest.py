@@ -88,7 +88,8 @@ class Trial:
                 candidates.append(Candidate(prompt.prompt_id, side, text.strip(), tokens, length, "stop"))
             first, second = (text.strip() for text in texts)
             name = duel_id(prompt.text, first, second)
-            duels.append(Duel(name, prompt.prompt_id, prompt.text, first, second, 0, 1, clash))
+            strategy = self.settings["exploration"]["exp_method"]
+            duels.append(Duel(name, prompt.prompt_id, prompt.text, first, second, 0, 1, clash, strategy))
             label = None if clash else ("first" if "good" in first else "second")
             wins = None if clash else float(label == "first")
             preferences.append(Preference(name, prompt.prompt_id, clash, wins, label, None, None, "test"))
@@ -126,7 +127,7 @@ class Trial:
 def new_trial(tiny_model, tmp_path_factory):
     """Return a maker of experiments: two rounds of six prompts, steps of four pairs, passes of one."""
 
-    def make(**policy) -> Trial:
+    def make(exp_method="passive", **policy) -> Trial:
         folder = tmp_path_factory.mktemp("trial")
         prompts = folder / "prompts.jsonl"
         prompts.write_text("".join(json.dumps({"prompt": f"say something about {s}"}) + "\n" for s in SUBJECTS))
@@ -142,6 +143,7 @@ def new_trial(tiny_model, tmp_path_factory):
                     "prompt_data": str(prompts), "eval_data": str(prompts), "rollout_batch_size": 6,
                     "apply_chat_template": False,
                 },
+                "exploration": {"exp_method": exp_method},
                 "labeling": {"max_queries": 12},
                 "policy": chosen,
             }

@@ -144,16 +144,17 @@ def test_a_learning_step_moves_the_whole_table_as_oats(policy, one_row, step):
 @pytest.mark.parametrize("case", GOLDEN["xpo"]["v0.0.5"]["results"], ids=lambda case: str(case["xpo_alpha"]))
 def test_the_optimism_of_xpo_is_that_of_its_first_version_in_oat(policy, one_row, case):
     given = bigram_completions(policy, one_row)
-    chosen, rejected = given.by_completion(given.logprobs).chunk(2)
-    # The second answer was the reference's: it is the rejected one where the first was chosen.
-    from_reference = torch.where(torch.tensor(BIGRAM["fixture"]["chosen_ids"]) == 0, rejected, chosen)
-    judged = judge(given, settings_of("DPO", {"beta": case["beta"]}))
-    values = losses.optimistic(judged.losses, from_reference, case["xpo_alpha"])
-    loss = losses.mean_over_all(values, KEEP)
+    settings = settings_of("DPO", {"beta": case["beta"], "xpo_alpha": case["xpo_alpha"]})
+    # The second answer was the reference's: it is the chosen one where the second was chosen.
+    of_reference = torch.tensor(BIGRAM["fixture"]["chosen_ids"]) == 1
+    optimistic, plain = judge(given, settings, of_reference), judge(given, settings)
+    loss = losses.mean_over_all(optimistic.losses, KEEP)
     loss.backward()
     assert loss.item() == pytest.approx(case["loss"], abs=1e-6)
-    assert losses.mean_over_all(from_reference, KEEP).item() == pytest.approx(case["optimism_loss"], abs=1e-6)
+    optimism = losses.mean_over_all(optimistic.losses - plain.losses, KEEP).item()
+    assert optimism == pytest.approx(case["xpo_alpha"] * case["optimism_loss"], abs=1e-9)
     assert same_table(policy.table_gradient, case["grad_table"])
+    assert optimistic.reward_margins.tolist() == plain.reward_margins.tolist()
 
 
 # Where our default is not Oat's: two pairs by hand, of (chosen, rejected) tokens (2, 1) and (3, 4).
@@ -165,6 +166,17 @@ REFERENCE = torch.tensor([-2.0, -3.0, -2.0, -2.0, -2.0, -1.0, -1.0, -1.0, -1.0, 
 
 def judged_by_hand(minus_entropy=None, **settings):
     return judge(Completions(COMPLETION, POLICY, REFERENCE, minus_entropy), PolicySettings(**settings))
+
+
+def test_xpo_makes_what_the_reference_drew_less_likely_whichever_side_it_is_on():
+    # Log-probabilities, summed: chosen -4 and -2, rejected -3 and -8. The reference drew a chosen and a rejected one.
+    given = Completions(COMPLETION, POLICY, REFERENCE)
+    settings = PolicySettings(xpo_alpha=0.5)
+    plain = judge(given, settings).losses
+    optimism = judge(given, settings, torch.tensor([True, False])).losses - plain
+    assert optimism.tolist() == pytest.approx([0.5 * -4, 0.5 * -8])
+    mean = losses.mean_over_kept(optimism, torch.tensor([True, False])).item()
+    assert mean == pytest.approx(-2), "a pair that is not learned from has no optimism either"
 
 
 def test_ipo_compares_sums_where_oat_compares_means_per_token():

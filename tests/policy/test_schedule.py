@@ -1,6 +1,7 @@
 """The learning rate against Oat's record and transformers' own schedulers, and how many steps a budget pays for."""
 
 import json
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -83,10 +84,16 @@ def test_warm_up_is_rounded_up_and_may_be_none():
 
 
 def test_the_last_round_brings_what_is_left_of_the_budget():
-    assert rows_of_rounds(384, 64) == [64] * 6
-    assert rows_of_rounds(100, 64) == [64, 36]
-    assert rows_of_rounds(5, 64) == [5]
-    assert rows_of_rounds(1, 1) == [1]
+    assert rows_of_rounds(384, 64, 6) == [64] * 6
+    assert rows_of_rounds(100, 64, 2) == [64, 36]
+    assert rows_of_rounds(5, 64, 1) == [5]
+    assert rows_of_rounds(1, 1, 1) == [1]
+
+
+def test_where_some_pairs_cost_no_query_every_round_is_full():
+    # Two rounds of 64 queries, then 45 queries and 19 pairs that a member labels in each.
+    assert rows_of_rounds(256, 64, 5) == [64] * 5
+    assert rows_of_rounds(256, 64, 6) == [64] * 6
 
 
 @pytest.mark.parametrize(
@@ -96,7 +103,7 @@ def test_the_last_round_brings_what_is_left_of_the_budget():
 def test_the_steps_of_an_experiment_are_those_of_its_rounds_the_last_one_smaller(
     queries, rollout, epochs, batch, expected
 ):
-    assert total_steps(rows_of_rounds(queries, rollout), epochs, batch, None) == expected
+    assert total_steps(rows_of_rounds(queries, rollout, ceil(queries / rollout)), epochs, batch, None) == expected
 
 
 @pytest.mark.parametrize(
@@ -111,7 +118,7 @@ def test_the_steps_of_an_experiment_are_those_of_its_rounds_the_last_one_smaller
     ],
 )
 def test_no_round_takes_more_steps_than_max_sgd_steps(limit, expected):
-    assert total_steps(rows_of_rounds(164, 64), 2, 8, limit) == expected
+    assert total_steps(rows_of_rounds(164, 64, 3), 2, 8, limit) == expected
 
 
 def test_a_round_makes_the_steps_of_its_whole_buffer():

@@ -10,7 +10,7 @@ from oatflow.components.rounds.experiment import ExperimentSettings
 # A value of each setting of a loss that is not its default.
 GIVEN = {
     "beta": 0.7, "label_smoothing": 0.1, "len_reg_alpha": 0.2, "dpo_positive_lambda": 5.0, "sft_weight": 0.3,
-    "gamma_beta_ratio": 0.6, "ipo_per_token": True, "bnf_length": "batch",
+    "gamma_beta_ratio": 0.6, "ipo_per_token": True, "bnf_length": "batch", "xpo_alpha": 1e-4,
 }  # fmt: skip
 ALGORITHMS = pytest.mark.parametrize("algo", HEEDED)
 

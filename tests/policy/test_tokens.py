@@ -17,8 +17,8 @@ def candidate(number, *tokens, prompt_tokens=3, finish="stop"):
     return Candidate("p", number, " ".join(map(str, tokens)), tokens, prompt_tokens, finish)
 
 
-def duel(first=0, second=1, clash=False):
-    return Duel("d", "p", "why?", "one", "other", first, second, clash)
+def duel(first=0, second=1, clash=False, strategy=None):
+    return Duel("d", "p", "why?", "one", "other", first, second, clash, strategy)
 
 
 def preference(chosen, clash=False):
@@ -37,6 +37,18 @@ def test_a_completion_is_exactly_what_was_sampled_with_its_end_only_if_that_was_
 def test_the_label_says_which_candidate_is_chosen():
     found = pairs("second", candidate(0, 4), candidate(3, 5), candidate(1, 6), second=3)
     assert found == [Pair("d", (7, 8, 9), (5,), (4,))]
+
+
+@pytest.mark.parametrize(("first", "chosen", "side"), [
+    (0, "first", "rejected"), (0, "second", "chosen"), (1, "first", "chosen"), (1, "second", "rejected"),
+])  # fmt: skip
+def test_in_xpo_a_pair_knows_which_completion_the_reference_drew_wherever_it_was_shown(first, chosen, side):
+    drawn = [candidate(0, 4), candidate(1, 5)]
+    names = {"first": first, "second": 1 - first}
+    (pair,) = pairs(chosen, *drawn, **names, strategy="XPO")
+    assert pair.of_reference == side and getattr(pair, side) == (5,)
+    (pair,) = pairs(chosen, *drawn, **names, strategy="passive")
+    assert pair.of_reference is None
 
 
 def test_a_clash_makes_a_pair_of_nothing_that_is_known_as_identical():

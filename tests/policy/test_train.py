@@ -49,16 +49,19 @@ def plain_loop(trial, rounds):
         ):
             if first.response != second.response:
                 good, bad = (first, second) if "good" in first.response else (second, first)
-                pairs.append((tokenizer(prompt.text)["input_ids"], good.tokens, bad.tokens))
+                pairs.append((tokenizer(prompt.text)["input_ids"], good.tokens, bad.tokens, second.tokens))
         random.Random(derive(0, round_, "train", 0)).shuffle(pairs)
         for batch in (pairs[:4], pairs[4:]):
             step += 1
             losses = []
-            for prompt, good, bad in batch:
+            for prompt, good, bad, of_reference in batch:
                 margin = logprob(policy, prompt, good) - logprob(policy, prompt, bad)
                 with torch.no_grad():
                     margin -= logprob(reference, prompt, good) - logprob(reference, prompt, bad)
-                losses.append(-torch.nn.functional.logsigmoid(settings.beta * margin))
+                loss = -torch.nn.functional.logsigmoid(settings.beta * margin)
+                if trial.settings["exploration"]["exp_method"] == "XPO":
+                    loss = loss + settings.xpo_alpha * logprob(policy, prompt, of_reference)
+                losses.append(loss)
             loss = sum(losses) / len(batch)
             adam.zero_grad()
             loss.backward()
@@ -77,25 +80,32 @@ def finished(new_trial):
     """Return two rounds with a given ZeRO stage and number of workers, trained once."""
     trials = {}
 
-    def trained(stage, workers):
-        if (stage, workers) not in trials:
-            trial = new_trial(zero_stage=stage, train_workers=workers)
+    def trained(stage, workers, **settings):
+        if (stage, workers, *settings) not in trials:
+            trial = new_trial(zero_stage=stage, train_workers=workers, **settings)
             for round_ in (0, 1):
                 trial.open(round_)
                 trial.train(round_)
                 trial.close(round_)
-            trials[stage, workers] = trial
-        return trials[stage, workers]
+            trials[stage, workers, *settings] = trial
+        return trials[stage, workers, *settings]
 
     return trained
 
 
 @pytest.mark.parametrize(("stage", "workers"), [(0, 1), (0, 2), (1, 1), (2, 2), (3, 2)])
 def test_every_zero_stage_and_number_of_workers_learns_what_a_plain_loop_learns(finished, tmp_path, stage, workers):
+    learns_as_a_plain_loop(finished(stage, workers), tmp_path)
+
+
+def test_two_workers_learn_by_xpo_what_a_plain_loop_learns(finished, tmp_path):
+    learns_as_a_plain_loop(finished(2, 2, exp_method="XPO", xpo_alpha=0.05), tmp_path)
+
+
+def learns_as_a_plain_loop(trial, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM
 
-    trial = finished(stage, workers)
     curve = [point for round_ in (0, 1) for point in trial.ledger.done(round_, "policy").facts["curve"]]
     expected, policy = plain_loop(trial, 2)
     assert [point["loss"] for point in curve] == pytest.approx([loss for loss, _ in expected], abs=1e-4)

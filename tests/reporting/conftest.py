@@ -16,7 +16,7 @@ from oatflow.components.ledger.plan import Plan, PolicyPointer
 from oatflow.components.ledger.sealed import digest_of, seal
 from oatflow.components.records.records import Duel, Preference, Prompt, Verdict
 from oatflow.components.records.table import to_parquet
-from oatflow.components.reporting.curves import RoundRow, SampledDuel
+from oatflow.components.reporting.curves import Explored, RoundRow, SampledDuel
 from oatflow.components.reporting.page import render
 from oatflow.components.reporting.report import Report
 from oatflow.components.store.transfer import Placed
@@ -37,6 +37,11 @@ def made_row() -> Callable[..., RoundRow]:
 @pytest.fixture(scope="session")
 def made_offline_row() -> Callable[..., RoundRow]:
     return _offline_row
+
+
+@pytest.fixture(scope="session")
+def made_explored_row() -> Callable[..., RoundRow]:
+    return _explored_row
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +75,18 @@ def offline_ledger(ledger: Ledger) -> Ledger:
 
 
 @pytest.fixture
+def explored_ledger(ledger: Ledger) -> Ledger:
+    """The same rounds, but for what they say of their exploration: round 0 has three duels of a regret, round 1 two."""
+    for round_, told in enumerate(({"duel_regret": 0.5, "regret_duels": 3}, {"duel_regret": 0.25, "regret_duels": 2})):
+        facts = {"sampling": {"synthetic": round_}, "evaluation": {**told, "rm_accuracy": 0.75, "rm_foretold": 4}}
+        for room, more in facts.items():
+            done = ledger.done(round_, room)
+            told_too = replace(done, facts={**done.facts, **more})
+            ledger.store.put(layout.done(round_, room), seal(told_too.to_json()))
+    return ledger
+
+
+@pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     """Two finished rounds of three duels (one a clash in round 0; round 1 not evaluated), and a third that is open."""
     ledger = Ledger.open((tmp_path / "first-light").as_uri())
@@ -78,7 +95,7 @@ def ledger(tmp_path: Path) -> Ledger:
     parent = digest_of(seal(ledger.write_document(layout.EXPERIMENT, experiment.to_json())))
     for round_ in (0, 1):
         _write_plan(ledger, round_)
-        for room in layout.ROOMS:
+        for room in layout.WITHOUT_REWARD_MODEL:
             _write_step(ledger, round_, room)
         record = RoundRecord(round_, parent, "p" * 64, {})
         parent = digest_of(seal(ledger.write_document(layout.round_record(round_), asdict(record))))
@@ -99,7 +116,7 @@ def _write_step(ledger: Ledger, round_: int, room: str) -> None:
     outputs = tuple(_written(ledger, round_, room, name, data) for name, data in _outputs(round_)[room].items())
     counts, facts = _measured(round_)[room]
     timings = {"startup": 2.0, "work": 3.0}
-    begun = 1000.0 + 100 * round_ + 10 * layout.ROOMS.index(room)
+    begun = 1000.0 + 100 * round_ + 10 * layout.WITHOUT_REWARD_MODEL.index(room)
     done = Done(
         room, round_, "run-1", 1, {}, outputs, counts, facts, timings, {"oatflow": "0.1.0"}, begun, begun + 5
     )  # fmt: skip
@@ -160,6 +177,17 @@ def _offline_row(round_: int = 0, **given: object) -> RoundRow:
     return _row(round_, **{**values, **given})
 
 
+def _explored_row(round_: int = 0, **given: object) -> RoundRow:
+    """A round whose duels an ensemble picked, and in which everything was measured that can be."""
+    values = {
+        "duel_regret": 0.5, "regret_duels": 64, "regret_total": 32.0 * (round_ + 1), "simple_regret": 0.25,
+        "online_win_rate": 0.55, "online_low": 0.45, "online_high": 0.64, "online_prompts": 64, "rm_accuracy": 0.75,
+        "rm_brier": 0.2, "rm_ece": 0.08, "rm_foretold": 64, "uncertainty_chosen": 0.021, "uncertainty_all": 0.014,
+        "synthetic": 0,
+    }  # fmt: skip
+    return _row(round_, explored=Explored(**{**values, **given}))
+
+
 def _duel(
     name: str = "d",
     first: str = "Good.",
@@ -167,11 +195,17 @@ def _duel(
     first_wins: float = 0.9,
     prompt: str = "Say something.",
     clash: bool = False,
+    **told: object,
 ) -> SampledDuel:
-    duel = Duel(name, f"prompt of {name}", prompt, first, second, 0, 1, clash)
+    duel = Duel(name, f"prompt of {name}", prompt, first, second, 0, 1, clash, **told)
     if clash:
         return SampledDuel(duel, Preference(name, duel.prompt_id, True, None, None, None, None, ""))
     chosen = "first" if first_wins > 0.5 else "second"
+    if duel.labelled_by_member:
+        preference = Preference(
+            name, duel.prompt_id, False, duel.member_first_wins, chosen, None, None, "member 7", True
+        )
+        return SampledDuel(duel, preference)
     return SampledDuel(duel, Preference(name, duel.prompt_id, False, first_wins, chosen, 0.4, -0.1, ORACLE))
 
 

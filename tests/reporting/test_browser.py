@@ -87,8 +87,21 @@ def offline_report(made_report, made_offline_row, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def exploring_report(made_report, made_duel, made_explored_row, tmp_path_factory):
+    """A report of an ensemble that picked duels and labelled some, as a file."""
+    from oatflow.components.reporting.page import render
+
+    path = tmp_path_factory.mktemp("report") / "exploring.html"
+    told = {"strategy": "EnnBAITS", "predicted": 0.53, "uncertainty": 0.018}
+    duels = (made_duel(**told), made_duel(**told, synthetic=True, member=7, member_first_wins=0.9))
+    rows = tuple(made_explored_row(round_, synthetic=5 * round_) for round_ in range(4))
+    path.write_text(render(made_report(rows=rows, duels=duels)), encoding="utf-8")
+    return path
+
+
 @pytest.mark.parametrize("width", [1280, 390, 320])
-@pytest.mark.parametrize(("kind", "drawings"), [("report", 4), ("offline_report", 3)])
+@pytest.mark.parametrize(("kind", "drawings"), [("report", 4), ("offline_report", 3), ("exploring_report", 8)])
 def test_in_a_sandboxed_frame_everything_fits_opens_and_is_drawn(browse, request, tmp_path, width, kind, drawings):
     probe = tmp_path / "probe.html"
     page = markup.escape(request.getfixturevalue(kind).read_text())

@@ -1,10 +1,12 @@
 from oatflow.components.reporting.curves import (
+    Explored,
     measured,
     open_round_state,
     read_rounds,
     sample_duels,
     sample_verdicts,
 )
+from oatflow.components.reporting.intervals import wilson_interval
 from oatflow.components.reporting.report import read_report
 
 
@@ -46,6 +48,24 @@ def test_rows_carry_the_digests_of_policy_and_round(ledger):
     assert rows[1].digest == ledger.head().digest
     assert rows[0].digest == ledger.round_record(1).parent
     assert [row.policy for row in rows] == [ledger.policy_digest(0), ledger.policy_digest(1)]
+
+
+def test_regret_adds_up_over_the_duels_of_all_rounds(explored_ledger):
+    rows = [row.explored for row in read_rounds(explored_ledger)]
+    assert [row.duel_regret for row in rows] == [0.5, 0.25]
+    assert [row.regret_total for row in rows] == [1.5, 2.0]
+    assert [row.synthetic for row in rows] == [0, 1]
+    assert rows[0].foresight_interval == wilson_interval(0.75, 4) and rows[0].online_interval is None
+
+
+def test_of_rounds_without_known_rewards_no_regret_is_told(ledger):
+    assert [row.explored for row in read_rounds(ledger)] == [Explored(), Explored()]
+
+
+def test_metrics_of_a_round_hold_its_exploration(explored_ledger):
+    metrics = measured(explored_ledger, 1)
+    assert (metrics["duel_regret"], metrics["rm_accuracy"], metrics["synthetic"]) == (0.25, 0.75, 1)
+    assert "regret_total" not in metrics and "explored" not in metrics
 
 
 def test_an_open_round_is_no_row_but_a_state(ledger):

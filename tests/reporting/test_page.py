@@ -87,6 +87,34 @@ def test_the_winner_is_marked_in_words(made_report, made_duel, first_wins, marks
     assert re.findall(r"probability (\d+)%", html) == [f"{100 * first_wins:.0f}", f"{100 - 100 * first_wins:.0f}"]
 
 
+def test_a_synthetic_pair_is_marked_and_the_oracle_is_not_named_for_it(made_report, made_duel):
+    told = {"strategy": "EnnBAITS", "synthetic": True, "member": 7, "member_first_wins": 0.9, "predicted": 0.6}
+    duels = (made_duel(**told), made_duel(strategy="EnnBAITS", synthetic=False, predicted=0.53, uncertainty=0.018))
+    text = " ".join(Page(render(made_report(duels=duels))).text.split())
+    assert "labelled by member 7 of the ensemble, the oracle was not asked." in text
+    assert "The probability is simulated/vader-3.3.2/T=0.1’s, or of a synthetic pair the member’s, that this" in text
+    assert "Picked by EnnBAITS. Foretold by the ensemble: the first wins with 53% ± 1.8 points." in text
+    assert "oretold" not in Page(render(made_report())).text and "ynthetic" not in Page(render(made_report())).text
+
+
+def test_a_page_of_exploration_says_what_its_columns_mean(made_report, made_explored_row):
+    rows = tuple(made_explored_row(round_, synthetic=5 * round_) for round_ in range(3))
+    html = render(made_report(rows=rows, settings={"exploration": {"exp_method": "EnnBAITS"}}))
+    page = Page(html)
+    text = " ".join(page.text.split())
+    assert "<dt>Synthetic pairs</dt><dd>15 " in html and "<dt>Duels picked by</dt><dd>EnnBAITS " in html
+    for said in ("The regret of a duel is", "The online win rate is", "Foreseen is", "A synthetic pair is"):
+        assert said in text and said not in Page(render(made_report())).text
+    assert page.tags().count("figure") == 8
+
+
+def test_a_page_of_a_policy_that_is_not_trained_does_not_claim_that_it_learned(made_report):
+    text = Page(render(made_report(settings={"policy": {"learn_rm_only": True}, "evaluation": {"num_bon": 10}}))).text
+    assert "Duels the reward model learned from" in text and "The policy stays the starting model" in text
+    assert "the policy was drawn towards" not in text and "Policy after round" not in text
+    assert "the one of 10 that its reward model thinks best" in " ".join(text.split())
+
+
 def test_the_same_report_gives_the_same_bytes(made_report, html):
     assert render(made_report()) == html
 

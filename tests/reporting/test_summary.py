@@ -1,5 +1,5 @@
 import pytest
-from oatflow.components.reporting.summary import headline, page_markdown, reading, summary_table
+from oatflow.components.reporting.summary import headline, how_picked, page_markdown, reading, summary_table
 from oatflow.components.reporting.words import count, duration, interval, percent, rounded, seconds
 
 
@@ -52,6 +52,51 @@ def test_a_column_that_no_round_has_a_number_for_is_left_out(made_row, made_offl
     }  # fmt: skip
     assert "Held-out accuracy" not in summary_table([made_row()])[0]
     assert "Win rate" not in summary_table([made_row(win_rate=None)])[0]
+
+
+def test_exploration_has_its_columns_where_it_was_measured(made_explored_row, made_row):
+    head, _, line = summary_table([made_explored_row(0), made_explored_row(1, synthetic=19, rm_foretold=45)])
+    cells = dict(zip(head, line, strict=True))
+    assert {name: cells[name] for name in ("Online win rate", "Regret", "Foreseen", "Synthetic")} == {
+        "Online win rate": "55% [45, 64]", "Regret": "0.50", "Foreseen": "75% [61, 85]", "Synthetic": "19",
+    }  # fmt: skip
+    assert not {"Online win rate", "Regret", "Foreseen", "Synthetic"} & set(summary_table([made_row()])[0])
+
+
+def test_an_experiment_that_makes_no_synthetic_pairs_has_no_column_of_zeros(made_explored_row):
+    assert "Synthetic" not in summary_table([made_explored_row(0), made_explored_row(1)])[0]
+    rows = [made_explored_row(0), made_explored_row(1, synthetic=1)]
+    assert [line[summary_table(rows)[0].index("Synthetic")] for line in summary_table(rows)[1:]] == ["0", "1"]
+
+
+def test_a_duel_says_what_picked_it_and_what_was_foretold(made_duel):
+    duel = made_duel(strategy="EnnBAITS", synthetic=False, predicted=0.53, uncertainty=0.018).duel
+    assert how_picked(duel) == ("Picked by EnnBAITS. Foretold by the ensemble: the first wins with 53% ± 1.8 points.")
+    assert how_picked(made_duel(strategy="APL").duel) == "Picked by APL."
+    assert how_picked(made_duel(strategy="EnnPassive", predicted=0.5, uncertainty=0.0).duel).startswith("Foretold")
+
+
+def test_a_duel_that_nothing_picked_says_nothing(made_duel):
+    assert how_picked(made_duel().duel) == how_picked(made_duel(strategy="passive").duel) == ""
+
+
+def test_a_synthetic_pair_says_who_labelled_it(made_duel):
+    told = {"strategy": "EnnBAITS", "synthetic": True, "member": 7}
+    assert how_picked(made_duel(**told, member_first_wins=0.9).duel) == (
+        "Synthetic pair: labelled by member 7 of the ensemble, the oracle was not asked."
+    )
+    assert how_picked(made_duel(**told).duel) == (
+        "Synthetic pair: proposed by member 7 of the ensemble, labelled by the oracle."
+    )
+
+
+def test_a_win_rate_of_the_best_of_several_answers_is_said_to_be_that(made_report):
+    best = {"evaluation": {"opponent": "pretrain", "num_bon": 4}}
+    assert headline(made_report(settings=best)).startswith(
+        "After 384 queries the policy, best of 4 answers by its reward model, wins 71% [62, 79] of 128"
+    )
+    fixed = best | {"policy": {"learn_rm_only": True}}
+    assert " the starting model, best of 4 answers by its reward model, wins" in headline(made_report(settings=fixed))
 
 
 def test_offline_the_headline_states_pairs_and_interval_and_no_query(made_report, made_offline_row):

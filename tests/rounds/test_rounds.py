@@ -26,7 +26,7 @@ def settings(**flags):
 def fill(uri, round_, run, queries=16):
     """Mark every step of a round done, as its rooms would."""
     ledger = Ledger.open(uri)
-    for room in layout.ROOMS:
+    for room in layout.WITHOUT_REWARD_MODEL:
         with ledger.step(round_, room, run) as step:
             if room == "policy":
                 step.write("model/weights", f"policy {round_}".encode())
@@ -156,7 +156,7 @@ def test_optimizer_states_are_kept_as_long_as_asked_and_policies_for_good(uri):
     for round_ in range(4):
         open_round(uri, wanted, "run")
         ledger = Ledger.open(uri)
-        for room in layout.ROOMS:
+        for room in layout.WITHOUT_REWARD_MODEL:
             with ledger.step(round_, room, "run") as step:
                 if room == "policy":
                     step.write("model/weights", b"w")

@@ -54,6 +54,15 @@ def test_progress_counts_answers_and_tokens():
     assert told == [(2, 6, tokens[0]), (4, 6, sum(tokens[:2])), (6, 6, sum(tokens))]
 
 
+def test_log_probabilities_are_negative_and_depend_on_policy_prompt_and_answer_alone():
+    told, answers = [], [((1, 2), (3,)), ((1,), (2, 3)), ((1,), (2, 3, 4)), ((1,), (2, 3))]
+    scored = ScriptedEngine("a").logprobs(answers, lambda *facts: told.append(facts))
+    assert max(scored) < 0 and scored[1] == scored[3] and len(set(scored)) == 3
+    assert scored[::-1] == ScriptedEngine("a").logprobs(answers[::-1])
+    assert scored != ScriptedEngine("b").logprobs(answers)
+    assert told[-1] == (4, 4, 8) and ScriptedEngine("a").logprobs([]) == []
+
+
 def test_the_scripted_engine_never_asks_for_weights():
     def weights() -> Path:
         pytest.fail("a scripted policy has no weights")

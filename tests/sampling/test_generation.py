@@ -2,16 +2,17 @@ import json
 from collections import Counter
 
 import pytest
+from oatflow.components.exploration.choice import choose_duels
+from oatflow.components.exploration.settings import ExplorationSettings
 from oatflow.components.ledger.plan import Plan, PolicyPointer
 from oatflow.components.progress import PROGRESS_FILE
 from oatflow.components.prompts.template import WordTokenizer
 from oatflow.components.records.records import Candidate, Duel, Prompt, duel_id
 from oatflow.components.records.table import from_parquet, to_parquet
-from oatflow.components.sampling.engine import Decoding, ScriptedEngine
+from oatflow.components.sampling.engine import Decoding, Request, ScriptedEngine
 from oatflow.components.sampling.generation import (
     answer,
     candidate_seeds,
-    choose_duels,
     encode_prompts,
     policy_engine,
     run_sampling,
@@ -25,10 +26,11 @@ PROMPTS = [Prompt(f"{number:06d}-x", f"Question {number} of many?") for number i
 def begin(begin_ledger):
     """Begin an experiment whose plan for round 0 holds these prompts."""
 
-    def begin(prompts=PROMPTS, name="experiment", seed=7, policy="start", source=None, **sampling):
+    def begin(prompts=PROMPTS, name="experiment", seed=7, policy="start", source=None, exploration=None, **sampling):
         settings = {
             "prompts": source or {},
             "sampling": {"engine": "scripted", "generate_max_length": 8, **sampling},
+            "exploration": exploration or {},
             "policy": {"trainer": "scripted"},
             "ledger": {"seed": seed},
         }
@@ -159,8 +161,76 @@ def test_progress_is_told_now_and_then_and_at_the_end(tmp_path, monkeypatch):
 def test_the_duels_of_a_plan_depend_on_the_round():
     plans = [Plan(round_, 2, tuple(PROMPTS), *[PolicyPointer(-1, "a")] * 2, 0, 9) for round_ in (0, 1)]
     drawn = [Candidate(p.prompt_id, n, f"answer {n}", (1,), 1, "stop") for p in PROMPTS for n in range(2)]
-    first, second = ([duel.first for duel in choose_duels(plan, drawn, 7)] for plan in plans)
+    first, second = (
+        [duel.first for duel in choose_duels(plan, drawn, ExplorationSettings(), 7).duels] for plan in plans
+    )
     assert first != second
+
+
+# Strategies that need more than the policy's draws.
+
+
+def drawn_by(digest, ledger, number):
+    """Return what a policy draws as the candidate of that number of each prompt."""
+    requests = [
+        Request(tokens, candidate_seeds(7, 0, prompt.prompt_id, 2)[number : number + 1])
+        for prompt, tokens in zip(PROMPTS, encode_prompts(ledger, PROMPTS), strict=True)
+    ]
+    return [draw for (draw,) in ScriptedEngine(digest).generate(requests, Decoding(1.0, 1.0, 8))]
+
+
+def test_in_xpo_the_policys_answer_duels_the_starting_models(begin):
+    ledger = begin(policy="trained", exploration={"exp_method": "XPO"})
+    run_sampling(ledger, 0, "a")
+    rows = candidates(ledger)
+    assert [(row.response, row.tokens) for row in rows[::2]] == [
+        (draw.text, draw.tokens) for draw in drawn_by("trained", ledger, 0)
+    ]
+    assert [(row.response, row.tokens) for row in rows[1::2]] == [
+        (draw.text, draw.tokens) for draw in drawn_by("start", ledger, 1)
+    ]
+    assert [row.candidate for row in rows] == [0, 1] * len(PROMPTS)
+    assert {duel.strategy for duel in duels(ledger)} == {"XPO"} and len(duels(ledger)) == len(PROMPTS)
+
+
+def test_while_the_policy_is_the_starting_model_xpo_draws_as_passive_exploration_does(begin):
+    xpo, passive = begin(name="xpo", exploration={"exp_method": "XPO"}), begin(name="passive")
+    for ledger in (xpo, passive):
+        run_sampling(ledger, 0, "a")
+    assert candidates(xpo) == candidates(passive)
+
+
+def test_in_apl_every_candidate_is_scored_under_the_policy_and_the_starting_model(begin):
+    ledger = begin(policy="trained", exploration={"exp_method": "APL", "apl_keep": 7}, num_samples=3)
+    done = run_sampling(ledger, 0, "a")
+    rows = candidates(ledger)
+    prompts = [tokens for tokens in encode_prompts(ledger, PROMPTS) for _ in range(3)]
+    answers = [(tokens, row.tokens) for tokens, row in zip(prompts, rows, strict=True)]
+    assert [row.logprob for row in rows] == ScriptedEngine("trained").logprobs(answers)
+    assert [row.reference_logprob for row in rows] == ScriptedEngine("start").logprobs(answers)
+    assert done.counts["duels"] == 7 and {duel.strategy for duel in duels(ledger)} == {"APL"}
+    means = {
+        prompt.prompt_id: sum(row.logprob for row in rows if row.prompt_id == prompt.prompt_id) for prompt in PROMPTS
+    }
+    assert {duel.prompt_id for duel in duels(ledger)} == set(sorted(means, key=means.get)[-7:])
+
+
+def test_a_policy_that_is_the_starting_model_is_scored_once(begin, monkeypatch):
+    asked = []
+    original = ScriptedEngine.logprobs
+    monkeypatch.setattr(
+        ScriptedEngine, "logprobs", lambda self, *of: asked.append(self.loaded()) or original(self, *of)
+    )
+    ledger = begin(exploration={"exp_method": "APL", "apl_certainty_only": True})
+    run_sampling(ledger, 0, "a")
+    assert asked == ["start"] and all(row.logprob == row.reference_logprob < 0 for row in candidates(ledger))
+    assert len(duels(ledger)) == len(PROMPTS) // 2
+
+
+def test_nobody_scores_candidates_for_another_strategy(begin):
+    ledger = begin()
+    run_sampling(ledger, 0, "a")
+    assert {(row.logprob, row.reference_logprob) for row in candidates(ledger)} == {(None, None)}
 
 
 # Offline: candidates out of a preference set.

@@ -59,7 +59,22 @@ def requests(start_folder):
     return [Request(tokens, (2 * number, 2**63 - 1 - number)) for number, tokens in enumerate(encoded)]
 
 
-def cold(folder, requests):
+def by_transformers(folder, answers):
+    """Return the log-probability of each answer, computed naively in float64."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    found = []
+    for prompt, tokens in answers:
+        with torch.no_grad():
+            logprobs = model(torch.tensor([[*prompt, *tokens]])).logits[0].log_softmax(-1)
+        places = range(len(prompt) - 1, len(prompt) + len(tokens) - 1)
+        found.append(sum(logprobs[place, token].item() for place, token in zip(places, tokens, strict=True)))
+    return found
+
+
+def cold(folder, requests, settings=SETTINGS):
     """Draw in a new process that finds no warm engine: sampled, then greedy."""
     program = """
 import json, sys
@@ -76,7 +91,7 @@ Path(given["answer"]).write_text(json.dumps([[[astuple(d) for d in group] for gr
 """
     answer = folder / "drawn.json"
     given = {
-        "settings": SETTINGS.model_dump(),
+        "settings": settings.model_dump(),
         "folder": str(folder),
         "requests": [astuple(request) for request in requests],
         "decodings": [asdict(SAMPLED), asdict(GREEDY)],
@@ -88,13 +103,13 @@ Path(given["answer"]).write_text(json.dumps([[[astuple(d) for d in group] for gr
 
 
 @contextmanager
-def serving(folder, directory, monkeypatch, trust_remote_code=False):
+def serving(folder, directory, monkeypatch, trust_remote_code=False, settings=SETTINGS):
     """Give an engine of its own with that folder loaded; what it opens meanwhile finds no warm engine."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    started = start_warm_engine(SETTINGS, folder, "own", directory / "logs", trust_remote_code)
+    started = start_warm_engine(settings, folder, "own", directory / "logs", trust_remote_code)
     try:
         monkeypatch.setenv(WARM_ENGINE, started.environment()[WARM_ENGINE])
-        engine = connect(SETTINGS)
+        engine = connect(settings)
         monkeypatch.delenv(WARM_ENGINE)
         if engine is None:
             raise EngineError(started.address.last_words())
@@ -156,6 +171,29 @@ def test_more_prompt_tokens_than_fit_into_one_batch_or_into_the_cache_do_no_harm
     tokens = sum(len(draw.tokens) for group in drawn for draw in group)
     assert told[-1] == (2 * len(long), 2 * len(long), tokens)
     assert told == sorted(told)
+
+
+@pytest.mark.slow
+def test_log_probabilities_are_those_of_transformers_whatever_policy_is_loaded(
+    start_folder, trained_folder, requests, tmp_path, monkeypatch
+):
+    in_float32 = SamplingSettings(dtype="float32", max_model_len=512, cpu_kv_cache_gib=0.001)
+    with serving(start_folder, tmp_path, monkeypatch, settings=in_float32) as engine:
+        drawn = engine.generate(requests[:12], SAMPLED)
+        answers = [
+            (request.prompt_tokens, draw.tokens)
+            for request, draws in zip(requests, drawn, strict=False)
+            for draw in draws
+        ]
+        # One that fills the engine to the brim, and one of a single token.
+        answers += [((5,) * 12, (6, 7) * 250), ((5, 6), (7,))]
+        told = []
+        for folder in (start_folder, trained_folder):
+            engine.load_policy(folder, folder.name)
+            scored = engine.logprobs(answers, lambda *facts: told.append(facts))
+            assert scored == pytest.approx(by_transformers(folder, answers), abs=1e-3)
+        assert told[-1] == (26, 26, sum(len(tokens) for _, tokens in answers))
+        assert engine.generate(requests[:12], GREEDY) == cold(trained_folder, requests[:12], in_float32)[1]
 
 
 @pytest.mark.slow

@@ -44,6 +44,13 @@ def test_a_warm_engine_answers_as_one_in_this_process(warm):
     assert [facts[:2] for facts in told] == [(2, 3), (3, 3)]
 
 
+def test_a_warm_engine_scores_as_one_in_this_process(warm):
+    told, answers = [], [((1, 2, 3), (5, 6)), ((4,), (2**31,))]
+    scored = connect(SETTINGS).logprobs(answers, lambda *facts: told.append(facts))
+    assert scored == ScriptedEngine("a").logprobs(answers)
+    assert told == [(2, 2, 3)]
+
+
 def test_it_outlives_its_callers_and_keeps_the_policy_they_loaded(warm, tmp_path):
     first = connect(SETTINGS)
     assert first.loaded() == "a"

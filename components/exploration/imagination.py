@@ -1,0 +1,54 @@
+"""Synthetic pairs: preferences that a member of the ensemble imagines (SEA, arXiv:2411.01493, section 4).
+
+E members, M prompts, N candidates. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .strategies import Beliefs
+
+
+@dataclass(frozen=True, slots=True)
+class Imagined:
+    """Synthetic pairs: which prompts get one, (M,); who imagined it, (M,); its winner and its loser, (M, 2).
+
+    The other prompts have a member and a pair as well, which mean nothing.
+    """
+
+    which: Tensor
+    member: Tensor
+    pairs: Tensor
+
+
+def imagined(beliefs: Beliefs, ratio: float, seed: int) -> Imagined:
+    """Let a member imagine the duel of its best against its worst, for a share of the prompts.
+
+    floor(M * ratio) prompts are chosen uniformly, and one member for each. Ties are broken at random. A clash is no
+    synthetic pair: a prompt whose candidates are all worth the same to its member was chosen in vain.
+    """
+    chance = torch.Generator().manual_seed(seed)
+    members, prompts, candidates = beliefs.rewards.shape
+    chosen = torch.zeros(prompts, dtype=torch.bool)
+    chosen[torch.randperm(prompts, generator=chance)[: int(prompts * ratio)]] = True
+    member = torch.randint(members, (prompts,), generator=chance)
+    rewards = beliefs.rewards[member, torch.arange(prompts)]
+    best = largest(rewards, torch.rand(prompts, candidates, generator=chance))
+    worst = largest(-rewards, torch.rand(prompts, candidates, generator=chance))
+    pairs = torch.stack([best, worst], dim=1)
+    return Imagined(chosen & (rewards.gather(1, pairs).diff(dim=1)[:, 0] < 0), member, pairs)
+
+
+def largest(values: Tensor, chance: Tensor) -> Tensor:
+    """Return the largest of each row's values; of those that tie, the one of the largest chance. (M, N) -> (M,)."""
+    tied = values == values.amax(1, keepdim=True)
+    return chance.masked_fill(~tied, -1).argmax(1)
+
+
+def is_burnt_in(round_: int, burn_in_period: int) -> bool:
+    """Whether a round, counted from 0, may have synthetic pairs."""
+    return round_ >= burn_in_period

@@ -1,0 +1,1 @@
+"""What the ensemble believes of every answer: the epistemic reward model."""

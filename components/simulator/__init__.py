@@ -1,0 +1,1 @@
+"""Strategies against each other on bandits whose reward is known, with no language model."""

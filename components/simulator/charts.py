@@ -1,0 +1,85 @@
+"""A comparison's curves: each a drawing with one line a strategy, what it says in words, and its numbers."""
+
+from __future__ import annotations
+
+from ..reporting.chart import Chart
+from ..reporting.drawing import DASHED, MOST_SERIES, MUTED, SERIES, Axes, draw, line, over_labels
+from ..reporting.words import QUERIES, count, percent
+from .comparison import Comparison, Curve, curve, difference_curve
+from .duels import RANDOM
+from .table import shown
+
+_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+_MARKS = ("━━", "╍╍", "┅┅", "━╍")
+"""The same as text, so that the key can be read without colours."""
+
+
+def comparison_charts(comparison: Comparison) -> list[Chart]:
+    """Draw who is better, by how much, and at what price."""
+
+    def curves(measure: str) -> dict[str, Curve]:
+        return {strategy: curve(comparison, strategy, measure) for strategy in comparison.strategies}
+
+    ahead = {name: difference_curve(comparison, name, "win_rate") for name in comparison.strategies if name != RANDOM}
+    colors = {strategy: place for place, strategy in enumerate(comparison.strategies)}
+    charts = [
+        _chart("win-rate", "Win rate, held out", curves("win_rate"), colors, share=True),
+        _chart("simple-regret", "Simple regret, held out", curves("simple_regret"), colors),
+        _chart("duel-regret", "Regret of a round’s duels", curves("duel_regret"), colors),
+    ]
+    if ahead:
+        charts.insert(1, _chart("ahead", "Win rate above random’s, in points", ahead, colors, share=True, signed=True))
+    return charts
+
+
+def _chart(
+    name: str, title: str, curves: dict[str, Curve], colors: dict[str, int], share: bool = False, signed: bool = False
+) -> Chart:
+    ends = {strategy: shown(points[-1][1], share, signed) for strategy, points in curves.items()}
+    return Chart(
+        name=name,
+        title=title,
+        key=tuple(
+            (f"series-{_color(colors[strategy])}", f"{_mark(colors[strategy])} {strategy}") for strategy in curves
+        ),
+        label=f"Line chart over oracle queries. {title}: "
+        f"{'; '.join(f'{strategy} ends at {end}' for strategy, end in ends.items())}.",
+        svg=draw(name, lambda axes: _paint(axes, curves, colors, share, signed)),
+        head=("Queries", *curves),
+        body=tuple(
+            (count(points[0][0]), *(shown(value, share, signed) for _, value in points))
+            for points in zip(*curves.values(), strict=True)
+        ),
+    )
+
+
+def _paint(axes: Axes, curves: dict[str, Curve], colors: dict[str, int], share: bool, signed: bool) -> None:
+    for strategy, points in curves.items():
+        _paint_curve(axes, points, SERIES[_color(colors[strategy])], _DASHES[colors[strategy] % len(_DASHES)])
+    over_labels(axes, [queries for queries, _ in next(iter(curves.values()))], QUERIES.axis)
+    if signed:
+        axes.axhline(0, color=MUTED, linewidth=1, linestyle=DASHED)
+    if share:
+        axes.yaxis.set_major_formatter(lambda value, _: _points(value) if signed else percent(value))
+
+
+def _paint_curve(axes: Axes, points: Curve, color: str, dashes: object) -> None:
+    labels, values = zip(*points, strict=True)
+    bounds = [(value.low, value.high) for value in values if value.low is not None and value.high is not None]
+    if bounds:
+        lows, highs = zip(*bounds, strict=True)
+        axes.fill_between(labels, lows, highs, color=color, alpha=0.12, linewidth=0)
+    line(axes, labels, [value.mean for value in values], color, "o" if len(labels) == 1 else "", dashes)
+
+
+def _points(difference: float) -> str:
+    """0.025 is +2.5, and 0 is 0."""
+    return f"{100 * difference:+.3g}" if difference else "0"
+
+
+def _color(place: int) -> int:
+    return place % MOST_SERIES
+
+
+def _mark(place: int) -> str:
+    return _MARKS[place % len(_MARKS)]
