@@ -1,0 +1,41 @@
+"""What a round's exploration was worth, by hand."""
+
+import pytest
+from oatflow.components.evaluation.diagnostics import Labelled, foresight, imagination, regrets
+from oatflow.components.records.records import Duel, Preference
+
+
+def labelled(first, second, chosen, rewards=(), predicted=None, recommended=None, synthetic=None):
+    duel = Duel("d", "p", "?", "a", "b", first, second, False, predicted=predicted, recommended=recommended)
+    preference = Preference("d", "p", False, 0.5, chosen, None, None, "somebody", synthetic)
+    return Labelled(duel, preference, rewards)
+
+
+def test_regret_is_what_the_best_candidate_would_have_given_more():
+    rows = [labelled(0, 1, "first", (1.0, 2.0, 4.0), recommended=1), labelled(2, 1, "first", (1.0, 2.0, 4.0))]
+    # Best 4: less the mean of 1 and 2, and of 4 and 2; the one answer that was recommended is worth 2.
+    assert regrets(rows) == {"duel_regret": pytest.approx((2.5 + 1.0) / 2), "regret_duels": 2, "simple_regret": 2.0}
+
+
+def test_where_no_reward_is_known_there_is_no_regret():
+    assert regrets([labelled(0, 1, "first", recommended=1)]) == {}
+
+
+def test_labels_are_compared_with_what_was_foretold():
+    rows = [labelled(0, 1, "first", predicted=0.8), labelled(0, 1, "second", predicted=0.6),
+            labelled(0, 1, None, predicted=0.5), labelled(0, 1, "first")]  # fmt: skip
+    found = foresight(rows)
+    assert (found["rm_foretold"], found["rm_accuracy"]) == (2, 0.5)
+    assert found["rm_brier"] == pytest.approx((0.04 + 0.36) / 2)
+    assert found["rm_ece"] == pytest.approx((0.2 + 0.6) / 2)
+
+
+def test_without_a_forecast_nothing_is_compared():
+    assert foresight([labelled(0, 1, "first")]) == {}
+
+
+def test_synthetic_labels_are_compared_with_known_rewards_where_these_decide():
+    right = [labelled(0, 1, "first", (2.0, 1.0)), labelled(1, 0, "first", (1.0, 2.0))]
+    rows = [*right, labelled(0, 1, "first", (1.0, 2.0)), labelled(0, 1, "first", (1.0, 1.0)), labelled(0, 1, "first")]
+    assert imagination(rows) == {"synthetic_accuracy": pytest.approx(2 / 3), "synthetic_known": 3}
+    assert imagination([]) == {}
