@@ -72,7 +72,7 @@ def answer_all(ledger: Ledger, step: Step, past: int | None, held_out: bool, onl
         policy=made.get(POLICY) or {},
         opponent=opponent,
         online_opponent=online_opponent,
-        generated_tokens=sum(row.tokens for answers in made.values() for row in answers.values()),
+        generated_tokens=sum(row.drawn_tokens or row.tokens for answers in made.values() for row in answers.values()),
         begun=begun,
         ended=time.time(),
     )
@@ -97,16 +97,30 @@ def generate(ledger: Ledger, step: Step, jobs: Sequence[Job]) -> float:
     A table that an earlier attempt wrote, stands. Returns when generating began.
     """
     todo = [job for job in jobs if step.existing(job.name) is None]
+    to_choose: list[tuple[Job, list[list[Draw]]]] = []
     if not todo:
         return time.time()
     with policy_engine(ledger, step, todo[0].policy) as engine:
         begun = time.time()
         for job in todo:
             load_policy(ledger, step, engine, job.policy)
-            draws = (answered if job.best_of == 1 else best_answers)(ledger, step, engine, job)
-            rows = [HeldOutAnswer(p.prompt_id, d.text, len(d.tokens)) for p, d in zip(job.prompts, draws, strict=True)]
-            step.write(job.name, to_parquet(rows, HeldOutAnswer))
+            if job.best_of == 1:
+                write(step, job, [[draw] for draw in answered(ledger, step, engine, job)])
+            else:
+                to_choose.append((job, several_draws(ledger, step, engine, job)))
+    for job, drawn in to_choose:
+        # Only now: the encoder may need the memory that the engine has let go of.
+        write(step, job, drawn, best_places(ledger, step, job, drawn))
     return begun
+
+
+def write(step: Step, job: Job, drawn: Sequence[Sequence[Draw]], best: Sequence[int] | None = None) -> None:
+    """Write the best of each prompt's draws, or the only one, with the tokens that all of them took."""
+    rows = [
+        HeldOutAnswer(prompt.prompt_id, draws[place].text, len(draws[place].tokens), sum(len(d.tokens) for d in draws))
+        for prompt, draws, place in zip(job.prompts, drawn, best or [0] * len(drawn), strict=True)
+    ]
+    step.write(job.name, to_parquet(rows, HeldOutAnswer))
 
 
 def answered(ledger: Ledger, step: Step, engine: Engine, job: Job) -> list[Draw]:
@@ -118,22 +132,26 @@ def answered(ledger: Ledger, step: Step, engine: Engine, job: Job) -> list[Draw]
     return answer(engine, job.prompts, tokens, decoding, seeds, teller("evaluate", step.round))
 
 
-def best_answers(ledger: Ledger, step: Step, engine: Engine, job: Job) -> list[Draw]:
-    """Return of several draws to each prompt the one whose mean reward is highest under the round's ensemble."""
-    from ..exploration.strategies import best_of_n
-    from ..reward_model.beliefs import believed_rewards, encode, ensemble_after
-
+def several_draws(ledger: Ledger, step: Step, engine: Engine, job: Job) -> list[list[Draw]]:
+    """Return several draws of the policy to each prompt."""
     settings = ledger.section(EvaluationSettings, "evaluation")
     decoding = Decoding(settings.bon_temperature, 1.0, settings.eval_generate_max_length)
     requests = [
         Request(tokens, best_of_seeds(ledger.seed, step.round, prompt.prompt_id, job.best_of))
         for prompt, tokens in zip(job.prompts, encode_prompts(ledger, job.prompts), strict=True)
     ]
-    drawn = engine.generate(requests, decoding, teller("evaluate", step.round))
+    return engine.generate(requests, decoding, teller("evaluate", step.round))
+
+
+def best_places(ledger: Ledger, step: Step, job: Job, drawn: Sequence[Sequence[Draw]]) -> list[int]:
+    """Return for each prompt the place of the draw whose mean reward is highest under the round's ensemble."""
+    from ..exploration.strategies import best_of_n
+    from ..reward_model.beliefs import believed_rewards, encode, ensemble_after
+
     texts = [(prompt.text, draw.text) for prompt, draws in zip(job.prompts, drawn, strict=True) for draw in draws]
     rewards = believed_rewards(ledger, encode(ledger, texts), ensemble_after(step))
-    best = best_of_n(rewards.reshape(len(rewards), len(drawn), job.best_of))
-    return [draws[place] for draws, place in zip(drawn, best.tolist(), strict=True)]
+    best: list[int] = best_of_n(rewards.reshape(len(rewards), len(drawn), job.best_of)).tolist()
+    return best
 
 
 def best_of_seeds(seed: int, round_: int, prompt_id: str, count: int) -> tuple[int, ...]:
