@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from statistics import fmean
 from typing import Any, TypeVar
 
 from ..ledger import layout
@@ -31,17 +32,19 @@ class Explored:
 
     `duel_regret`: mean over the `regret_duels` duels of the best candidate's known reward minus the mean of both
     answers', and `regret_total` its sum up to this round; `simple_regret`: the same for the answer that the ensemble
-    recommends. `online_win_rate`: of both members of each duel against the opponent, over `online_prompts` prompts.
-    `rm_accuracy`, `rm_brier`, `rm_ece`: how well the ensemble foresaw the labels of `rm_foretold` duels, before it
-    learned from them. `uncertainty_chosen`, `uncertainty_all`: standard deviation over the members of a pair's win
-    probability, mean over the picked pairs and over all. `synthetic`: pairs that a member labelled; of those whose
-    rewards are known, `synthetic_accuracy` were labelled as these say.
+    recommends, and `anytime_regret` its mean over the rounds up to this one. `online_win_rate`: of both members of each
+    duel against the opponent, over `online_prompts` prompts. `rm_accuracy`, `rm_brier`, `rm_ece`: how well the ensemble
+    foresaw the labels of `rm_foretold` duels, before it learned from them. `uncertainty_chosen`, `uncertainty_all`:
+    standard deviation over the members of a pair's win probability, mean over the picked pairs and over all.
+    `synthetic`: pairs that a member labelled; of those whose rewards are known, `synthetic_accuracy` were labelled as
+    these say.
     """
 
     duel_regret: float | None = None
     regret_duels: int | None = None
     regret_total: float | None = None
     simple_regret: float | None = None
+    anytime_regret: float | None = None
     online_win_rate: float | None = None
     online_low: float | None = None
     online_high: float | None = None
@@ -156,13 +159,13 @@ def read_rounds(ledger: Ledger) -> list[RoundRow]:
     for round_ in range(ledger.head().round + 1):
         before = (rows[-1].queries_total, rows[-1].labels_total or 0) if rows else (0, 0)
         row = _read_round(ledger, round_, *before)
-        rows.append(replace(row, explored=_with_total(row.explored, rows[-1].explored.regret_total if rows else 0)))
+        rows.append(replace(row, explored=_with_past(row.explored, [earlier.explored for earlier in rows])))
     return rows
 
 
 def measured(ledger: Ledger, round_: int) -> dict[str, float]:
     """Return what one finished round measured, by the names of `RoundRow`, as KFP and trackers take metrics."""
-    row = asdict(_read_round(ledger, round_, ledger.plan(round_).queries_spent, _labels_before(ledger, round_)))
+    row = asdict(read_rounds(ledger)[round_])
     row |= row.pop("explored")
     numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "finished"}
     taken = {f"seconds_{step}": startup + work for step, (startup, work) in row["seconds"].items()}
@@ -240,16 +243,15 @@ def _explored(found: Mapping[str, Any]) -> Explored:
     return Explored(**{field.name: found[field.name] for field in fields(Explored) if field.name in found})
 
 
-def _with_total(explored: Explored, before: float | None) -> Explored:
-    """Add a round's regret to that of the rounds before; the sum is unknown from the first round without one."""
-    if before is None or explored.duel_regret is None or explored.regret_duels is None:
+def _with_past(explored: Explored, before: Sequence[Explored]) -> Explored:
+    """Add up a round's regret and those of the rounds before; unknown from the first round without one."""
+    total, simple = before[-1].regret_total if before else 0, [past.simple_regret for past in (*before, explored)]
+    known = [regret for regret in simple if regret is not None]
+    if len(known) == len(simple):
+        explored = replace(explored, anytime_regret=fmean(known))
+    if total is None or explored.duel_regret is None or explored.regret_duels is None:
         return explored
-    return replace(explored, regret_total=before + explored.duel_regret * explored.regret_duels)
-
-
-def _labels_before(ledger: Ledger, round_: int) -> int:
-    marks = (ledger.done(before, "labeling") for before in range(round_))
-    return sum(mark.counts.get("labels", 0) for mark in marks if mark)
+    return replace(explored, regret_total=total + explored.duel_regret * explored.regret_duels)
 
 
 def _numbers(mark: Done | None) -> dict[str, Any]:

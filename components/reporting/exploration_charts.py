@@ -57,11 +57,12 @@ def regret_chart(rows: Sequence[RoundRow]) -> Chart | None:
         label=f"Line chart of the mean regret of a round's duels: from {rounded(duels[0])} after "
         f"{unit.said(labels[0])} to {rounded(duels[-1])} after {count(labels[-1])}{total}{choice}.",
         svg=draw("regret", paint),
-        head=(*head(unit), "Duels", "Mean regret", "Sum so far", "Ensemble’s choice"),
+        head=(*head(unit), "Duels", "Mean regret", "Sum so far", "Ensemble’s choice", "Its mean so far"),
         body=tuple(
             (
                 *when(row), count(row.explored.regret_duels), rounded(row.explored.duel_regret),
                 rounded(row.explored.regret_total), rounded(row.explored.simple_regret),
+                rounded(row.explored.anytime_regret),
             )
             for row in known
         ),

@@ -26,7 +26,7 @@ def test_regret_is_told_per_round_and_in_the_sum(made_explored_row):
     chart = regret_chart([made_explored_row(0, duel_regret=0.9), made_explored_row(1, regret_total=89.6)])
     assert "from 0.90 after 64 queries to 0.50 after 128, 89.60 in the sum over all duels" in chart.label
     assert "that of the ensemble's choice is 0.25 there" in chart.label
-    assert chart.body[1] == ("1", "128", "64", "0.50", "89.60", "0.25")
+    assert chart.body[1] == ("1", "128", "64", "0.50", "89.60", "0.25", "0.25")
 
 
 def test_a_passive_experiment_has_its_regret_drawn_as_the_baseline_and_nothing_of_an_ensemble(made_row):

@@ -193,7 +193,7 @@ def test_no_text_is_encoded_twice_in_an_experiment(experiment, monkeypatch):
 
 def test_regret_is_the_best_candidates_reward_less_the_mean_of_both_answers(experiment):
     ledger = experiment(SEA).run()
-    total = 0.0
+    total, means = 0.0, []
     for round_ in range(3):
         rewards, regrets, simple = rewards_of(ledger, round_), [], []
         for duel in duels_of(ledger, round_):
@@ -205,6 +205,8 @@ def test_regret_is_the_best_candidates_reward_less_the_mean_of_both_answers(expe
         assert row.duel_regret == pytest.approx(sum(regrets) / len(regrets))
         assert row.simple_regret == pytest.approx(sum(simple) / len(simple))
         assert row.regret_total == pytest.approx(total)
+        means.append(row.simple_regret)
+        assert row.anytime_regret == pytest.approx(sum(means) / len(means))
 
 
 def test_metrics_of_a_round_carry_what_exploration_was_worth(experiment):
