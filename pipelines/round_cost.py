@@ -14,7 +14,6 @@ from oatflow.components.errors import RefusedInput
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.done import Done
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.reporting.curves import STEPS
 from oatflow.components.reporting.words import NOT_MEASURED
 
 _PASSES = ("forward_backward", "reference")
@@ -67,7 +66,7 @@ def costs(marks: Sequence[Done], begun: float | None, closed: float | None) -> l
     parts.append(_step_cost(marks[0]))
     for before, mark in pairwise(marks):
         gap = mark.started - before.finished if mark.run == before.run else 0.0
-        parts += [Cost(f"{STEPS[before.step]} → {STEPS[mark.step]}", max(0.0, gap)), _step_cost(mark)]
+        parts += [Cost(f"{layout.STEPS[before.step]} → {layout.STEPS[mark.step]}", max(0.0, gap)), _step_cost(mark)]
     return parts if closed is None else [*parts, Cost("close", max(0.0, closed - marks[-1].finished))]
 
 
@@ -122,7 +121,7 @@ def _step_cost(mark: Done) -> Cost:
     timings: Mapping[str, float] = mark.timings
     passes = sum(timings.get(name, 0.0) for name in _PASSES)
     wall = mark.finished - mark.started
-    return Cost(STEPS[mark.step], wall, timings.get("generate", 0.0), passes, timings.get("startup", 0.0))
+    return Cost(layout.STEPS[mark.step], wall, timings.get("generate", 0.0), passes, timings.get("startup", 0.0))
 
 
 def _line(part: Cost, whole: float) -> list[str]:

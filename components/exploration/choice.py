@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..ledger.plan import Plan
@@ -35,15 +36,12 @@ def choose_duels(
 
     `seed`: the experiment's.
     """
-
-    def chance(prompt_id: str, purpose: str) -> int:
-        return derive(seed, plan.round, prompt_id, purpose)
-
+    chance = partial(derive, seed, plan.round)
     groups = by_prompt(candidates)
     if rewards is None:
         picks = uninformed_picks(groups, settings, chance)
         return Choice(to_duels(plan.prompts, groups, picks, chance), {})
     from .informed import informed_picks
 
-    informed = informed_picks(groups, rewards, settings, plan.round, seed)
+    informed = informed_picks(groups, rewards, settings, plan.round, chance)
     return Choice(to_duels(plan.prompts, groups, informed.picks, chance), informed.facts)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from ..records.records import Candidate
-from ..seeds import derive
 from .imagination import imagined, is_burnt_in
 from .selection import Chance, Pick, uninformed_picks
 from .settings import ExplorationSettings
@@ -30,10 +28,13 @@ class Informed:
 
 
 def informed_picks(
-    groups: Sequence[Sequence[Candidate]], rewards: Tensor, settings: ExplorationSettings, round_: int, seed: int
+    groups: Sequence[Sequence[Candidate]],
+    rewards: Tensor,
+    settings: ExplorationSettings,
+    round_: int,
+    chance: Callable[..., int],
 ) -> Informed:
     """Pick two of each prompt's candidates. rewards: (E, K), K = M x N candidates, together by prompt."""
-    chance = partial(derive, seed, round_)
     beliefs = beliefs_of(groups, rewards, settings, chance)
     if settings.exp_method in STRATEGIES:
         picks, before = strategy_picks(groups, beliefs, settings, chance)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from ..ledger.step import Step
 from ..records.records import Duel, Preference, Side
-from ..records.table import from_parquet, to_parquet
+from ..records.table import from_parts, to_parquet
 from .labels import MEMBER, by_member, checked, clash
 from .oracle import Answer, Oracle
 
@@ -94,7 +93,7 @@ def part_name(name: str, number: int) -> str:
 
 def join(parts: Iterable[bytes]) -> list[Preference]:
     """Read parts in the order given."""
-    return list(chain.from_iterable(from_parquet(part, Preference, "preferences") for part in parts))
+    return from_parts(parts, Preference, "preferences")
 
 
 def answers_of(rows: Iterable[Preference]) -> dict[str, Preference]:

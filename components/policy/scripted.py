@@ -11,7 +11,7 @@ from ..ledger.done import Done
 from ..ledger.ledger import Ledger
 from ..ledger.owner import process_start
 from ..records.records import Preference
-from ..records.table import from_parquet
+from ..records.table import from_parts
 
 
 def train_scripted(ledger: Ledger, round_: int, run: str) -> Done:
@@ -21,7 +21,7 @@ def train_scripted(ledger: Ledger, round_: int, run: str) -> Done:
             return step.done
         begun = time.time()
         parts = step.read_parts("labeling", "preferences")
-        preferences = [row for part in parts for row in from_parquet(part, Preference, "preferences")]
+        preferences = from_parts(parts, Preference, "preferences")
         digest = hashlib.sha256(ledger.plan(round_).policy.digest.encode())
         for part in parts:
             digest.update(part)

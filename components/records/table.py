@@ -6,7 +6,7 @@ import dataclasses
 import io
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -49,6 +49,11 @@ def from_parquet(data: bytes, kind: type[Record], name: str) -> list[Record]:
         for column in lists:
             row[column] = None if row.get(column) is None else tuple(row[column])
     return [kind(**row) for row in rows]
+
+
+def from_parts(parts: Iterable[bytes], kind: type[Record], name: str) -> list[Record]:
+    """Read a table that lies in several parts, in the order given."""
+    return [row for part in parts for row in from_parquet(part, kind, name)]
 
 
 def schema_of(kind: type[Any]) -> pa.Schema:

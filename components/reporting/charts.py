@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..ledger.layout import STEPS
 from .chart import Chart, course, draw_shares, head, when
-from .curves import STEPS, RoundRow
+from .curves import RoundRow
 from .drawing import DASHED, DOTTED, MUTED, OPPONENT, POLICY, Axes, bars, draw, end_label, line, over_labels
 from .exploration_charts import exploration_charts
 from .words import NOT_MEASURED, count, percent, rounded, seconds

@@ -20,11 +20,6 @@ from .words import PREFERENCES, QUERIES, Unit
 
 Record = TypeVar("Record", Duel, Preference, Verdict)
 
-STEPS = {
-    "sampling": "sample", "labeling": "label", "policy": "train", "reward_model": "fit", "evaluation": "evaluate",
-}  # fmt: skip
-"""What a room's work is called in a round."""
-
 
 @dataclass(frozen=True, slots=True)
 class Explored:
@@ -164,8 +159,13 @@ def read_rounds(ledger: Ledger) -> list[RoundRow]:
 
 
 def measured(ledger: Ledger, round_: int) -> dict[str, float]:
-    """Return what one finished round measured, by the names of `RoundRow`, as KFP and trackers take metrics."""
-    row = asdict(read_rounds(ledger)[round_])
+    """Return what one finished round measured, as KFP and trackers take metrics."""
+    return metrics_of(read_rounds(ledger)[round_])
+
+
+def metrics_of(measured_round: RoundRow) -> dict[str, float]:
+    """Return a round's numbers by the names of `RoundRow` and `Explored`."""
+    row = asdict(measured_round)
     row |= row.pop("explored")
     numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "finished"}
     taken = {f"seconds_{step}": startup + work for step, (startup, work) in row["seconds"].items()}
@@ -178,7 +178,7 @@ def open_round_state(ledger: Ledger) -> OpenRound | None:
     claim = ledger.claim(round_)
     if claim is None:
         return None
-    return OpenRound(round_, tuple(STEPS[room] for room in layout.ROOMS if ledger.done(round_, room)), claim)
+    return OpenRound(round_, tuple(layout.STEPS[room] for room in layout.ROOMS if ledger.done(round_, room)), claim)
 
 
 def software(ledger: Ledger) -> dict[str, str]:
@@ -231,7 +231,7 @@ def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before:
         held_out_margin=trained.get("held_out_margin"),
         held_out_pairs=trained.get("held_out_pairs"),
         generated_tokens=sampled.get("generated_tokens"),
-        seconds={STEPS[room]: _seconds(mark) for room, mark in marks.items() if mark},
+        seconds={layout.STEPS[room]: _seconds(mark) for room, mark in marks.items() if mark},
         policy=ledger.policy_digest(round_),
         digest=digest_of(seal(asdict(record))) if record else "",
         finished=max(mark.finished for mark in marks.values() if mark),

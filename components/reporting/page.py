@@ -9,7 +9,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ..ledger.ledger import Ledger
 from . import words
 from .charts import charts
-from .curves import measured as measured
 from .report import Report, read_report
 from .summary import headline, how_picked, page_markdown, reading, summary_table, wall_seconds
 

@@ -14,7 +14,7 @@ from ..ledger.ledger import Ledger
 from ..ledger.owner import process_start
 from ..ledger.step import Step
 from ..records.records import Candidate, Duel, Preference
-from ..records.table import from_parquet
+from ..records.table import from_parquet, from_parts
 from ..seeds import derive
 from .beliefs import ENSEMBLE, FEATURES, ensemble_before
 from .checkpoint import features_from_bytes, replay_from_bytes, replay_to_bytes, to_bytes
@@ -66,16 +66,12 @@ def is_learned_from(preference: Preference) -> bool:
 
 def replay_before(step: Step, new: Replay, maxlen: int) -> Replay:
     """Return the buffer: the round's rows behind those of the rounds before, as far back as it reaches."""
-    parts, room = [new], maxlen - len(new)
+    replay = Replay.empty(new.chosen.shape[1]).extended(new, maxlen)
     for earlier in reversed(range(step.round)):
-        if room <= 0:
+        if len(replay) == maxlen:
             break
-        parts.insert(0, replay_from_bytes(step.read("reward_model", PAIRS, round=earlier)))
-        room -= len(parts[0])
-    replay = parts[0]
-    for part in parts[1:]:
-        replay = replay.extended(part, maxlen)
-    return replay.extended(Replay.empty(new.chosen.shape[1]), maxlen)
+        replay = replay_from_bytes(step.read("reward_model", PAIRS, round=earlier)).extended(replay, maxlen)
+    return replay
 
 
 def queries_so_far(ledger: Ledger, round_: int) -> int:
@@ -85,8 +81,7 @@ def queries_so_far(ledger: Ledger, round_: int) -> int:
 
 
 def _preferences(step: Step) -> list[Preference]:
-    parts = step.read_parts("labeling", "preferences")
-    return [row for part in parts for row in from_parquet(part, Preference, "preferences")]
+    return from_parts(step.read_parts("labeling", "preferences"), Preference, "preferences")
 
 
 def _sides(duel: Duel, preference: Preference) -> tuple[str, str]:

@@ -112,13 +112,17 @@ def close_round(
 
     from oatflow.components.ledger.ledger import Ledger
     from oatflow.components.ledger.windows import check_window
-    from oatflow.components.reporting.page import markdown_report, measured, write_report
+    from oatflow.components.reporting.curves import metrics_of
+    from oatflow.components.reporting.page import render
+    from oatflow.components.reporting.report import read_report
+    from oatflow.components.reporting.summary import page_markdown
     from oatflow.components.rounds.closing import close_round as work
 
     check_window(policy, Ledger.open(ledger), round, "policy")
     check_window(verdicts, Ledger.open(ledger), round, "evaluation")
     closed = work(ledger, round, run)
-    for name, value in measured(closed, round).items():
+    found = read_report(closed)
+    for name, value in metrics_of(found.rows[round]).items():
         metrics.log_metric(name, value)
-    Path(report.path).write_text(write_report(closed), encoding="utf-8")
-    Path(summary.path).write_text(markdown_report(closed), encoding="utf-8")
+    Path(report.path).write_text(render(found), encoding="utf-8")
+    Path(summary.path).write_text(page_markdown(found), encoding="utf-8")

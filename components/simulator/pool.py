@@ -37,6 +37,7 @@ def read_pool(path: Path) -> Pool:
         raise RefusedInput(f"pool={str(path)!r}: no such file; {_FORMAT}, in a safetensors file")
     try:
         with safe_open(path, framework="numpy") as file:
+            # A file of safetensors is no mapping: it can only be walked by its keys.
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             source = (file.metadata() or {}).get("source", "")
     except (SafetensorError, TypeError, AttributeError) as error:
