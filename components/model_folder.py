@@ -21,7 +21,8 @@ from .store.transfer import sha256_file
 
 MODELS = "OATFLOW_MODELS"
 _BUILT_IN = "oatflow:"
-_PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+_PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model")
+_WEIGHTS = "*.safetensors"
 _CODE = "*.py"
 _PICKLES = "pytorch_model*.bin"
 _SAFE_INDEX, _PICKLES_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
@@ -29,46 +30,60 @@ _CAN_RUN_CODE = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _NAMES_CODE = ("config.json", "tokenizer_config.json")
 
 
-def resolve_pretrain(name: str, *, trust_remote_code: bool = False, allow_pickled_weights: bool = False) -> Path:
-    """Return the folder that a name stands for.
-
-    It is that folder itself, a model of ours below OATFLOW_MODELS, or a copy of a model on the hub or in a store
-    (``s3://bucket/folder?endpoint=...``), fetched once for each host. Code and pickles are fetched where allowed.
-    """
-    if not name:
-        raise ModelError("policy.pretrain='': name the starting model, a folder or a hub name")
-    if name.startswith(_BUILT_IN):
-        folder = Path(os.environ.get(MODELS, ".oatflow/models")) / name.removeprefix(_BUILT_IN)
-        if not folder.is_dir():
-            raise ModelError(f"policy.pretrain={name!r}: not built yet at {folder}; `oatflow align` builds it")
-        return folder
-    allowed = [_CODE] * trust_remote_code + [_PICKLES] * allow_pickled_weights
-    if name.startswith("s3://"):
-        return _from_store(name, [*_PATTERNS, *allowed])
-    if Path(name).is_dir():
-        return Path(name)
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelError(f"policy.pretrain={name!r}: there is no such folder")
-    return _from_hub(name, [*_PATTERNS, *allowed])
-
-
-def check_model_folder(
-    folder: Path,
+def resolve_pretrain(
+    name: str,
     setting: str = "policy.pretrain",
     /,
     *,
     trust_remote_code: bool = False,
     allow_pickled_weights: bool = False,
+    weights: bool = True,
+) -> Path:
+    """Return the folder that a name stands for.
+
+    It is that folder itself, a model of ours below OATFLOW_MODELS, or a copy of a model on the hub or in a store
+    (``s3://bucket/folder?endpoint=...``), fetched once for each host. Code and pickles are fetched where allowed;
+    without `weights`, only what is small: enough to see what kind of model it is. Errors name the setting.
+    """
+    if not name:
+        raise ModelError(f"{setting}='': name the model, a folder or a hub name")
+    if name.startswith(_BUILT_IN):
+        folder = Path(os.environ.get(MODELS, ".oatflow/models")) / name.removeprefix(_BUILT_IN)
+        if not folder.is_dir():
+            raise ModelError(f"{setting}={name!r}: not built yet at {folder}; `oatflow align` builds it")
+        return folder
+    patterns = [*_PATTERNS, *[_CODE] * trust_remote_code]
+    patterns += [_WEIGHTS] * weights + [_PICKLES] * (weights and allow_pickled_weights)
+    if name.startswith("s3://"):
+        return _from_store(name, patterns, setting)
+    if Path(name).is_dir():
+        return Path(name)
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"{setting}={name!r}: there is no such folder")
+    return _from_hub(name, patterns, setting)
+
+
+def check_model_folder(
+    folder: Path,
+    setting: str = "policy.pretrain",
+    code_setting: str | None = "policy.trust_remote_code",
+    pickles_setting: str | None = "policy.allow_pickled_weights",
+    /,
+    *,
+    trust_remote_code: bool = False,
+    allow_pickled_weights: bool = False,
+    weights: bool = True,
 ) -> None:
     """Raise `ModelError` unless the folder has a configuration, a tokenizer and all its weights.
 
-    It may bring code, or its weights as pickles, only where that is allowed. The error names the setting.
+    It may bring code, or its weights as pickles, only where that is allowed. The error names the setting, and what
+    would allow it, where something does. Without `weights`, a folder that has none is fine.
     """
     problem = (
         _configuration_problem(folder)
-        or _weights_problem(folder, allow_pickled_weights)
+        or (_weights_problem(folder, allow_pickled_weights, pickles_setting) if weights else None)
         or _tokenizer_problem(folder)
-        or _code_problem(folder, trust_remote_code)
+        or _code_problem(folder, trust_remote_code, code_setting)
     )
     if problem:
         raise ModelError(f"{setting}={str(folder)!r}: {problem}")
@@ -92,12 +107,19 @@ def check_lora_targets(folder: Path, targets: str) -> None:
         )
 
 
+def short_name(name: str) -> str:
+    """Call a model as everybody would: its hub name, or the last part of where it lies."""
+    if name.startswith("s3://") or Path(name).is_dir():
+        return Path(name.partition("?")[0]).resolve().name
+    return name
+
+
 def model_digest(folder: Path) -> str:
     """Name a model by the SHA-256 of its files' digests: its code and its pickles count where they are used."""
-    patterns = [*_PATTERNS]
+    patterns = [*_PATTERNS, _WEIGHTS]
     if any(_code_named(folder)):
         patterns.append(_CODE)
-    if not any(folder.glob("*.safetensors")):
+    if not any(folder.glob(_WEIGHTS)):
         patterns.append(_PICKLES)
     files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     return digest_of(seal({path.name: sha256_file(path) for path in files}))
@@ -109,15 +131,16 @@ def _configuration_problem(folder: Path) -> str | None:
     return None
 
 
-def _weights_problem(folder: Path, allow_pickled_weights: bool) -> str | None:
-    kinds = [("*.safetensors", _SAFE_INDEX), (_PICKLES, _PICKLES_INDEX)]
+def _weights_problem(folder: Path, allow_pickled_weights: bool, setting: str | None) -> str | None:
+    kinds = [(_WEIGHTS, _SAFE_INDEX), (_PICKLES, _PICKLES_INDEX)]
     for pattern, index in kinds[: 1 + allow_pickled_weights]:
         if (folder / index).is_file() or any(folder.glob(pattern)):
             missing = _missing_shards(folder / index)
             return f"weights are missing: {', '.join(missing)}; copy the whole folder" if missing else None
     pickled = sorted(path.name for pattern in _CAN_RUN_CODE for path in folder.glob(pattern))
     found = f", only {', '.join(pickled)}, which can run code when loaded" if pickled else ""
-    allow = "" if allow_pickled_weights else f", or allow pickles ({_PICKLES}) with policy.allow_pickled_weights=true"
+    may_allow = setting is not None and not allow_pickled_weights
+    allow = f", or allow pickles ({_PICKLES}) with {setting}=true" if may_allow else ""
     return f"no *.safetensors weights in it{found}; save the model with safe_serialization{allow}"
 
 
@@ -133,12 +156,13 @@ def _tokenizer_problem(folder: Path) -> str | None:
     return "no tokenizer in it (tokenizer.json); save the tokenizer beside the model"
 
 
-def _code_problem(folder: Path, trust_remote_code: bool) -> str | None:
+def _code_problem(folder: Path, trust_remote_code: bool, setting: str | None) -> str | None:
     named = list(_code_named(folder))
     if named and not trust_remote_code:
+        allow = f", or allow it with {setting}=true" if setting is not None else ""
         return (
             f"it brings code of its own (auto_map in {' and '.join(sorted({file for file, _ in named}))}), which is "
-            "not run; use an architecture that transformers has, or allow it with policy.trust_remote_code=true"
+            f"not run; use an architecture that transformers has{allow}"
         )
     elsewhere = sorted(reference for _, reference in named if "--" in reference)
     if elsewhere:
@@ -167,9 +191,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelError(
-            f"policy.pretrain={str(path.parent)!r}: {path.name} cannot be read ({error}); copy the whole folder"
-        ) from error
+        raise ModelError(f"{path.parent}: {path.name} cannot be read ({error}); copy the whole folder") from error
 
 
 def _layers(folder: Path) -> dict[str, bool]:
@@ -177,7 +199,7 @@ def _layers(folder: Path) -> dict[str, bool]:
     from safetensors import SafetensorError, safe_open
 
     layers: dict[str, bool] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob(_WEIGHTS)):
         try:
             with safe_open(path, framework="numpy") as file:
                 for name in file.keys():  # noqa: SIM118 - not a dict
@@ -190,13 +212,13 @@ def _layers(folder: Path) -> dict[str, bool]:
     return layers
 
 
-def _from_store(uri: str, patterns: Sequence[str]) -> Path:
+def _from_store(uri: str, patterns: Sequence[str], setting: str) -> Path:
     """Fetch a model from a store; a copy that is already here, and whole, is taken."""
     folder = _our_own(Path(tempfile.gettempdir()) / f"oatflow-models-{os.getuid()}") / digest_of(uri.encode())[:16]
     store = open_store(uri)
     there = [entry for entry in store.list("") if any(fnmatch.fnmatch(entry.key, each) for each in patterns)]
     if not there:
-        raise ModelError(f"policy.pretrain={uri!r}: no model lies there; give the prefix that holds its config.json")
+        raise ModelError(f"{setting}={uri!r}: no model lies there; give the prefix that holds its config.json")
     folder.mkdir(parents=True, exist_ok=True)
     for entry in there:
         path = folder / entry.key
@@ -213,8 +235,8 @@ def _our_own(folder: Path) -> Path:
     return folder
 
 
-def _from_hub(name: str, patterns: Sequence[str]) -> Path:
-    from httpx import HTTPError
+def _from_hub(name: str, patterns: Sequence[str], setting: str) -> Path:
+    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -223,5 +245,5 @@ def _from_hub(name: str, patterns: Sequence[str]) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"policy.pretrain={name!r}: no folder of that name, and the hub has none either ({reason})"
+            f"{setting}={name!r}: no folder of that name, and the hub has none either ({reason})"
         ) from error

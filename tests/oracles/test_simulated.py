@@ -3,8 +3,8 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oatflow.components.labeling.oracle import Answer
-from oatflow.components.labeling.simulated import SimulatedOracle, bradley_terry
+from oatflow.components.oracles.oracle import Answer
+from oatflow.components.oracles.simulated import SimulatedOracle, bradley_terry
 from oatflow.components.records.records import Duel
 
 REWARDS = st.floats(-1, 1)

@@ -7,29 +7,30 @@ from importlib.metadata import version
 from math import exp
 
 from ..records.records import Duel
-from .oracle import Answer
-
-Reward = Callable[[str], float]
+from .callables import reward_function
+from .oracle import Answer, Reward
 
 
 class SimulatedOracle:
     """P(first wins) = sigmoid((reward of the first - reward of the second) / temperature)."""
 
+    paid = False
+    purse = None
+
     def __init__(self, reward: str, temperature: float):
-        name, self._reward = REWARDS[reward]()
+        name, self.known_reward = REWARDS[reward]() if reward in REWARDS else reward_function(reward)
         self._temperature = temperature
         self.identity = f"simulated/{name}/T={temperature:g}"
 
-    def known_reward(self, prompt: str, response: str) -> float:
-        """Return the reward of a response."""
-        return self._reward(response)
+    def check(self) -> None:
+        """Nothing to check: it could be opened."""
 
     def compare(self, duels: Sequence[Duel]) -> list[Answer]:
-        """Score both responses of each duel; the prompt plays no part."""
-        return [self._answer(duel.first, duel.second) for duel in duels]
+        """Score both responses of each duel."""
+        return [self._answer(duel) for duel in duels]
 
-    def _answer(self, first: str, second: str) -> Answer:
-        rewards = self._reward(first), self._reward(second)
+    def _answer(self, duel: Duel) -> Answer:
+        rewards = self.known_reward(duel.prompt, duel.first), self.known_reward(duel.prompt, duel.second)
         return Answer(bradley_terry(*rewards, self._temperature), *rewards)
 
 
@@ -44,12 +45,12 @@ def vader() -> tuple[str, Reward]:
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     score = SentimentIntensityAnalyzer().polarity_scores
-    return f"vader-{version('vaderSentiment')}", lambda text: float(score(text)["compound"])
+    return f"vader-{version('vaderSentiment')}", lambda prompt, response: float(score(response)["compound"])
 
 
 def length() -> tuple[str, Reward]:
     """Number of words over 100."""
-    return "length", lambda text: len(text.split()) / 100
+    return "length", lambda prompt, response: len(response.split()) / 100
 
 
 # A reward's name in the settings: how to open it. Opening returns its name with version, and the function.

@@ -1,0 +1,71 @@
+"""People as the oracle: their answers are there, or the run waits for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from ..errors import SettingsError, WaitingForLabels
+from ..records.records import Duel
+from .annotations import Annotation
+from .oracle import Answer
+from .settings import HumanSettings
+
+WINS = {"first": 1.0, "second": 0.0, "tie": 0.5}
+"""What a verdict says of the probability that the first wins; a skip says nothing."""
+
+
+class HumanOracle:
+    """P(first wins) is the mean over the people who answered: 1 for the first, 0 for the second, 0.5 for a tie.
+
+    A mean of exactly 0.5 is undecided; a duel that everybody skipped has no readable answer.
+    """
+
+    paid = True
+    purse = None
+    known_reward = None
+
+    def __init__(self, settings: HumanSettings, answers: Mapping[str, Sequence[Annotation]] | None = None):
+        if not settings.human_guideline.strip():
+            raise SettingsError("human_guideline='': say what people are asked, such as 'Which answer is better?'")
+        self._annotators = settings.human_annotators
+        self._answers = answers or {}
+        guideline = hashlib.sha256(settings.human_guideline.encode()).hexdigest()[:8]
+        self.identity = f"human/{self._annotators} annotators/{guideline}"
+
+    def check(self) -> None:
+        """People can always be asked."""
+
+    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+        """Look the answers up. Raises `WaitingForLabels` if a duel has too few."""
+        short = [duel for duel in duels if lacking(self._answers.get(duel.duel_id, ()), self._annotators)]
+        if short:
+            raise WaitingForLabels(
+                f"{len(short)} of {len(duels)} duels lack answers from {self._annotators} people, duel "
+                f"{short[0].duel_id} first; `oatflow label EXPERIMENT` says how to give them"
+            )
+        return [answer(self._answers[duel.duel_id]) for duel in duels]
+
+
+def lacking(annotations: Sequence[Annotation], annotators: int) -> int:
+    """Count the people whose answer is still awaited. Who skipped a duel has answered."""
+    return max(0, annotators - len({row.annotator for row in annotations}))
+
+
+def answer(annotations: Sequence[Annotation]) -> Answer:
+    """Make one answer of what people said of a duel. Pure."""
+    verdicts = [WINS[row.verdict] for row in annotations if row.verdict != "skip"]
+    raw = json.dumps({row.annotator: row.verdict for row in annotations}, ensure_ascii=False, sort_keys=True)
+    if not verdicts:
+        return Answer(None, raw=raw, requests=len(annotations))
+    mean = sum(verdicts) / len(verdicts)
+    left = annotations[0].left
+    return Answer(
+        mean,
+        undecided=mean == 0.5,
+        orders={None: None, "first": "given", "second": "swapped"}[left],
+        shown_first_wins={None: None, "first": mean, "second": 1 - mean}[left],
+        raw=raw,
+        requests=len(annotations),
+    )

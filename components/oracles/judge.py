@@ -1,0 +1,186 @@
+"""An LLM as judge, behind any endpoint that speaks OpenAI's protocol.
+
+Judges favour a place: a duel is asked in both orders and the two probabilities are averaged, which cancels what a
+judge adds to whatever stands first. Half as dear is one order, drawn for each duel, as Oat does: the favour then is
+noise in the labels, and cancels over many of them only.
+
+A spending limit holds the dearest case of a question before it is asked (a token for every byte, all tokens of the
+verdict) and settles what it did cost. An endpoint that counts no tokens is paid the dearest case. A request that
+failed is taken as not billed.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+
+from .. import seeds
+from ..errors import SettingsError
+from ..records.records import Duel
+from .concurrent import ask_all
+from .judge_endpoint import Endpoint, Reply
+from .judge_prompt import Message, open_prompt
+from .oracle import Answer, OracleFailed, Say, SpendingLimit
+from .patience import Breaker, Clock, GaveUp
+from .purse import Purse
+from .settings import JudgeSettings
+
+TOKENS_OF_A_TEMPLATE = 64
+"""What a chat template may add to the tokens of the messages."""
+
+
+class JudgeOracle:
+    """Asks a judge; raises `SettingsError` at once for settings that cannot work."""
+
+    paid = True
+    known_reward = None
+
+    def __init__(self, settings: JudgeSettings, seed: int, say: Say, clock: Clock | None = None):
+        _check(settings)
+        self._settings, self._seed, self._clock = settings, seed, clock or Clock()
+        self._prompt = open_prompt(settings.judge_template, settings.judge_rubric)
+        self._endpoint = Endpoint(settings)
+        self._breaker = Breaker(
+            self._endpoint.who, settings.judge_tries, settings.judge_patience, say, clock=self._clock
+        )
+        self.purse = Purse(settings.judge_spending_limit)
+        self._settled = threading.Condition()
+        self._in_flight = 0
+
+    @property
+    def identity(self) -> str:
+        """Model, host, template and rubric, orders, and how verdicts are read."""
+        settings, endpoint = self._settings, self._endpoint
+        return (
+            f"judge/{endpoint.model}@{endpoint.host}/{self._prompt.digest}/"
+            f"{settings.judge_orders}/{settings.judge_verdict}"
+        )
+
+    def check(self) -> None:
+        """Ask the endpoint whether it is there and serves the model. Raises `RefusedInput` by name; costs nothing."""
+        self._endpoint.check()
+
+    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+        """Ask about each duel. Raises `OracleFailed` or `SpendingLimit` with what was answered so far."""
+        distinct = list({duel.duel_id: duel for duel in duels}.values())
+        answers = ask_all(distinct, self._ask, self._settings.judge_concurrency)
+        return [answers[duel.duel_id] for duel in duels]
+
+    def requests_of(self, duels: int) -> int:
+        """Count the requests that so many duels take."""
+        return duels * (2 if self._settings.judge_orders == "both" else 1)
+
+    def _ask(self, duel: Duel) -> dict[str, Answer]:
+        questions = {swapped: self._prompt.messages(duel, swapped, self._seed) for swapped in self._orders(duel)}
+        dearest = {swapped: self._dearest(messages) for swapped, messages in questions.items()}
+        held, began, asked = sum(dearest.values()), self._clock.monotonic(), dict[bool, tuple[Reply, int]]()
+        self._hold(held)
+        try:
+            for swapped, messages in questions.items():
+                asked[swapped] = self._reply(messages)
+        finally:
+            cost = sum(self._cost(reply, dearest[swapped]) for swapped, (reply, _) in asked.items())
+            self._settle(held, cost)
+        return {duel.duel_id: answer(asked, cost, self._clock.monotonic() - began)}
+
+    def _orders(self, duel: Duel) -> list[bool]:
+        if self._settings.judge_orders == "both":
+            return [False, True]
+        return [bool(seeds.derive(self._seed, duel.duel_id, "order") % 2)]
+
+    def _reply(self, messages: Sequence[Message]) -> tuple[Reply, int]:
+        try:
+            return self._breaker.ask(lambda: self._endpoint.ask(messages))
+        except GaveUp as error:
+            raise OracleFailed(f"{error}; see to the endpoint, then run again: what was answered is kept") from error
+
+    def _hold(self, most: float) -> None:
+        """Set money aside; wait for questions on their way where they may leave enough. Raises `SpendingLimit`."""
+        with self._settled:
+            while not self.purse.hold(most):
+                if not self._in_flight:
+                    raise SpendingLimit(self._limit_letter(most))
+                self._settled.wait()
+            self._in_flight += 1
+
+    def _settle(self, held: float, cost: float) -> None:
+        with self._settled:
+            self.purse.pay(held, cost)
+            self._in_flight -= 1
+            self._settled.notify_all()
+
+    def _limit_letter(self, most: float) -> str:
+        return (
+            f"judge_spending_limit={self.purse.limit:g}: {self.purse.spent:.6g} is spent, and the next duel may cost "
+            f"{most:.2g}; raise the limit to go on, or take what was answered"
+        )
+
+    def _dearest(self, messages: Sequence[Message]) -> float:
+        most = sum(len(message["content"].encode()) for message in messages) + TOKENS_OF_A_TEMPLATE
+        return self._price(most, self._settings.judge_max_tokens)
+
+    def _cost(self, reply: Reply, dearest: float) -> float:
+        if reply.input_tokens is None or reply.output_tokens is None:
+            return dearest
+        return self._price(reply.input_tokens, reply.output_tokens)
+
+    def _price(self, input_tokens: int, output_tokens: int) -> float:
+        settings = self._settings
+        return (input_tokens * settings.judge_input_price + output_tokens * settings.judge_output_price) / 1e6
+
+
+def answer(asked: Mapping[bool, tuple[Reply, int]], cost: float, seconds: float) -> Answer:
+    """Make one answer of the replies to one order or to both. Pure.
+
+    With an unreadable reply the whole answer is unreadable: the other order alone would bring the judge's favour for a
+    place into the label. `consistent`: both orders have the same winner, or in both neither wins.
+    """
+    replies = {swapped: reply for swapped, (reply, _) in asked.items()}
+    shown = [reply.first_wins for reply in replies.values() if reply.first_wins is not None]
+    wins = [
+        1 - reply.first_wins if swapped else reply.first_wins
+        for swapped, reply in replies.items()
+        if reply.first_wins is not None
+    ]
+    readable = len(wins) == len(replies)
+    return Answer(
+        first_wins=sum(wins) / len(wins) if readable else None,
+        orders="both" if len(replies) == 2 else ORDER[next(iter(replies))],
+        shown_first_wins=sum(shown) / len(shown) if readable else None,
+        consistent=_winner(wins[0]) == _winner(wins[1]) if readable and len(wins) == 2 else None,
+        raw=json.dumps({ORDER[swapped]: reply.raw for swapped, reply in replies.items()}, ensure_ascii=False),
+        requests=len(replies),
+        retried=sum(failed for _, failed in asked.values()),
+        seconds=seconds,
+        input_tokens=_sum([reply.input_tokens for reply in replies.values()]),
+        output_tokens=_sum([reply.output_tokens for reply in replies.values()]),
+        cost=cost,
+    )
+
+
+ORDER = {False: "given", True: "swapped"}
+
+
+def _winner(first_wins: float) -> int:
+    return (first_wins > 0.5) - (first_wins < 0.5)
+
+
+def _sum(tokens: Sequence[int | None]) -> int | None:
+    known = [count for count in tokens if count is not None]
+    return sum(known) if len(known) == len(tokens) else None
+
+
+def _check(settings: JudgeSettings) -> None:
+    if not settings.judge_model.strip():
+        raise SettingsError("judge_model='': name the model that judges, as its endpoint calls it")
+    if settings.judge_verdict == "logprobs" and settings.judge_max_tokens > 1:
+        raise SettingsError(
+            f"judge_max_tokens={settings.judge_max_tokens}: log-probabilities are read of the first token alone; "
+            "set 1, or judge_verdict=parsed"
+        )
+    if settings.judge_spending_limit is not None and not (settings.judge_input_price or settings.judge_output_price):
+        raise SettingsError(
+            f"judge_spending_limit={settings.judge_spending_limit:g}: needs judge_input_price and judge_output_price, "
+            "or nothing is ever spent"
+        )

@@ -1,0 +1,144 @@
+"""What a judge is sent: instructions from files, and the texts that it judges, which are data.
+
+A template may have a line ``[user]``: what stands above it is the system message, what stands below it the user's.
+Ours has one, since models are trained to rank a system message above what a user's message quotes; a template without
+the line becomes a single user message, as Oat's request, for models whose chat template knows no system message.
+
+The judged texts come from a policy that learns to please this judge, so that one day it will talk to it. Therefore:
+
+- Each text stands between two marker lines with a code that derives from the seed and the texts themselves. Whoever
+  writes a text cannot know the code, for every change of the text changes it.
+- What looks like a marker in a text is broken up by a space, and so are the special tokens of known chat templates,
+  such as <|im_start|>: a server may read them as its own, even in the middle of a user's text. That is all that is
+  changed in a text.
+- Placeholders are filled in one pass: {first} in a prompt stays what it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from .. import seeds
+from ..errors import SettingsError
+from ..records.records import Duel
+from .verdicts import OPTIONS
+
+Message = dict[str, str]
+
+LONGEST_NAME = 80
+"""Characters of a template that an error quotes, where the setting is the text itself."""
+
+_NEEDED, _OPTIONAL = ("prompt", "first", "second"), ("rubric", "code")
+_TEMPLATES = Path(__file__).parent / "templates"
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_SPLIT = re.compile(r"^\[user\][ \t]*\n", re.MULTILINE)
+_MARKER = re.compile(r"<(?=<<\s*(?:begin|end)\b)", re.IGNORECASE)
+_SPECIAL = re.compile(
+    r"""
+    <(?=[|\uff5c][^\s<>]{1,64}[|\uff5c]>)               # <|im_start|>, <|eot_id|>, DeepSeek's with a wide bar
+    |<(?=/?(?:s|bos|eos|pad|unk|mask|think|start_of_turn|end_of_turn|end_of_utterance|tool_call|tool_response)>)
+    |<(?=</?SYS>>)
+    |\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK)\])
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgePrompt:
+    """A template and a rubric, checked. `digest` names both."""
+
+    template: str
+    rubric: str
+
+    @property
+    def digest(self) -> str:
+        """The first 8 hexadecimal digits of the SHA-256 of what is in both files."""
+        digest = hashlib.sha256()
+        for text in (self.template, self.rubric):
+            encoded = text.encode()
+            digest.update(len(encoded).to_bytes(8, "big") + encoded)
+        return digest.hexdigest()[:8]
+
+    def messages(self, duel: Duel, swapped: bool, seed: int) -> list[Message]:
+        """Return the messages that ask about a duel; `swapped`: the second answer is shown first."""
+        shown = (duel.second, duel.first) if swapped else (duel.first, duel.second)
+        code = _code(duel, seed)
+        values = {
+            "rubric": self.rubric.strip(),
+            "code": code,
+            "prompt": _marked("prompt", duel.prompt, code),
+            "first": _marked(f"answer {OPTIONS[0]}", shown[0], code),
+            "second": _marked(f"answer {OPTIONS[1]}", shown[1], code),
+        }
+        parts = [_fill(part, values) for part in _SPLIT.split(self.template, maxsplit=1)]
+        return [{"role": role, "content": part} for role, part in zip(_roles(parts), parts, strict=True) if part]
+
+
+def open_prompt(template: str, rubric: str) -> JudgePrompt:
+    """Read both, each a file or, if it has several lines, the text itself; ours where one is empty.
+
+    Raises `SettingsError` for what cannot be used.
+    """
+    text = _read("judge_template", template or str(_TEMPLATES / "judge.txt"))
+    _check_placeholders(text, template, rubric)
+    return JudgePrompt(text, _read("judge_rubric", rubric or str(_TEMPLATES / "rubric.txt")))
+
+
+def neutral(text: str) -> str:
+    """Return a text in which nothing is a marker or a special token: a space after its first character."""
+    return _SPECIAL.sub(lambda match: f"{match[0]} ", _MARKER.sub("< ", text))
+
+
+def _marked(what: str, text: str, code: str) -> str:
+    return f"<<<begin {what} {code}>>>\n{neutral(text)}\n<<<end {what} {code}>>>"
+
+
+def _code(duel: Duel, seed: int) -> str:
+    """Sixteen hexadecimal digits that are in none of the texts; the same for a duel with its sides changed.
+
+    So a judge that is asked in both orders is sent the same two requests for (a, b) and for (b, a).
+    """
+    texts = (duel.prompt, *sorted((duel.first, duel.second)))
+    codes = (f"{seeds.derive(seed, *texts, 'code', number):016x}" for number in count())
+    return next(code for code in codes if not any(code in text for text in texts))
+
+
+def _fill(template: str, values: dict[str, str]) -> str:
+    return _PLACEHOLDER.sub(lambda match: values[match[1]], template).strip()
+
+
+def _roles(parts: list[str]) -> list[str]:
+    return ["system", "user"][-len(parts) :]
+
+
+def _read(name: str, path: str) -> str:
+    if "\n" in path:
+        return path
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = "not UTF-8 text" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
+        raise SettingsError(f"{name}={path!r}: cannot be read ({reason}); give the path of a text file") from error
+
+
+def _check_placeholders(text: str, template: str, rubric: str) -> None:
+    found = set(_PLACEHOLDER.findall(text))
+    lacks = [name for name in (*_NEEDED, *(["rubric"] if rubric else [])) if name not in found]
+    unknown = sorted(found - {*_NEEDED, *_OPTIONAL})
+    problems = [
+        *([f"lacks {_braced(lacks)}"] if lacks else []),
+        *([f"has {_braced(unknown)}, which nothing fills"] if unknown else []),
+    ]
+    if problems:
+        known = _braced([*_NEEDED, *_OPTIONAL])
+        name = repr(template) if len(template) <= LONGEST_NAME else f"{template[:LONGEST_NAME]!r}..."
+        raise SettingsError(f"judge_template={name}: {'; '.join(problems)}; its placeholders are {known}")
+
+
+def _braced(names: list[str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in names)

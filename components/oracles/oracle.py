@@ -1,0 +1,209 @@
+"""The oracle: who says which of two responses wins. One interface; one module an oracle, named in `ORACLES`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..errors import OracleError
+from ..records.records import Duel
+from ..settings import Section
+from .purse import Purse
+from .settings import HumanSettings, JudgeSettings, PairRMSettings, RemoteSettings, ScorerSettings, SimulatedSettings
+
+ORACLE_LOG = "OATFLOW_ORACLE_LOG"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an oracle said of a duel.
+
+    `first_wins`: the probability that the first response wins, or None where what was said cannot be read as one; then
+    `raw` holds what was said. `undecided`: the oracle says that neither is better, which teaches nothing.
+    `first_reward`, `second_reward`: both rewards, where the oracle knows them. `orders`: which of the two was shown
+    first: "given", "swapped", or "both" where it was asked twice; None where order plays no part. `shown_first_wins`:
+    mean probability over these orders that what was shown first wins, and `consistent`: whether both orders have the
+    same winner. `requests`: how many were answered; `retried`: how many failed on the way. `cost` in the currency of
+    the price list. `seconds`: from the first question to the last answer.
+    """
+
+    first_wins: float | None
+    first_reward: float | None = None
+    second_reward: float | None = None
+    undecided: bool = False
+    orders: str | None = None
+    shown_first_wins: float | None = None
+    consistent: bool | None = None
+    raw: str = ""
+    requests: int = 0
+    retried: int = 0
+    seconds: float = 0.0
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost: float | None = None
+
+
+Reward = Callable[[str, str], float]
+"""The reward of a prompt's response."""
+Say = Callable[[str], None]
+"""Told one line for whoever watches: why an oracle waits."""
+
+
+class OracleFailed(OracleError):
+    """The oracle gave up; `answers`, by duel, are those that it had given before."""
+
+    def __init__(self, message: str, answers: Mapping[str, Answer] | None = None):
+        super().__init__(message)
+        self.answers: dict[str, Answer] = dict(answers or {})
+
+
+class SpendingLimit(OracleFailed):
+    """The next question might cost more than may still be spent, so it was not asked."""
+
+
+class Oracle(Protocol):
+    """Answers questions that cost something. `identity` names everything that an answer depends on.
+
+    `paid`: whether asking again what was perhaps answered costs money; then a question whose answer got lost stays
+    unanswered. `purse`: what may be spent, where there is a limit.
+    """
+
+    @property
+    def identity(self) -> str:
+        """Who this is: kind, version and parameters."""
+        ...
+
+    @property
+    def known_reward(self) -> Reward | None:
+        """The reward that the answers follow from, where it is known and costs nothing: regret is measured with it."""
+        ...
+
+    @property
+    def paid(self) -> bool:
+        """Whether each question costs money."""
+        ...
+
+    @property
+    def purse(self) -> Purse | None:
+        """What may be spent."""
+        ...
+
+    def check(self) -> None:
+        """See that it can answer, before an experiment begins; asks nothing that costs. Raises `RefusedInput`."""
+        ...
+
+    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+        """Answer each duel, in order. Raises `OracleFailed` with the answers so far; never invents an answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What an oracle is opened with besides its settings: the experiment's seed, and whom to tell that it waits."""
+
+    seed: int = 0
+    say: Say = field(default=lambda line: print(line, flush=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of oracle: the section of its settings, their type, and how it is opened."""
+
+    section: str
+    settings: type[Section]
+    open: Callable[[Any, Circumstances], Oracle]
+
+
+def open_oracle(name: str, settings: Section, circumstances: Circumstances | None = None) -> Oracle:
+    """Open the oracle of that name with its own section of the settings.
+
+    Where OATFLOW_ORACLE_LOG names a file, every duel is noted there before it is asked.
+    """
+    oracle = ORACLES[name].open(settings, circumstances or Circumstances())
+    return LoggedOracle(oracle, path) if (path := os.environ.get(ORACLE_LOG)) else oracle
+
+
+def _simulated(settings: SimulatedSettings, circumstances: Circumstances) -> Oracle:
+    from .simulated import SimulatedOracle
+
+    return SimulatedOracle(settings.reward, settings.reward_temperature)
+
+
+def _pairrm(settings: PairRMSettings, circumstances: Circumstances) -> Oracle:
+    from .pairrm import PairRMOracle
+
+    return PairRMOracle(settings)
+
+
+def _reward_model(settings: ScorerSettings, circumstances: Circumstances) -> Oracle:
+    from .reward_model import RewardModelOracle
+
+    return RewardModelOracle(settings)
+
+
+def _remote(settings: RemoteSettings, circumstances: Circumstances) -> Oracle:
+    from .remote import RemoteOracle
+
+    return RemoteOracle(settings, circumstances.say)
+
+
+def _judge(settings: JudgeSettings, circumstances: Circumstances) -> Oracle:
+    from .judge import JudgeOracle
+
+    return JudgeOracle(settings, circumstances.seed, circumstances.say)
+
+
+def _human(settings: HumanSettings, circumstances: Circumstances) -> Oracle:
+    from .human import HumanOracle
+
+    return HumanOracle(settings)
+
+
+ORACLES: dict[str, Kind] = {
+    "simulated": Kind("labeling", SimulatedSettings, _simulated),
+    "pairrm": Kind("pairrm", PairRMSettings, _pairrm),
+    "reward_model": Kind("scorer", ScorerSettings, _reward_model),
+    "remote": Kind("remote", RemoteSettings, _remote),
+    "judge": Kind("judge", JudgeSettings, _judge),
+    "human": Kind("human", HumanSettings, _human),
+}
+
+
+@dataclass(frozen=True)
+class LoggedOracle:
+    """An oracle that appends the name of each duel to a file, one a line, before it is asked."""
+
+    oracle: Oracle
+    path: str
+
+    @property
+    def identity(self) -> str:
+        """The oracle's own: a log changes no answer."""
+        return self.oracle.identity
+
+    @property
+    def known_reward(self) -> Reward | None:
+        """The oracle's own, which is not a question to it."""
+        return self.oracle.known_reward
+
+    @property
+    def paid(self) -> bool:
+        """The oracle's own."""
+        return self.oracle.paid
+
+    @property
+    def purse(self) -> Purse | None:
+        """The oracle's own."""
+        return self.oracle.purse
+
+    def check(self) -> None:
+        """Check the oracle."""
+        self.oracle.check()
+
+    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+        """Note the duels, then ask."""
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write("".join(f"{duel.duel_id}\n" for duel in duels))
+        return self.oracle.compare(duels)

@@ -1,0 +1,72 @@
+"""PairRM (arXiv 2306.02561): a network that reads both responses at once, asked in both orders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ..errors import SettingsError
+from ..model_folder import short_name
+from ..records.records import Duel
+from .oracle import Answer
+from .pairrm_folder import PairRMFolder, pairrm_folder
+from .settings import PairRMSettings
+from .simulated import bradley_terry
+
+if TYPE_CHECKING:
+    from .pairrm_network import PairRM
+
+
+class PairRMOracle:
+    """P(first wins) = sigmoid(logit of the first shown first - logit of the second shown first), as llm-blender has it.
+
+    The model is loaded when it is first needed.
+    """
+
+    known_reward = None
+    paid = False
+    purse = None
+
+    def __init__(self, settings: PairRMSettings):
+        if not settings.pairrm_model:
+            raise SettingsError(
+                "pairrm_model='': name the ranker, a folder or a hub name such as llm-blender/PairRM-hf"
+            )
+        self._settings = settings
+
+    def check(self) -> None:
+        """Raise `ModelError` where the settings name no PairRM; of a remote one, only small files are read."""
+        pairrm_folder(self._settings.pairrm_model, weights=False)
+
+    @cached_property
+    def identity(self) -> str:
+        """The ranker, by name and content."""
+        return f"pairrm/{short_name(self._settings.pairrm_model)}@{self._found.digest}"
+
+    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+        """Ask about each duel in both orders."""
+        given = [(duel.prompt, duel.first, duel.second) for duel in duels]
+        swapped = [(prompt, second, first) for prompt, first, second in given]
+        logits = self._network.logits([*given, *swapped])
+        return [_answer(*both) for both in zip(logits[: len(duels)], logits[len(duels) :], strict=True)]
+
+    @cached_property
+    def _found(self) -> PairRMFolder:
+        return pairrm_folder(self._settings.pairrm_model)
+
+    @cached_property
+    def _network(self) -> PairRM:
+        from .pairrm_network import PairRM
+
+        return PairRM(self._found, self._settings.pairrm_batch_size)
+
+
+def _answer(given: float, swapped: float) -> Answer:
+    """Read the log-odds, in either order, of what is shown first."""
+    return Answer(
+        bradley_terry(given, swapped, 1.0),
+        orders="both",
+        shown_first_wins=(bradley_terry(given, 0, 1) + bradley_terry(swapped, 0, 1)) / 2,
+        consistent=(given > 0) != (swapped > 0),
+    )

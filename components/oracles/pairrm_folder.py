@@ -1,0 +1,72 @@
+"""Whether a folder holds a PairRM, and in which of its two layouts: told from its small files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from ..ledger.sealed import digest_of, seal
+from ..model_folder import check_model_folder, model_digest, resolve_pretrain
+from ..store.transfer import sha256_file
+
+_SETTING = "pairrm_model"
+_ADVICE = "take llm-blender/PairRM-hf"
+# What PairRM was trained with; its transformers layout does not say.
+_LENGTHS = {"source_maxlength": 1224, "candidate_maxlength": 412}
+
+
+@dataclass(frozen=True)
+class PairRMFolder:
+    """A folder with the ranker's weights and tokenizer. `ranker`: the settings that llm-blender reads.
+
+    `encoder_config`: file with the encoder's configuration. llm-blender's own layout (PairRM) has it elsewhere, with
+    the model that its training began with; the layout for transformers (PairRM-hf) has all in one folder.
+    """
+
+    folder: Path
+    ranker: dict[str, Any]
+    encoder_config: Path
+
+    @property
+    def digest(self) -> str:
+        """Name the model by its content."""
+        files = {"ranker": model_digest(self.folder), "encoder_config": sha256_file(self.encoder_config)}
+        return digest_of(seal(files))[:12]
+
+
+def pairrm_folder(model: str, weights: bool = True) -> PairRMFolder:
+    """Find a PairRM, fetched if need be; without `weights`, only its small files are.
+
+    Raises `ModelError` where there is none, or one whose weights are pickles.
+    """
+    folder = resolve_pretrain(model, _SETTING, weights=weights)
+    try:
+        check_model_folder(folder, _SETTING, None, None, weights=weights or Path(model).is_dir())
+    except ModelError as error:
+        raise ModelError(f"{error}; or {_ADVICE}, which has its weights as safetensors") from error
+    config = _json(folder / "config.json")
+    if config.get("ranker_type") == "pairranker":
+        home = resolve_pretrain(str(config.get("model_name")), f"{_SETTING}={model!r}: model_name", weights=False)
+        return _checked(model, PairRMFolder(folder, config, home / "config.json"))
+    if "cand1_prefix_id" not in config:
+        what = ", ".join(config.get("architectures") or []) or config.get("ranker_type") or "what lies there"
+        raise ModelError(f"{_SETTING}={model!r}: {what} is no PairRM; {_ADVICE}")
+    ranker = {"ranker_type": "pairranker", "n_tasks": config.get("n_tasks", 1), **_LENGTHS}
+    return _checked(model, PairRMFolder(folder, ranker, folder / "config.json"))
+
+
+def _checked(model: str, found: PairRMFolder) -> PairRMFolder:
+    encoder = _json(found.encoder_config).get("model_type") if found.encoder_config.is_file() else None
+    if encoder != "deberta-v2":
+        raise ModelError(f"{_SETTING}={model!r}: its encoder is {encoder}, and PairRM's is deberta-v2; {_ADVICE}")
+    absent = [name for name in _LENGTHS if not found.ranker.get(name)]
+    if absent:
+        raise ModelError(f"{_SETTING}={model!r}: its config.json does not say {' and '.join(absent)}; {_ADVICE}")
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,161 @@
+"""PairRM by llm-blender 0.0.2, which is what reads and compares here; how it gets along with today's transformers.
+
+Unlike its own loader, this one unpickles nothing, and does not fetch the encoder that the training began with only to
+overwrite it. And a comparison is the same whatever else is asked: each question is cut to length alone, and none can
+spell the markers that the network looks for. R rows, S tokens of the prompt, C tokens of a response.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from math import isfinite
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..errors import ModelError, OracleError, SettingsError
+from .pairrm_folder import PairRMFolder
+from .tokenizer import load_tokenizer
+
+Question = tuple[str, str, str]
+"""Prompt, response that is shown first, response that is shown second."""
+
+
+class PairRM:
+    """A loaded ranker, in float32 on every device, so that the device does not decide."""
+
+    def __init__(self, found: PairRMFolder, batch_size: int):
+        self._ranker, self._collate = _load(found)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._ranker.to(self._device)
+        self._batch_size = batch_size
+
+    def logits(self, questions: Sequence[Question]) -> list[float]:
+        """Say of each question how much better the response is that is shown first: the log-odds."""
+        rows = [self._row(question) for question in questions]
+        found = [0.0] * len(rows)
+        by_length = sorted(range(len(rows)), key=lambda place: -_width(rows[place]))
+        for start in range(0, len(rows), self._batch_size):
+            batch = by_length[start : start + self._batch_size]
+            for place, logit in zip(batch, self._compared([rows[place] for place in batch]), strict=True):
+                found[place] = logit
+        return found
+
+    def _row(self, question: Question) -> list[Tensor]:
+        """Encode one question as llm-blender does: ids and mask of the prompt, (S,), and of each response, (C,)."""
+        prompt, first, second = question
+        read = self._collate([{"source": prompt, "candidates": [first, second]}])
+        row = [read["source_ids"][0], read["source_attention_mask"][0]]
+        for side in (0, 1):
+            row += [read["candidate_ids"][0, side], read["candidate_attention_mask"][0, side]]
+        for ids, mask in zip(row[::2], row[1::2], strict=True):
+            self._unmark(ids, mask)
+        return row
+
+    def _unmark(self, ids: Tensor, mask: Tensor) -> None:
+        """Make unknown what a text spells as if it were ours, between the first two tokens and the last.
+
+        The network takes the states at the markers, and would find too many: its row would mix with others.
+        """
+        tokenizer = self._collate.tokenizer
+        ours = [
+            tokenizer.source_prefix_id, tokenizer.cand_prefix_id, tokenizer.cand1_prefix_id, tokenizer.cand2_prefix_id,
+            tokenizer.sep_token_id,
+        ]  # fmt: skip
+        text = ids[2 : int(mask.sum()) - 1]
+        text[torch.isin(text, torch.tensor(ours))] = tokenizer.unk_token_id
+
+    def _compared(self, rows: Sequence[list[Tensor]]) -> list[float]:
+        columns = [_stacked(column).to(self._device) for column in zip(*rows, strict=True)]
+        try:
+            with torch.inference_mode():
+                logits: list[float] = self._ranker._forward(*columns)["logits"].float().tolist()
+        except torch.OutOfMemoryError as error:
+            raise OracleError(
+                f"pairrm_batch_size: no room on the device for {len(rows)} comparisons in one pass; set it lower"
+            ) from error
+        if not all(map(isfinite, logits)):
+            raise OracleError(f"pairrm: a comparison gave {logits}; the weights are damaged, fetch them again")
+        return logits
+
+
+def _stacked(column: Sequence[Tensor]) -> Tensor:
+    """Fill rows up with what is masked; the ranker moves that to the end."""
+    width = max(len(row) for row in column)
+    return torch.stack([pad(row, (0, width - len(row))) for row in column])
+
+
+def _width(row: Sequence[Tensor]) -> int:
+    return sum(len(ids) for ids in row[::2])
+
+
+def _load(found: PairRMFolder) -> tuple[Any, Any]:
+    """Build llm-blender's ranker and what reads texts for it, and give the ranker its weights."""
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModel
+
+    reranker, collator, ranker_config = _llm_blender()
+    known = {field.name for field in fields(ranker_config)}
+    settings = ranker_config(**{name: value for name, value in found.ranker.items() if name in known})
+    weights = {name: weight for path in found.folder.glob("*.safetensors") for name, weight in load_file(path).items()}
+    tokenizer = load_tokenizer(found.folder, "pairrm_model")
+    # transformers 5 has only one name for this.
+    tokenizer.batch_encode_plus = tokenizer.__call__
+    collate = collator(settings.source_maxlength, tokenizer, settings.candidate_maxlength)
+    words = weights.get("pretrained_model.embeddings.word_embeddings.weight", torch.empty(0))
+    _check_words(found, tokenizer, len(words))
+    config = AutoConfig.from_pretrained(found.encoder_config.parent)
+    # The markers were added to the tokenizer, and rows for them, when the training began.
+    config.vocab_size, config.out_hidden_state_size = len(words), config.hidden_size
+    ranker = reranker(AutoModel.from_config(config, dtype=torch.float32), settings, tokenizer)
+    _fill(found, ranker, weights)
+    return ranker.float().eval(), collate
+
+
+def _check_words(found: PairRMFolder, tokenizer: Any, size: int) -> None:
+    if len(tokenizer) > size:
+        raise ModelError(
+            f"{found.folder}: its tokenizer with PairRM's markers has {len(tokenizer)} tokens, and its weights know "
+            f"{size}; take llm-blender/PairRM-hf"
+        )
+
+
+def _fill(found: PairRMFolder, ranker: Any, weights: dict[str, Tensor]) -> None:
+    report = ranker.load_state_dict(weights, strict=False)
+    # A table of numbers in their order, which older versions of transformers saved.
+    unknown = [name for name in report.unexpected_keys if not name.endswith("position_ids")]
+    if report.missing_keys or unknown:
+        raise ModelError(
+            f"{found.folder}: not the weights of a PairRM; missing: {', '.join(report.missing_keys[:3]) or 'none'}; "
+            f"unknown: {', '.join(unknown[:3]) or 'none'}; take llm-blender/PairRM-hf"
+        )
+
+
+def _llm_blender() -> tuple[Any, Any, Any]:
+    """Import what compares, what reads texts for it, and its settings."""
+    from transformers.utils import hub
+
+    # llm-blender imports a constant, never used here, that transformers 5 has not; and it imports vLLM where there is
+    # one, only to know that.
+    if not hasattr(hub, "TRANSFORMERS_CACHE"):
+        hub.TRANSFORMERS_CACHE = ""
+    hidden = "vllm" not in sys.modules
+    if hidden:
+        sys.modules["vllm"] = None  # type: ignore[assignment]
+    try:
+        from llm_blender.pair_ranker.collator import CrossCompareCollator
+        from llm_blender.pair_ranker.config import RankerConfig
+        from llm_blender.pair_ranker.ranker import CrossCompareReranker
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"preference_oracle='pairrm': llm-blender cannot be imported here ({error}); run the step in the oracle "
+            "image, or install it: pip install dataclasses-json && pip install --no-deps llm-blender==0.0.2"
+        ) from error
+    finally:
+        if hidden:
+            del sys.modules["vllm"]
+    return CrossCompareReranker, CrossCompareCollator, RankerConfig

@@ -1,0 +1,61 @@
+"""A reward model in the step's own process: it scores both responses, and the better score tends to win."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ..errors import SettingsError
+from ..records.records import Duel
+from .oracle import Answer
+from .scorer_folder import check_scorer
+from .settings import ScorerSettings
+from .simulated import bradley_terry
+
+if TYPE_CHECKING:
+    from .scoring import Scorer
+
+
+class RewardModelOracle:
+    """P(first wins) = sigmoid((score of the first - score of the second) / temperature).
+
+    The model is loaded when it is first needed.
+    """
+
+    known_reward = None
+    paid = False
+    purse = None
+
+    def __init__(self, settings: ScorerSettings):
+        if not settings.scorer_model:
+            raise SettingsError(
+                "scorer_model='': name the reward model, a folder or a hub name such as "
+                "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
+            )
+        self._settings = settings
+
+    def check(self) -> None:
+        """Raise `ModelError` where the settings name no reward model; of a remote one, only small files are read."""
+        check_scorer(self._settings.scorer_model, self._settings.scorer_trust_remote_code)
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The loaded model."""
+        from .scoring import open_scorer
+
+        return open_scorer(self._settings)
+
+    @property
+    def identity(self) -> str:
+        """The model, by name and content, and the temperature."""
+        return f"reward_model/{self.scorer.identity}/T={self._settings.scorer_temperature:g}"
+
+    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+        """Score both responses of all duels in one go; a response in several duels of its prompt is read once."""
+        texts = [(duel.prompt, response) for duel in duels for response in (duel.first, duel.second)]
+        scores = self.scorer.scores(texts)
+        return [self._answer(*pair) for pair in zip(scores[::2], scores[1::2], strict=True)]
+
+    def _answer(self, first: float, second: float) -> Answer:
+        return Answer(bradley_terry(first, second, self._settings.scorer_temperature), first, second)

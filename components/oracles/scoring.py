@@ -1,0 +1,164 @@
+"""A reward model of transformers: scores of conversations. The one way in which models of this kind are read here.
+
+A conversation is a prompt and a response, as the model's own chat template writes them. What is too long loses its
+beginning. Every score is that of its conversation alone: it depends neither on what else is asked nor on the padding.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+from ..errors import ModelError, OracleError
+from ..ledger.sealed import digest_of, seal
+from ..model_folder import model_digest, short_name
+from .scorer_folder import scorer_folder
+from .settings import ScorerSettings
+from .tokenizer import load_tokenizer
+
+Tokens = tuple[int, ...]
+
+
+def open_scorer(settings: ScorerSettings) -> Scorer:
+    """Open the reward model that the settings name."""
+    return Scorer(
+        settings.scorer_model, settings.scorer_dtype, settings.scorer_max_length, settings.scorer_batch_tokens,
+        settings.scorer_trust_remote_code,
+    )  # fmt: skip
+
+
+class Scorer:
+    """A loaded reward model. Raises `ModelError` where the folder holds none, or what is not allowed.
+
+    `identity`: the model's name, with a digest of its files, its number format and the longest conversation it reads.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        dtype: str = "float32",
+        max_length: int = 4096,
+        batch_tokens: int = 8192,
+        trust_remote_code: bool = False,
+        device: str | None = None,
+    ):
+        folder = scorer_folder(model, trust_remote_code)
+        self._model, self._batch_tokens = model, batch_tokens
+        self._tokenizer = load_tokenizer(folder, "scorer_model", trust_remote_code)
+        self.network = _load(model, str(folder), dtype, trust_remote_code, device)
+        self._own_padding = _own_padding(self.network.config)
+        self._longest = min(max_length, _positions(self.network.config), self._tokenizer.model_max_length)
+        what = {"files": model_digest(folder), "dtype": dtype, "longest": self._longest}
+        self.identity = f"{short_name(model)}@{digest_of(seal(what))[:12]}"
+
+    def scores(self, conversations: Sequence[tuple[str, str]]) -> list[float]:
+        """Score prompts with their responses, in their order; equal ones are read once."""
+        rows = {conversation: row for row, conversation in enumerate(dict.fromkeys(conversations))}
+        tokens = [self._tokens(prompt, response) for prompt, response in rows]
+        found = [0.0] * len(tokens)
+        for batch in batches([len(each) for each in tokens], self._batch_tokens):
+            for row, score in zip(batch, self._scored([tokens[row] for row in batch]), strict=True):
+                found[row] = score
+        return [found[rows[conversation]] for conversation in conversations]
+
+    def _tokens(self, prompt: str, response: str) -> Tokens:
+        """Encode a conversation; what the template does not write, such as a second beginning, is not added."""
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        return tuple(self._tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"])[-self._longest :]
+
+    def _scored(self, batch: Sequence[Tokens]) -> list[float]:
+        import torch
+
+        pad = self._padding(batch)
+        width = max(map(len, batch))
+        ids = torch.tensor([[*tokens, *[pad] * (width - len(tokens))] for tokens in batch])
+        mask = torch.tensor([[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in batch])
+        device = self.network.device
+        try:
+            with torch.inference_mode():
+                output = self.network(input_ids=ids.to(device), attention_mask=mask.to(device))
+        except torch.OutOfMemoryError as error:
+            raise OracleError(
+                f"scorer_batch_tokens: no room on the device for {len(batch)} conversations of up to {width} tokens in "
+                "one pass; set it lower, or scorer_max_length"
+            ) from error
+        return self._checked(output, len(batch))
+
+    def _padding(self, batch: Sequence[Tokens]) -> int:
+        """Return the token to pad with: the model's own, or else one that occurs in no conversation of the batch.
+
+        A head that reads the last token looks for it by what is padding. The usual stand-in, the end-of-sequence
+        token, often is that very last token, which then would not be read.
+        """
+        if self._own_padding is not None:
+            return self._own_padding
+        used = set().union(*batch)
+        pad = next(token for token in range(len(used) + 1) if token not in used)
+        self.network.config.pad_token_id = self.network.config.get_text_config().pad_token_id = pad
+        return pad
+
+    def _checked(self, output: Any, size: int) -> list[float]:
+        """Read one number for each conversation: `score` of heads that name it so, or else the only logit."""
+        read = getattr(output, "score", None)
+        read = output.logits if read is None else read
+        if tuple(read.shape) not in ((size,), (size, 1)):
+            raise ModelError(
+                f"scorer_model={self._model!r}: {type(self.network).__name__} returns {tuple(read.shape)} for {size} "
+                "conversations; a score is one number for each"
+            )
+        scores: list[float] = read.reshape(size).float().tolist()
+        if not all(map(isfinite, scores)):
+            raise OracleError(
+                f"scorer_model={self._model!r}: a score is {next(s for s in scores if not isfinite(s))}; try the other "
+                "scorer_dtype, float32 or bfloat16"
+            )
+        return scores
+
+
+def batches(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Return which places to read together: those of like length, longest first, at most so many padded tokens.
+
+    What is longer than that alone goes alone.
+    """
+    found: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        if found and lengths[found[-1][0]] * (len(found[-1]) + 1) <= most:
+            found[-1].append(place)
+        else:
+            found.append([place])
+    return found
+
+
+def _load(model: str, folder: str, dtype: str, trust_remote_code: bool, device: str | None) -> Any:
+    """Load a network with its head, dropout off; on the GPU if there is one."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    network, report = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, use_safetensors=True,
+        output_loading_info=True,
+    )  # fmt: skip
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"scorer_model={model!r}: {len(missing)} weights of {type(network).__name__} are not in it "
+            f"({', '.join(missing[:3])}), and random ones would score at random; copy the whole folder"
+        )
+    network.config.use_cache = False
+    return network.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _positions(config: Any) -> int:
+    """Return how many tokens a model has positions for; DeBERTa's are relative, and have no end."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    is_relative = not getattr(config, "position_biased_input", True)
+    return sys.maxsize if positions is None or is_relative else int(positions)
+
+
+def _own_padding(config: Any) -> int | None:
+    """Return the padding token that the model was trained with; some configurations write -1 for none."""
+    text = config.get_text_config()
+    return text.pad_token_id if text.pad_token_id in range(text.vocab_size) else None

@@ -1,0 +1,283 @@
+"""The web, mistrusted: which addresses may be asked, and a client that no service can hold, flood or lead elsewhere.
+
+The only module that imports httpx2; others catch `NoReply`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore2
+import httpx2
+
+from ..errors import SettingsError
+
+NoReply = httpx2.RequestError
+"""A question got no reply that can be used: no connection, a timeout, a broken, flooding or compressed reply."""
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# Where clouds hand credentials to whoever asks from inside a machine.
+_METADATA_NETWORKS = [
+    ipaddress.ip_network(network)
+    for network in (
+        "169.254.0.0/16",
+        "fe80::/10",
+        "fd00:ec2::254/128",
+        "fd20:ce::254/128",
+        "100.100.100.200/32",
+        "192.0.0.192/32",
+        "168.63.129.16/32",
+    )
+]
+_METADATA_HOSTS = {
+    "metadata",
+    "metadata.google.internal",
+    "metadata.goog",
+    "instance-data",
+    "instance-data.ec2.internal",
+    "metadata.tencentyun.com",
+}
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
+_PLAIN_HOST = re.compile(r"[A-Za-z0-9._:-]+")
+# Sent in pieces, so that the time is looked at in between.
+_PIECE = 8192
+
+
+class ForbiddenAddress(SettingsError):
+    """A host's name leads to an address that is never asked."""
+
+
+class UnusableReply(httpx2.RequestError):
+    """A reply is larger than agreed, or compressed."""
+
+
+def check_url(name: str, url: str, allowed: Sequence[str]) -> str:
+    """Return the address of a service without its last slash; `SettingsError` by name if it may not be asked.
+
+    Allowed are http and https, a host (one of `allowed`, if there are any), a port and a path. Addresses at which
+    clouds hand out credentials are refused, however they are written and whatever name leads to them; private ones are
+    fine, for services in the cluster. A host that cannot be resolved is fine here, and reported when it is asked.
+    """
+    refused = f"{name}={shown(url)!r}: "
+    if _UNPRINTABLE.search(url):
+        raise SettingsError(f"{refused}expected an address without spaces and backslashes")
+    try:
+        parts = urlsplit(url)
+        host, _ = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError as error:
+        raise SettingsError(f"{refused}not an address ({error})") from None
+    if parts.scheme not in ("http", "https"):
+        raise SettingsError(f"{refused}expected http:// or https://")
+    if "@" in parts.netloc:
+        raise SettingsError(f"{refused}expected no user and password; a token belongs in the environment")
+    if not host:
+        raise SettingsError(f"{refused}expected a host, such as http://reward-model:8000")
+    if not _PLAIN_HOST.fullmatch(host):
+        raise SettingsError(f"{refused}expected a host of plain letters, without a zone (others are written xn--...)")
+    if parts.query or parts.fragment or url.endswith(("?", "#")):
+        raise SettingsError(f"{refused}expected nothing after the path")
+    if allowed and host not in {other.lower().rstrip(".") for other in allowed}:
+        raise SettingsError(f"{refused}host {host!r} is not allowed; allowed: {', '.join(allowed)}")
+    try:
+        _addresses(host)
+    except ForbiddenAddress as error:
+        raise SettingsError(f"{refused}{error}") from None
+    except OSError:
+        pass  # Reported when it is asked: it may well resolve where the step runs.
+    return url.rstrip("/")
+
+
+def shown(url: str) -> str:
+    """Return an address to be printed: no password, no query, nothing that moves the cursor, and not too long."""
+    bare = re.sub(r"^([^/?#]*//)?[^/?#]*@", r"\1***@", re.sub(r"[?#].*", "", url, flags=re.DOTALL))
+    return "".join(letter for letter in bare if letter.isprintable())[:200]
+
+
+def capped_client(
+    timeout: float, connections: int, most_bytes: int = 4 * 2**20, headers: Mapping[str, str] | None = None
+) -> httpx2.Client:
+    """Return a client for services that are not trusted.
+
+    A reply is complete after `timeout` seconds, or there is none: also where its bytes trickle in. It has `most_bytes`
+    at most, is not compressed, and a redirect is a reply like any other. No address of a cloud's metadata is connected
+    to, whatever the host's name leads to at that moment. Proxies in the environment are not used.
+    """
+    return httpx2.Client(
+        transport=_CappedTransport(timeout, connections, most_bytes),
+        headers={"accept-encoding": "identity", **(headers or {})},
+        timeout=timeout,
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Return the seconds after which a service wants to be asked again; None where it does not say."""
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}", value):
+        return float(value)
+    try:
+        then = parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    then = then if then.tzinfo else then.replace(tzinfo=UTC)
+    return max(0.0, (then - (now or datetime.now(UTC))).total_seconds())
+
+
+def _addresses(host: str) -> list[str]:
+    """Resolve a host; `ForbiddenAddress` if one of its addresses must not be asked, `OSError` where it has none."""
+    if host.lower().rstrip(".") in _METADATA_HOSTS:
+        raise ForbiddenAddress(f"host {host!r} hands out a machine's credentials, and is never asked")
+    found = [str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    for address in found:
+        if _is_metadata(ipaddress.ip_address(address.partition("%")[0])):
+            raise ForbiddenAddress(f"host {host!r} leads to the link-local or metadata address {address}: never asked")
+    return found
+
+
+def _is_metadata(address: Address) -> bool:
+    return any(one in network for one in [address, *_embedded(address)] for network in _METADATA_NETWORKS)
+
+
+def _embedded(address: Address) -> list[Address]:
+    """Return the IPv4 addresses that an IPv6 address may lead to."""
+    if address.version == 4:
+        return []
+    inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    if address in _NAT64 or int(address) < 2**32:
+        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [one for one in inner if one is not None]
+
+
+class _Deadline(threading.local):
+    """When the reply that this thread waits for must be complete."""
+
+    at = float("inf")
+
+    def left(self, timeout: float | None) -> float:
+        """Return the seconds that one operation may still take."""
+        left = self.at - time.monotonic()
+        if left <= 0:
+            raise httpcore2.ReadTimeout("timed out")
+        return left if timeout is None else min(timeout, left)
+
+
+class _CappedStream(httpcore2.NetworkStream):
+    """A connection on which no operation outlasts the reply's deadline."""
+
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: _Deadline):
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._deadline.left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), _PIECE):
+            self._stream.write(buffer[start : start + _PIECE], self._deadline.left(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        inner = self._stream.start_tls(ssl_context, server_hostname, self._deadline.left(timeout))
+        return _CappedStream(inner, self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _CheckedBackend(httpcore2.SyncBackend):
+    """Connects to the very addresses that were checked, so that a name cannot lead elsewhere in between."""
+
+    def __init__(self, deadline: _Deadline):
+        self._deadline = deadline
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.NetworkStream:
+        failure: Exception = httpcore2.ConnectError(f"host {host!r} has no address")
+        for address in self._resolved(host):
+            try:
+                left = self._deadline.left(timeout)
+                stream = super().connect_tcp(address, port, left, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failure = error
+            else:
+                return _CappedStream(stream, self._deadline)
+        raise failure
+
+    def _resolved(self, host: str) -> list[str]:
+        try:
+            return list(dict.fromkeys(_addresses(host)))
+        except OSError as error:
+            raise httpcore2.ConnectError(f"host {host!r} cannot be resolved ({error})") from error
+
+
+class _CappedTransport(httpx2.HTTPTransport):
+    def __init__(self, timeout: float, connections: int, most_bytes: int):
+        # Not the constructor of the base: it takes no network backend.
+        self._deadline = _Deadline()
+        self._timeout, self._most_bytes = timeout, most_bytes
+        self._pool = httpcore2.ConnectionPool(
+            ssl_context=ssl.create_default_context(),
+            max_connections=connections,
+            max_keepalive_connections=connections,
+            keepalive_expiry=5.0,
+            network_backend=_CheckedBackend(self._deadline),
+        )
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        self._deadline.at = time.monotonic() + self._timeout
+        response = super().handle_request(request)
+        try:
+            self._check_head(response)
+        except UnusableReply:
+            response.close()
+            raise
+        assert isinstance(response.stream, httpx2.SyncByteStream)
+        response.stream = _CappedBody(response.stream, self._most_bytes)
+        return response
+
+    def _check_head(self, response: httpx2.Response) -> None:
+        if (encoding := response.headers.get("content-encoding", "identity")).lower() != "identity":
+            raise UnusableReply(f"the reply is compressed ({encoding[:20]}), which it was asked not to be")
+        length = response.headers.get("content-length", "0")
+        if length.isdecimal() and int(length[:20]) > self._most_bytes:
+            raise UnusableReply(f"the reply is larger than {self._most_bytes} bytes")
+
+
+class _CappedBody(httpx2.SyncByteStream):
+    def __init__(self, stream: httpx2.SyncByteStream, most_bytes: int):
+        self._stream = stream
+        self._most_bytes = most_bytes
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = self._most_bytes
+        for part in self._stream:
+            left -= len(part)
+            if left < 0:
+                raise UnusableReply(f"the reply is larger than {self._most_bytes} bytes")
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()

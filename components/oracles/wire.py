@@ -1,0 +1,189 @@
+"""What a reward service is asked and answers, byte for byte: our JSON, and Oat's msgpack. Both sides, and strict.
+
+JSON: POST /v1/compare, GET /v1/identity. Oat: POST /get_feedback, as its client and its Mosec server speak it. What is
+not as agreed is a `WireError`: wrong types and lengths, numbers that are not finite, probabilities outside [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import TypeVar
+
+import msgspec
+
+from ..records.records import Duel
+from .oracle import Answer
+
+COMPARE, IDENTITY, OAT = "/v1/compare", "/v1/identity", "/get_feedback"
+JSON_TYPE, OAT_TYPE = "application/json", "application/msgpack"
+
+T = TypeVar("T")
+
+
+class WireError(ValueError):
+    """A request or an answer is not as agreed."""
+
+
+class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which of two responses to a prompt is better?"""
+
+    prompt: str
+    first: str
+    second: str
+
+
+class Comparison(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The probability that the first response wins, and both rewards where they are known."""
+
+    first_wins: float
+    first_reward: float | None = None
+    second_reward: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OatRequest:
+    """What Oat's clients ask: which of two responses wins, or what the score of one is; one of the two is empty."""
+
+    duels: list[Question]
+    responses: list[tuple[str, str]]
+    """Prompts and responses to score."""
+
+
+class _JsonRequest(msgspec.Struct, forbid_unknown_fields=True):
+    duels: list[Question]
+
+
+class _JsonReply(msgspec.Struct):
+    identity: str
+    answers: list[Comparison]
+
+
+class _Identity(msgspec.Struct):
+    identity: str
+
+
+class _OatRequest(msgspec.Struct):
+    batch_prompt: list[str]
+    batch_response: list[str] = []
+    batch_candidates: list[tuple[str, str]] = []
+
+
+class _OatReply(msgspec.Struct):
+    batch_first_win_prob: list[float]
+
+
+# --- What a client sends and reads ---
+
+
+def json_request(duels: Sequence[Duel]) -> bytes:
+    """Return the body of a question in our JSON."""
+    return msgspec.json.encode(_JsonRequest([Question(duel.prompt, duel.first, duel.second) for duel in duels]))
+
+
+def json_answers(body: bytes, duels: Sequence[Duel]) -> tuple[str, dict[str, Answer]]:
+    """Read the reply to `json_request`: the identity of who answered, and the answers by duel."""
+    reply = _decoded(body, _JsonReply, "json")
+    _check_number(reply.answers, len(duels))
+    answers = {
+        duel.duel_id: Answer(_probability(said.first_wins), _reward(said.first_reward), _reward(said.second_reward))
+        for duel, said in zip(duels, reply.answers, strict=True)
+    }
+    return _name(reply.identity), answers
+
+
+def json_identity(body: bytes) -> str:
+    """Read the reply to GET /v1/identity."""
+    return _name(_decoded(body, _Identity, "json").identity)
+
+
+def oat_request(duels: Sequence[Duel]) -> bytes:
+    """Return the body of a question as Oat's client sends it, keys in its order."""
+    return msgspec.msgpack.encode(
+        {
+            "batch_prompt": [duel.prompt for duel in duels],
+            "batch_response": [],
+            "batch_candidates": [[duel.first, duel.second] for duel in duels],
+        }
+    )
+
+
+def oat_answers(body: bytes, duels: Sequence[Duel]) -> dict[str, Answer]:
+    """Read the reply to `oat_request`: the answers by duel."""
+    said = _decoded(body, _OatReply, "msgpack").batch_first_win_prob
+    _check_number(said, len(duels))
+    return {duel.duel_id: Answer(_probability(first_wins)) for duel, first_wins in zip(duels, said, strict=True)}
+
+
+# --- What a server reads and sends ---
+
+
+def read_json_request(body: bytes) -> list[Question]:
+    """Read what `json_request` wrote."""
+    return _decoded(body, _JsonRequest, "json").duels
+
+
+def write_json_answers(identity: str, answers: Sequence[Comparison]) -> bytes:
+    """Return the body of the reply to `json_request`."""
+    for answer in answers:
+        _probability(answer.first_wins), _reward(answer.first_reward), _reward(answer.second_reward)
+    return msgspec.json.encode(_JsonReply(_name(identity), list(answers)))
+
+
+def write_json_identity(identity: str) -> bytes:
+    """Return the body of the reply to GET /v1/identity."""
+    return msgspec.json.encode(_Identity(_name(identity)))
+
+
+def read_oat_request(body: bytes) -> OatRequest:
+    """Read what Oat's clients send."""
+    asked = _decoded(body, _OatRequest, "msgpack")
+    if asked.batch_response and asked.batch_candidates:
+        raise WireError("batch_response and batch_candidates are both given; expected one of them")
+    _check_number(asked.batch_candidates or asked.batch_response, len(asked.batch_prompt))
+    if asked.batch_candidates:
+        pairs = zip(asked.batch_prompt, asked.batch_candidates, strict=True)
+        return OatRequest([Question(prompt, first, second) for prompt, (first, second) in pairs], [])
+    return OatRequest([], list(zip(asked.batch_prompt, asked.batch_response, strict=True)))
+
+
+def write_oat_answers(first_wins: Sequence[float] = (), scores: Sequence[float] = ()) -> bytes:
+    """Return the body of the reply that Oat's clients read: probabilities of duels, or scores of responses."""
+    return msgspec.msgpack.encode(
+        {
+            "batch_first_win_prob": [_probability(probability) for probability in first_wins],
+            "batch_score": [_reward(score) for score in scores],
+        }
+    )
+
+
+def _decoded(body: bytes, kind: type[T], form: str) -> T:
+    decode = msgspec.json.decode if form == "json" else msgspec.msgpack.decode
+    try:
+        return decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"expected {form} as agreed: {str(error)[:200]}") from None
+
+
+def _check_number(given: Sequence[object], expected: int) -> None:
+    if len(given) != expected:
+        raise WireError(f"{len(given)} given for {expected} asked")
+
+
+def _probability(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise WireError(f"{value} is no probability")
+    return value
+
+
+def _reward(value: float | None) -> float | None:
+    if value is not None and not isfinite(value):
+        raise WireError(f"{value} is no reward")
+    return value
+
+
+def _name(identity: str) -> str:
+    if not identity.strip() or len(identity) > 300 or not identity.isprintable():
+        raise WireError("the identity is empty, longer than 300 letters, or not printable")
+    return identity
