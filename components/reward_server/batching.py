@@ -1,0 +1,65 @@
+"""The model behind the gateway: Mosec gathers requests of many clients and scores them together. The only mosec.
+
+`Batcher` runs this as a program, with its settings in the environment: Mosec starts the worker as a process of its own,
+which inherits nothing else. What goes in and comes out is in `envelope`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from mosec import Server, Worker
+
+from ..errors import OatflowError
+from ..jobs.orphans import die_with_parent
+from ..oracles.scoring import open_scorer
+from .envelope import ROUTE, Conversation, Scores, Served, pack_scores, unpack_conversations
+
+
+class ScoreWorker(Worker):
+    """The process that holds the model."""
+
+    def __init__(self) -> None:
+        die_with_parent(os.getppid())
+        served = Served.from_environment()
+        self._key = served.key
+        try:
+            self._scorer = open_scorer(served.scorer)
+            # The first pass is slow: it is nobody's request.
+            self._scorer.scores([("Hello", "Hello!")])
+        except OatflowError as error:
+            print(f"oatflow: {error}", file=sys.stderr, flush=True)
+            sys.exit(error.exit_code)
+
+    def deserialize(self, data: bytes) -> list[Conversation]:
+        """Read a request."""
+        return unpack_conversations(data, self._key)
+
+    def forward(self, data: Sequence[Sequence[Conversation]]) -> list[Scores]:
+        """Score the conversations of several requests at once."""
+        scores = iter(self._scorer.scores([conversation for request in data for conversation in request]))
+        return [Scores(self._scorer.identity, [next(scores) for _ in request]) for request in data]
+
+    def serialize(self, data: Scores) -> bytes:
+        """Write an answer."""
+        return pack_scores(data)
+
+
+def main() -> None:
+    """Serve until told to stop, or until nobody is left to tell."""
+    served = Served.from_environment()
+    die_with_parent(served.parent, signal.SIGTERM)
+    server = Server()  # type: ignore[no-untyped-call]
+    # With a batch of 1, Mosec would hand requests over bare.
+    server.append_worker(
+        ScoreWorker, max_batch_size=max(2, served.max_batch), max_wait_time=served.max_wait, timeout=served.timeout,
+        route=ROUTE,
+    )  # fmt: skip
+    server.run()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()
