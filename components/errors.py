@@ -1,7 +1,7 @@
 """Errors are letters to whoever must act: name, value, expectation, next step.
 
 ``exit_code`` is what the command line returns: 2 for input that was refused before anything was written,
-3 for an experiment that somebody else is working on, 1 for everything else.
+3 for an experiment that somebody else is working on, 4 for one that waits for people, 1 for everything else.
 """
 
 from __future__ import annotations
@@ -97,6 +97,12 @@ class EngineError(OatflowError, RuntimeError):
 
 class OracleError(OatflowError, RuntimeError):
     """The oracle failed, or answered something that is not a probability."""
+
+
+class WaitingForLabels(OatflowError):
+    """People have not answered yet. Nothing failed: the next run carries on when their answers are in the ledger."""
+
+    exit_code = 4
 
 
 class TrainingFailed(OatflowError, RuntimeError):

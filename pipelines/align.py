@@ -15,17 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oatflow.components.errors import OatflowError, RefusedInput
+from oatflow.components.errors import OatflowError, RefusedInput, WaitingForLabels
+from oatflow.components.labeling.people import asked_of, stands_at, what_to_do
 from oatflow.components.ledger import owner
 from oatflow.components.ledger.claim import refuse_while_held
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.model_folder import MODELS
 from oatflow.components.number_format import float32_notice
+from oatflow.components.oracles.oracle import open_oracle
 from oatflow.components.progress import PROGRESS_FILE
 from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.reporting.page import write_report
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
-from oatflow.components.rounds.opening import begin, check_inputs, has_begun
+from oatflow.components.rounds.opening import begin, check_inputs, has_begun, is_over
 from oatflow.components.store.store import open_store
 
 from .alignment.build import Build
@@ -82,7 +84,10 @@ def align(wish: Wish) -> Path:
         remaining = wish.settings.rounds - (ledger.head().round + 1)
         if remaining:
             _run_rounds(wish, uri, min(remaining, wish.rounds or remaining))
-        return _conclude(wish, Ledger.open(uri))
+        ledger = Ledger.open(uri)
+        report = _conclude(wish, ledger)
+        _tell_why_it_ended(wish, ledger)
+        return report
 
 
 def _build_starting_model(wish: Wish) -> None:
@@ -96,6 +101,8 @@ def _check(wish: Wish, uri: str) -> None:
     """Refuse what cannot work before anything is written; begin the experiment if it is new."""
     store = open_store(uri)
     if not has_begun(store):
+        if "simulated" in wish.settings.oracles:
+            open_oracle("simulated", wish.settings.labeling)
         inputs = check_inputs(wish.settings)
         kept = {split: len(prompts) for split, prompts in inputs.prompts.items()}
         print(describe_prompts(kept, inputs.dropped), flush=True)
@@ -115,7 +122,11 @@ def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
     stem = f"{wish.experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
     progress, log = logs / f"{stem}.progress.jsonl", logs / f"{stem}.log"
     progress.touch()
-    environment = {PROGRESS_FILE: str(progress), **owner.environment_of(owner.this_process())}
+    # A reward of the user's own is imported from where the command runs.
+    path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
+    environment = {
+        PROGRESS_FILE: str(progress), "PYTHONPATH": path, **owner.environment_of(owner.this_process()),
+    }  # fmt: skip
     if wish.settings.sampling.engine == "vllm" and (notice := float32_notice()):
         print(notice, flush=True)
     until = Ledger.open(uri).head().round + 1 + rounds
@@ -216,6 +227,17 @@ def _failure(progress: Path, log: Path, returncode: int) -> PipelineFailed:
         last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
         reason = f"the pipeline ended with status {returncode}: {''.join(last)}"
     return PipelineFailed(f"{reason} (log: {log}). Run the same command again to continue.", told.get("exit_code", 1))
+
+
+def _tell_why_it_ended(wish: Wish, ledger: Ledger) -> None:
+    """Raise `WaitingForLabels` where people must answer first; say so where the money for the oracle is spent."""
+    round_ = ledger.head().round + 1
+    if round_ < wish.settings.rounds and "human" in wish.settings.oracles:
+        standing, asked = stands_at(ledger, round_, wish.settings.human), asked_of(ledger, round_)
+        if standing.lacking and asked:
+            raise WaitingForLabels(f"round {round_} is waiting for labels: {standing}. {what_to_do(asked)}")
+    if round_ < wish.settings.rounds and is_over(ledger, round_, wish.settings):
+        print("The experiment ended before its budget of queries: judge_spending_limit is reached.")
 
 
 def _conclude(wish: Wish, ledger: Ledger) -> Path:

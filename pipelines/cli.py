@@ -21,10 +21,14 @@ from oatflow.components.store.store import open_store
 
 from .alignment.build import Backend, Build
 from .alignment.config import all_settings
+from .audit import audit_parser
 from .cluster_commands import cluster_status, schedule_parser, submit_parser
 from .export import DTYPES
 from .flags import CLUSTER_FLAGS, Flag, add_flags, command, given_settings, settings_flags
+from .label import FLAGS as LABEL_FLAGS
 from .place import check_name, experiment_uri, home_folder, ledger_root
+from .preferences import FORMATS
+from .serve import serve_parser
 from .simulate import simulate_parser
 
 INTERRUPTED = 130
@@ -74,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     _ledger_parser(commands, "report", "write the HTML report of an experiment", _report, [
         ("--out", {"type": Path, "help": "file to write (default: HOME/reports/NAME.html)"}),
     ])  # fmt: skip
+    _ledger_parser(
+        commands, "label", "give the duels of a waiting round to people, and add their answers", _label, LABEL_FLAGS
+    )
     _ledger_parser(commands, "benchmark", "where the time of one finished round went, step by step", _benchmark, [
         ("--round", {"type": int, "help": "which round (default: the last finished one)"}),
     ])  # fmt: skip
@@ -86,10 +93,21 @@ def _parser() -> argparse.ArgumentParser:
                      "help": "number format of the weights; training keeps float32, and bfloat16 is what engines serve "
                      f"and half as large (default: {DTYPES[0]})"}),
     ])  # fmt: skip
+    _ledger_parser(
+        commands, "export-preferences", "write the preferences of finished rounds as a data set", _export_preferences, [
+        ("--round", {"type": int, "help": "one round (default: all finished ones)"}),
+        ("--out", {"type": Path, "metavar": "DIR",
+                   "help": "folder to write, new or empty (default: HOME/exports/NAME-preferences)"}),
+        ("--format", {"choices": FORMATS, "default": FORMATS[0], "help": f"file format (default: {FORMATS[0]})"}),
+        ("--messages", {"action": "store_true",
+                        "help": "prompt and answers as chat messages, as TRL's templates take them"}),
+    ])  # fmt: skip
     _ledger_parser(commands, "pool", "write an experiment's candidates and known rewards, to simulate on", _pool, [
         ("--out", {"type": Path, "metavar": "FILE", "help": "file to write (default: HOME/pools/NAME.safetensors)"}),
     ])  # fmt: skip
     simulate_parser(commands)
+    audit_parser(commands)
+    serve_parser(commands)
     doctor = command(commands, "doctor", "check this installation and say what to do", _doctor)
     doctor.add_argument("--pretrain", default="oatflow:SmolLM2-135M-Instruct", help="model to check")
     doctor.add_argument("--trust_remote_code", action="store_true", help="the model may bring code along")
@@ -171,7 +189,7 @@ def _status(given: argparse.Namespace) -> int:
     from oatflow.components.reporting.curves import read_rounds
 
     from .display import Display
-    from .status import describe, status
+    from .status import describe, describe_queries, status
 
     with _existing(given) as ledger:
         report = status(ledger)
@@ -179,7 +197,10 @@ def _status(given: argparse.Namespace) -> int:
             print(json.dumps(report, indent=2))
             return 0
         print(describe(report))
-        Display.final_table(read_rounds(ledger))
+        rows = read_rounds(ledger)
+        Display.final_table(rows)
+        if rows and report["preferences"] is None:
+            print(describe_queries(rows))
         if given.verify:
             intact = sum(1 for _ in ledger.verify())
             print(f"verified {intact} objects: each is what was written")
@@ -198,6 +219,14 @@ def _report(given: argparse.Namespace) -> int:
     return 0
 
 
+def _label(given: argparse.Namespace) -> int:
+    from .label import Wish, label
+
+    wish = Wish(given.out, given.answers, given.annotator, given.serve, given.port)
+    with _existing(given) as ledger:
+        return label(ledger, given.experiment, home_folder(given.home), wish)
+
+
 def _benchmark(given: argparse.Namespace) -> int:
     from .round_cost import print_round_cost
 
@@ -214,6 +243,19 @@ def _export(given: argparse.Namespace) -> int:
         name = f"{given.experiment}-round-{round_}{'-adapter' if given.adapter else ''}"
         out = check_folder(given.out or home_folder(given.home) / "exports" / name)
         print(export_policy(ledger, round_, out, given.dtype, given.adapter))
+    print(out)
+    return 0
+
+
+def _export_preferences(given: argparse.Namespace) -> int:
+    from .export import check_folder
+    from .preferences import export_preferences
+
+    with _existing(given) as ledger:
+        last = _finished_round(ledger, given.round)
+        rounds = range(last + 1) if given.round is None else range(last, last + 1)
+        out = check_folder(given.out or home_folder(given.home) / "exports" / f"{given.experiment}-preferences")
+        print(export_preferences(ledger, rounds, out, given.format, given.messages))
     print(out)
     return 0
 

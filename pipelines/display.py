@@ -46,7 +46,10 @@ _EXPENDABLE = (
 
 @dataclass
 class StepState:
-    """One step of a round so far. `first` and `last` are the times and token counts that a rate is taken between."""
+    """One step of a round so far.
+
+    `waits`: what it waits for. `first` and `last` are the times and token counts that a rate is taken between.
+    """
 
     name: str
     started: float
@@ -60,6 +63,7 @@ class StepState:
     counts: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     failed: bool = False
+    waits: str | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -70,6 +74,7 @@ class StepState:
 
     def work(self, event: Mapping[str, Any]) -> None:
         """Take in a report of work in progress; `tokens` and `queries` count from the beginning of the step."""
+        self.waits = None
         self.done, self.of = event.get("done", self.done), event.get("of", self.of)
         self.loss, self.queries = event.get("loss", self.loss), event.get("queries", self.queries)
         if "tokens" in event:
@@ -77,7 +82,9 @@ class StepState:
             self.first = self.first or self.last
 
     def notes(self) -> str:
-        """Say what the step measured, or measures."""
+        """Say what the step measured, or measures, or waits for."""
+        if self.waits is not None:
+            return self.waits
         parts = [
             f"{count(self.counts[name])} {one if self.counts[name] == 1 else many}"
             for name, (one, many) in _COUNTED.items()
@@ -130,6 +137,8 @@ class RunState:
             step = self.now.steps[name] = StepState(name, event["at"])
         if kind == "work":
             step.work(event)
+        elif kind == "waits":
+            step.waits = event["why"]
         elif kind == "failed":
             step.failed = True
         elif kind == "end":
@@ -249,6 +258,8 @@ class Display:
         yield from map(json.loads, whole.splitlines())
 
     def _say_what_ended(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "waits" and self._live is None:
+            self._say(f"round {event['round']}  {event['step']:9} waits: {event['why']}")
         if event["event"] != "end":
             return
         if event["step"] == "close":

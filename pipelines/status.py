@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.plan import Plan
-from oatflow.components.reporting.curves import read_rounds
+from oatflow.components.reporting.curves import RoundRow, read_rounds
+from oatflow.components.reporting.queries import query_table
 from oatflow.components.rounds.experiment import ExperimentSettings
 
 
@@ -52,6 +53,14 @@ def describe(report: dict[str, Any]) -> str:
         lines.append(f"claim    round {open_['round']}: run {open_['run']} ({open_['owner']}), {state}")
         lines.append(f"steps    done in round {open_['round']}: {', '.join(open_['done']) or 'none'}")
     return "\n".join(lines)
+
+
+def describe_queries(rows: Sequence[RoundRow]) -> str:
+    """Return the query ledger as a table: what the oracle was asked in each round, by class."""
+    lines = query_table([(row.round, row.clashes, row.queried) for row in rows])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join(["oracle queries", *texts])
 
 
 def describe_prompts(kept: Mapping[str, int], dropped: Mapping[str, int]) -> str:

@@ -13,12 +13,14 @@ from .. import progress
 from ..exploration.settings import ExplorationSettings
 from ..labeling.asking import Interview, answers_of, join
 from ..labeling.labels import more_probable
-from ..labeling.oracle import open_oracle
+from ..labeling.queries import count_queries, what_it_took
 from ..labeling.settings import LabelingSettings
+from ..labeling.whom import earlier_answers, oracle_of, spent_before
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
 from ..ledger.owner import process_start
 from ..ledger.step import Step
+from ..oracles.oracle import Oracle
 from ..records.records import Duel, Preference, Verdict
 from ..records.table import from_parquet, to_parquet
 from ..seeds import derive
@@ -33,11 +35,15 @@ JUDGEMENTS, ONLINE_JUDGEMENTS = "judgements", "online_judgements"
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """All verdicts, how many queries they took, whose they are, and the seconds that this attempt waited for them."""
+    """The verdict on each pairing, and what the queries were, took and cost.
 
-    verdicts: list[Verdict]
-    queries: int
-    oracle: str
+    A verdict is None where the oracle's answer cannot be read, or could not be paid for: it is no tie. `seconds`: how
+    long this attempt waited for the oracle.
+    """
+
+    verdicts: list[Verdict | None]
+    counts: Mapping[str, int]
+    facts: Mapping[str, float]
     seconds: float
 
 
@@ -65,16 +71,19 @@ def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
         online = ledger.section(ExplorationSettings, "exploration").objective == "explore_and_exploit"
         past = evaluated_before(round_, settings.eval_every)
         answered = answer_all(ledger, step, past, held_out, online)
+        oracle = oracle_of(ledger, "evaluation", round_, settings.eval_oracle) if held_out or online else None
         found = [
-            *([measure_held_out(ledger, step, answered, past)] if held_out else []),
-            *([measure_online(ledger, step, answered)] if online else []),
+            *([measure_held_out(ledger, step, answered, oracle)] if held_out and oracle else []),
+            *([measure_online(ledger, step, answered, oracle)] if online and oracle else []),
         ]
         if not held_out:
             step.write(VERDICTS, to_parquet([], Verdict))
         facts: dict[str, Any] = diagnose(step)
         counts: dict[str, int] = {"prompts": 0, **({"generated_tokens": answered.generated_tokens} if found else {})}
         for measured in found:
+            costs = facts.get("cost", 0.0) + measured.facts.get("cost", 0.0)
             counts, facts = {**counts, **measured.counts}, {**facts, **measured.facts}
+            facts |= {"cost": costs} if costs else {}
         timings = {
             "startup": answered.begun - process_start(),
             "generate": answered.ended - answered.begun,
@@ -84,21 +93,24 @@ def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
         return step.finish(counts, timings, facts)
 
 
-def measure_held_out(ledger: Ledger, step: Step, answered: Answered, past: int | None) -> Measured:
+def measure_held_out(ledger: Ledger, step: Step, answered: Answered, oracle: Oracle) -> Measured:
     """Let the oracle compare the policy's held-out answers with the opponent's."""
     pairings = [
         Pairing(prompt, answered.policy[prompt.prompt_id], answered.opponent[prompt.prompt_id])
         for prompt in ledger.eval_prompts()
     ]
-    judged = judge(ledger, step, JUDGEMENTS, pairings, judged_before(step, past))
-    step.write(VERDICTS, to_parquet(judged.verdicts, Verdict))
+    duels = [as_duel(pairing, ledger.seed) for pairing in pairings]
+    known = earlier_answers(step, "evaluation", JUDGEMENTS, range(step.round), duels)
+    judged = judge(step, JUDGEMENTS, oracle, pairings, known)
+    verdicts = [verdict for verdict in judged.verdicts if verdict is not None]
+    step.write(VERDICTS, to_parquet(verdicts, Verdict))
     samples = ledger.section(EvaluationSettings, "evaluation").bootstrap_samples
-    facts = measure(judged.verdicts, samples, derive(ledger.seed, step.round, "bootstrap"))
-    counts = {"evaluation_queries": judged.queries, **count(judged.verdicts)}
-    return Measured(counts, {**facts, "oracle": judged.oracle}, judged.seconds)
+    facts = measure(verdicts, samples, derive(ledger.seed, step.round, "bootstrap")) if verdicts else {}
+    counts = {f"evaluation_{name}": value for name, value in judged.counts.items()} | count(verdicts)
+    return Measured(counts, {**facts, **judged.facts, "oracle": oracle.identity}, judged.seconds)
 
 
-def measure_online(ledger: Ledger, step: Step, answered: Answered) -> Measured:
+def measure_online(ledger: Ledger, step: Step, answered: Answered, oracle: Oracle) -> Measured:
     """Let the oracle compare both answers of each duel with the opponent's answer to the same prompt."""
     duels = from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")
     real = [duel for duel in duels if not duel.synthetic]
@@ -107,34 +119,49 @@ def measure_online(ledger: Ledger, step: Step, answered: Answered) -> Measured:
         Pairing(prompts[name], HeldOutAnswer(name, text, 0), answered.online_opponent[name])
         for name, text in ((duel.prompt_id, text) for duel in real for text in (duel.first, duel.second))
     ]
-    # Where a member says what the opponent says, the round's own duel is asked about already.
-    known = answers_of(join(step.read_parts("labeling", "preferences")))
-    judged = judge(ledger, step, ONLINE_JUDGEMENTS, pairings, known)
+    judged = judge(step, ONLINE_JUDGEMENTS, oracle, pairings, _labels_of(step))
+    # Two of them, one after the other, make a duel; one without both is left out.
+    pairs = zip(judged.verdicts[::2], judged.verdicts[1::2], strict=True)
+    both = [(first, second) for first, second in pairs if first is not None and second is not None]
     samples = ledger.section(EvaluationSettings, "evaluation").bootstrap_samples
     facts = online_facts(
-        [row.policy_wins for row in judged.verdicts], samples, derive(ledger.seed, step.round, "online")
+        [row.policy_wins for pair in both for row in pair], samples, derive(ledger.seed, step.round, "online")
     )
-    return Measured({"online_queries": judged.queries, "online_prompts": len(real)}, facts, judged.seconds)
+    took = {f"online_{name}" if name != "cost" else name: value for name, value in judged.facts.items()}
+    counts = {f"online_{name}": value for name, value in judged.counts.items()} | {"online_prompts": len(both)}
+    return Measured(counts, {**took, **facts}, judged.seconds)
 
 
 def judge(
-    ledger: Ledger, step: Step, name: str, pairings: Sequence[Pairing], known: Mapping[str, Preference]
+    step: Step, name: str, oracle: Oracle, pairings: Sequence[Pairing], known: Mapping[str, Preference]
 ) -> Judged:
     """Ask the oracle, in batches that are durable one by one, about the pairings that are not `known` or equal."""
-    settings = ledger.section(LabelingSettings, "labeling")
-    oracle = open_oracle(settings)
-    duels = [as_duel(pairing, ledger.seed) for pairing in pairings]
-    interview = Interview(oracle, settings.oracle_batch_size, lambda duel, first_wins: more_probable(first_wins))
+    settings = step.ledger.section(LabelingSettings, "labeling")
+    duels = [as_duel(pairing, step.ledger.seed) for pairing in pairings]
+    interview = Interview(
+        oracle,
+        settings.oracle_batch_size,
+        lambda duel, first_wins: more_probable(first_wins),
+        settings.unreadable_limit,
+        spent_before(step.ledger, step.round) if oracle.purse else 0.0,
+    )
     asked = interview.conduct(step, name, duels, known, _tell(step.round, len(duels)))
-    verdicts = map(as_verdict, pairings, duels, asked.preferences)
-    queries = {duel.duel_id for duel in duels if not duel.clash} - known.keys()
-    return Judged(list(verdicts), len(queries), oracle.identity, asked.seconds)
+    verdicts = [
+        as_verdict(pairing, duel, preference) if preference.clash or preference.first_wins is not None else None
+        for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
+    ]
+    counts = count_queries(asked.receipts, asked.preferences)
+    return Judged(verdicts, counts, what_it_took(asked.receipts), asked.seconds)
 
 
-def judged_before(step: Step, past: int | None) -> dict[str, Preference]:
-    """Return what the oracle said in the round that was measured before this one, by duel."""
-    parts = [] if past is None else step.read_parts("evaluation", JUDGEMENTS, round=past)
-    return {row.duel_id: row for row in join(parts)}
+def _labels_of(step: Step) -> dict[str, Preference]:
+    """Return the round's labels by duel: where a member says what the opponent says, its duel is answered already.
+
+    Only where one oracle gives labels and judges, that is.
+    """
+    if step.ledger.section(EvaluationSettings, "evaluation").eval_oracle:
+        return {}
+    return answers_of(join(step.read_parts("labeling", "preferences")))
 
 
 def count(verdicts: Sequence[Verdict]) -> dict[str, int]:

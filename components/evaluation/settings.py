@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from ..settings import Section
+from ..oracles.settings import KNOWN_ORACLES
+from ..settings import Section, did_you_mean
 
 
 class EvaluationSettings(Section):
@@ -20,9 +21,21 @@ class EvaluationSettings(Section):
     """Longest answer in tokens."""
     eval_every: int = Field(1, ge=0)
     """Measure the win rate after every so many rounds, and after the last one; 0: never, then nobody is asked."""
+    eval_oracle: str = ""
+    """Who judges held-out answers; empty: preference_oracle."""
     num_bon: int = Field(1, ge=1)
     """Answers that the policy draws to each held-out prompt; the reward model picks the best of them. 1: its answer."""
     bon_temperature: float = Field(0.7, gt=0)
     """Sampling temperature of those answers, where there are several."""
     bootstrap_samples: int = Field(10_000, ge=100)
     """Resamples behind the 95% interval of the win rate."""
+
+    @field_validator("eval_oracle")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        judges = [name for name in KNOWN_ORACLES if name != "human"]
+        if value == "human":
+            raise ValueError(f"people answer between runs, and evaluation needs its verdicts now; {', '.join(judges)}")
+        if value and value not in judges:
+            raise ValueError(f"unknown; {did_you_mean(value, judges)}")
+        return value

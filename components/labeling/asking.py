@@ -1,8 +1,8 @@
-"""Asking an oracle in batches, each durable before the next is asked: a kill can lose no more than the batch in flight.
+"""Asking an oracle in batches, each durable before the next is asked.
 
-The duels are cut into batches in their own order, and each batch becomes one Parquet part. Whoever runs the step
-again adopts the parts that are there and goes on after their last row, so that nothing depends on where an earlier
-attempt was killed.
+The duels are cut into batches in their own order. What the oracle says of a batch becomes a part of the receipts, and
+then, with labels drawn, a part of the preferences. Whoever runs the step again adopts the parts that are there and goes
+on after their last row, so that nothing depends on where an earlier attempt was killed, or where the oracle gave up.
 """
 
 from __future__ import annotations
@@ -11,28 +11,36 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..errors import OracleError
 from ..ledger.step import Step
-from ..records.records import Duel, Preference, Side
+from ..oracles.oracle import Oracle, SpendingLimit
+from ..records.records import Duel, Preference, Receipt, Side
 from ..records.table import from_parts, to_parquet
-from .labels import MEMBER, by_member, checked, clash
-from .oracle import Answer, Oracle
+from .labels import MEMBER, by_member, checked, clash, unasked
+from .receipts import Receipts, spent
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One preference for every duel, in order, and the seconds that this attempt waited for the oracle."""
+    """One preference for every duel, in order, a receipt for each query, and how long this attempt waited."""
 
     preferences: list[Preference]
+    receipts: list[Receipt]
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Interview:
-    """Whom to ask, how many duels in one go, and how a duel's probability becomes its label."""
+    """Whom to ask, how many duels in one go, and how a duel's probability becomes its label.
+
+    `unreadable_limit`: share of the queries whose answers may be unreadable. `spent`: what earlier steps cost.
+    """
 
     oracle: Oracle
     batch_size: int
     label: Callable[[Duel, float], Side]
+    unreadable_limit: float = 1.0
+    spent: float = 0.0
 
     def conduct(
         self,
@@ -45,45 +53,76 @@ class Interview:
         """Get a preference for every duel, in parts ``NAME-0000.parquet`` and so on; at least one part is written.
 
         Nobody is asked about a clash, about a duel that `known` has under its id, or about a duel for the second
-        time. `watch` is told how many duels are done. Raises `OracleError`; the parts before it stand.
+        time. Where the spending limit is reached, the duels that are left get a preference that says so. `watch` is
+        told how many duels are done. Raises `OracleError`; what was answered before it stands.
         """
-        parts = _adopt(step, name)
-        done, seconds = join(parts), 0.0
-        answered = {**known, **answers_of(done)}
+        receipts, parts, seconds = Receipts(step, name, self.oracle.identity), _adopt(step, name), 0.0
+        done = join(parts)
+        most = len(open_duels(duels, known))
+        if self.oracle.purse is not None:
+            self.oracle.purse.note(self.spent + spent(receipts.by_duel.values()))
         watch(len(done))
         while not parts or len(done) < len(duels):
             batch = duels[len(done) : len(done) + self.batch_size]
             step.verify()
             begun = time.monotonic()
-            told = {**answered, **self.ask(batch, answered)}
+            self.ask(open_duels(batch, {**known, **receipts.by_duel}), receipts)
             seconds += time.monotonic() - begun
-            part = to_parquet([self.labelled(duel, told) for duel in batch], Preference)
+            self._stop_if_unreadable(receipts.by_duel.values(), most)
+            answered = {**known, **{name: as_preference(row) for name, row in receipts.by_duel.items()}}
+            part = to_parquet([self.labelled(duel, answered) for duel in batch], Preference)
             parts.append(step.write(part_name(name, len(parts)), part))
             # What is durable counts, also where another attempt of this step was faster.
-            done += (rows := join(parts[-1:]))
-            answered |= answers_of(rows)
+            done += join(parts[-1:])
             watch(len(done))
-        return Asked(done, seconds)
+        return Asked(done, list(receipts.by_duel.values()), seconds)
 
-    def ask(self, batch: Sequence[Duel], answered: Mapping[str, Preference]) -> dict[str, Preference]:
-        """Ask about the duels that are still open; returns the answers by duel, not yet labelled."""
-        new = list({duel.duel_id: duel for duel in batch if _is_open(duel, answered)}.values())
-        answers = checked(self.oracle.compare(new), new, self.oracle.identity) if new else ()
-        return {
-            duel.duel_id: _unlabelled(duel, answer, self.oracle.identity)
-            for duel, answer in zip(new, answers, strict=True)
-        }
+    def ask(self, duels: Sequence[Duel], receipts: Receipts) -> None:
+        """Ask about the duels, and keep what is answered: all of it, or as much as there was before the oracle failed.
+
+        Where the spending limit is reached, the others stay without an answer.
+        """
+        if not duels:
+            return
+        if self.oracle.paid:
+            receipts.note(duels)
+        try:
+            answers = checked(self.oracle.compare(duels), duels, self.oracle.identity)
+        except SpendingLimit as limit:
+            receipts.keep(duels, limit.answers)
+        except OracleError as failure:
+            receipts.keep(duels, getattr(failure, "answers", {}))
+            raise
+        else:
+            receipts.keep(duels, {duel.duel_id: answer for duel, answer in zip(duels, answers, strict=True)})
 
     def labelled(self, duel: Duel, answered: Mapping[str, Preference]) -> Preference:
-        """Return the duel's preference: the answer to it with its label; of a clash or a member's pair, without one."""
+        """Return the duel's preference: the answer to it, with a label if it says who is better."""
         if duel.clash:
             return clash(duel)
         if duel.labelled_by_member:
             return by_member(duel)
-        answer = answered[duel.duel_id]
-        assert answer.first_wins is not None
-        label = self.label(duel, answer.first_wins)
+        answer = answered.get(duel.duel_id)
+        if answer is None:
+            return unasked(duel)
+        mute = answer.first_wins is None or answer.undecided
+        label = None if mute or answer.first_wins is None else self.label(duel, answer.first_wins)
         return replace(answer, prompt_id=duel.prompt_id, chosen=label, synthetic=duel.synthetic)
+
+    def _stop_if_unreadable(self, receipts: Iterable[Receipt], most: int) -> None:
+        unreadable = [row for row in receipts if row.first_wins is None and not row.lost]
+        if len(unreadable) > self.unreadable_limit * most:
+            raise OracleError(
+                f"oracle {self.oracle.identity}: {len(unreadable)} of {most} answers cannot be read as a verdict, more "
+                f"than unreadable_limit={self.unreadable_limit:g} allows; the last was {unreadable[-1].raw[:200]!r}. "
+                "Mend the oracle, or raise unreadable_limit to go on without these labels; nothing is asked twice"
+            )
+
+
+def open_duels(duels: Iterable[Duel], answered: Mapping[str, object]) -> list[Duel]:
+    """Return the duels that the oracle must be asked about: each once, and none that was answered."""
+    waiting = {duel.duel_id: duel for duel in duels if not duel.clash and not duel.labelled_by_member}
+    return [duel for name, duel in waiting.items() if name not in answered]
 
 
 def part_name(name: str, number: int) -> str:
@@ -101,25 +140,25 @@ def answers_of(rows: Iterable[Preference]) -> dict[str, Preference]:
     return {row.duel_id: row for row in rows if row.oracle and not row.oracle.startswith(MEMBER)}
 
 
+def as_preference(receipt: Receipt) -> Preference:
+    """Return what a receipt says of its duel, without a label."""
+    return Preference(
+        duel_id=receipt.duel_id,
+        prompt_id=receipt.prompt_id,
+        clash=False,
+        first_wins=receipt.first_wins,
+        chosen=None,
+        first_reward=receipt.first_reward,
+        second_reward=receipt.second_reward,
+        oracle=receipt.oracle,
+        unreadable=True if receipt.first_wins is None else None,
+        undecided=True if receipt.undecided else None,
+        orders=receipt.orders,
+    )
+
+
 def _adopt(step: Step, name: str) -> list[bytes]:
     parts: list[bytes] = []
     while (part := step.existing(part_name(name, len(parts)))) is not None:
         parts.append(part)
     return parts
-
-
-def _is_open(duel: Duel, answered: Mapping[str, Preference]) -> bool:
-    return not duel.clash and not duel.labelled_by_member and duel.duel_id not in answered
-
-
-def _unlabelled(duel: Duel, answer: Answer, oracle: str) -> Preference:
-    return Preference(
-        duel_id=duel.duel_id,
-        prompt_id=duel.prompt_id,
-        clash=False,
-        first_wins=float(answer.first_wins),
-        chosen=None,
-        first_reward=answer.first_reward,
-        second_reward=answer.second_reward,
-        oracle=oracle,
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from ..records.records import Duel
@@ -16,16 +16,17 @@ class Affordable:
     queries: int
 
 
-def within_budget(duels: Sequence[Duel], queries_left: int) -> Affordable:
+def within_budget(duels: Sequence[Duel], queries_left: int, answered: Container[str] = ()) -> Affordable:
     """Keep the duels that `queries_left` pays for: first come, first served.
 
-    Clashes, repetitions of a duel and pairs that a member labels cost nothing. A duel that the budget does not reach is
-    left out.
+    Clashes, repetitions of a duel, duels that were `answered` before and pairs that a member labels cost nothing. A
+    duel that the budget does not reach is left out.
     """
     paid: set[str] = set()
     kept = []
     for duel in duels:
-        if not duel.clash and not duel.labelled_by_member and duel.duel_id not in paid:
+        is_free = duel.clash or duel.labelled_by_member or duel.duel_id in answered
+        if not is_free and duel.duel_id not in paid:
             if len(paid) == queries_left:
                 continue
             paid.add(duel.duel_id)

@@ -11,7 +11,7 @@ def label(
     run: str,
     duels: dsl.Input[dsl.Dataset],
     preferences: dsl.Output[dsl.Dataset],
-) -> None:
+) -> int:
     """Ask the oracle who wins each duel.
 
     Args:
@@ -20,12 +20,17 @@ def label(
         run: Id of the pipeline run that claimed the round.
         duels: Window on the duels.
         preferences: Window on the oracle's preferences.
+
+    Returns:
+        1, or 0 where people have not answered yet: the next run carries on.
     """
-    from oatflow.components.labeling.labeling import run_labeling
+    from oatflow.components.labeling.labeling import label_or_wait
     from oatflow.components.ledger.ledger import Ledger
     from oatflow.components.ledger.windows import check_window, show_table
 
     experiment = Ledger.open(ledger)
     check_window(duels, experiment, round, "sampling")
-    run_labeling(experiment, round, run)
+    if not label_or_wait(experiment, round, run):
+        return 0
     show_table(preferences, experiment, round, "labeling", "preferences-*.parquet")
+    return 1

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from .. import progress
+from ..errors import WaitingForLabels
+from ..ledger.claim import release_claim
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
 from ..ledger.owner import process_start
 from ..ledger.step import Step
+from ..oracles.oracle import Oracle
+from ..oracles.settings import HumanSettings
 from ..prompts.settings import PromptSettings
 from ..records.records import Candidate, Duel, KnownReward, Preference, Side
 from ..records.table import from_parquet, to_parquet
 from ..seeds import derive
-from .asking import Interview, part_name
+from .asking import Interview, open_duels, part_name
 from .budget import within_budget
 from .given import PREFERENCE_SET, given_preference
-from .labels import drawn, more_probable
-from .oracle import Oracle, open_oracle
+from .labels import drawn, more_probable, turned
+from .queries import count_queries, what_it_took
 from .settings import LabelingSettings
+from .whom import answered_before, oracle_of, spent_before
 
 PARTS, REWARDS = "preferences", "rewards.parquet"
 
@@ -28,7 +33,7 @@ def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
     """Ask the oracle about the round's duels, in batches that are durable one by one.
 
     A killed attempt's batches are adopted, and not asked again. Duels beyond the budget get no preference. Offline,
-    nobody is asked.
+    nobody is asked. Raises `WaitingForLabels` where people are asked and have not answered yet.
     """
     with ledger.step(round_, "labeling", run) as step:
         if step.done is not None:
@@ -36,24 +41,56 @@ def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
         if ledger.section(PromptSettings, "prompts").offline:
             return read_labels(step)
         settings = ledger.section(LabelingSettings, "labeling")
-        label = labeler(settings.bt_sample, ledger.seed, round_)
-        interview = Interview(open_oracle(settings), settings.oracle_batch_size, label)
         begun = time.time()
         duels = from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")
-        affordable = within_budget(duels, ledger.plan(round_).queries_left)
-        asked = interview.conduct(step, PARTS, affordable.duels, {}, _tell(round_, len(affordable.duels)))
-        note_known_rewards(step, interview.oracle)
+        known = answered_before(step, duels)
+        affordable = within_budget(duels, ledger.plan(round_).queries_left, known)
+        oracle, facts = open_for(step, settings, open_duels(affordable.duels, known))
+        interview = Interview(
+            oracle,
+            settings.oracle_batch_size,
+            labeler(settings, ledger.seed, round_),
+            settings.unreadable_limit,
+            spent_before(ledger, round_) if oracle.purse else 0.0,
+        )
+        asked = interview.conduct(step, PARTS, affordable.duels, known, _tell(round_, len(affordable.duels)))
+        note_known_rewards(step, oracle)
         return step.finish(
             counts={
                 "duels": len(duels),
-                "queries": affordable.queries,
                 "clashes": sum(duel.clash for duel in duels),
                 "over_budget": len(duels) - len(affordable.duels),
                 "first_chosen": sum(preference.chosen == "first" for preference in asked.preferences),
+                **count_queries(asked.receipts, asked.preferences),
             },
             timings={"startup": begun - process_start(), "ask": asked.seconds, "work": time.time() - begun},
-            facts={"oracle": interview.oracle.identity},
+            facts={"oracle": oracle.identity, **what_it_took(asked.receipts), **facts},
         )
+
+
+def label_or_wait(ledger: Ledger, round_: int, run: str) -> bool:
+    """Run the labeling step; False where people have not answered yet: then the round is anybody's to carry on."""
+    try:
+        run_labeling(ledger, round_, run)
+    except WaitingForLabels as waiting:
+        print(waiting, flush=True)
+        release_claim(ledger.store, round_, run)
+        return False
+    return True
+
+
+def open_for(step: Step, settings: LabelingSettings, duels: Sequence[Duel]) -> tuple[Oracle, Mapping[str, float]]:
+    """Open the oracle that answers these duels, and return what is known of it as a whole: how far people agree."""
+    if settings.preference_oracle != "human":
+        return oracle_of(step.ledger, "labeling", step.round), {}
+    from ..oracles.agreement import krippendorff_alpha
+    from ..oracles.human import HumanOracle
+    from .people import collect_answers
+
+    people = step.ledger.section(HumanSettings, "human")
+    answers = collect_answers(step, duels, people)
+    alpha = krippendorff_alpha(answers)
+    return HumanOracle(people, answers), {} if alpha is None else {"krippendorff_alpha": alpha}
 
 
 def read_labels(step: Step) -> Done:
@@ -89,11 +126,22 @@ def note_known_rewards(step: Step, oracle: Oracle) -> None:
     step.write(REWARDS, to_parquet(rewards, KnownReward))
 
 
-def labeler(bt_sample: bool, seed: int, round_: int) -> Callable[[Duel, float], Side]:
-    """Choose how a probability becomes a label: drawn with a seed of its own for every duel, or the likelier side."""
-    if not bt_sample:
-        return lambda duel, first_wins: more_probable(first_wins)
-    return lambda duel, first_wins: drawn(first_wins, derive(seed, round_, duel.duel_id, "label"))
+def labeler(settings: LabelingSettings, seed: int, round_: int) -> Callable[[Duel, float], Side]:
+    """Choose how a probability becomes a label: drawn, or the likelier side; then turned round by noise.
+
+    Every draw has a seed of its own, of the round and the duel.
+    """
+
+    def label(duel: Duel, first_wins: float) -> Side:
+        if settings.bt_sample:
+            side = drawn(first_wins, derive(seed, round_, duel.duel_id, "label"))
+        else:
+            side = more_probable(first_wins)
+        if settings.preference_flip_prob:
+            side = turned(side, settings.preference_flip_prob, derive(seed, round_, duel.duel_id, "flip"))
+        return side
+
+    return label
 
 
 def _tell(round_: int, of: int) -> Callable[[int], None]:

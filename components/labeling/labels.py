@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import isfinite
 
 from ..errors import OracleError
+from ..oracles.oracle import Answer
 from ..records.records import Duel, Preference, Side
-from .oracle import Answer
 
 MEMBER = "member "
 """Begins the name that stands where an oracle would be named, if a member of the ensemble gave the label."""
@@ -24,9 +24,20 @@ def drawn(first_wins: float, seed: int) -> Side:
     return "first" if (seed >> 10) / 2**53 < first_wins else "second"
 
 
+def turned(label: Side, probability: float, seed: int) -> Side:
+    """Turn a label round with that probability: noise, as of an oracle that errs. `seed`: see `drawn`."""
+    other: Side = "second" if label == "first" else "first"
+    return other if drawn(probability, seed) == "first" else label
+
+
 def clash(duel: Duel) -> Preference:
     """Return what is known of a duel of equal texts: nothing, and nobody was asked."""
     return Preference(duel.duel_id, duel.prompt_id, True, None, None, None, None, "")
+
+
+def unasked(duel: Duel) -> Preference:
+    """Return what is known of a duel that could not be paid for: nothing, and nobody was asked."""
+    return Preference(duel.duel_id, duel.prompt_id, False, None, None, None, None, "")
 
 
 def by_member(duel: Duel) -> Preference:
@@ -54,7 +65,7 @@ def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Se
 
 
 def _problem(answer: Answer) -> str | None:
-    if not (_is_number(answer.first_wins) and 0 <= answer.first_wins <= 1):
+    if answer.first_wins is not None and not (_is_number(answer.first_wins) and 0 <= answer.first_wins <= 1):
         return f"first_wins={answer.first_wins!r} is not a probability in [0, 1]"
     for name in ("first_reward", "second_reward"):
         reward = getattr(answer, name)

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, field_validator
 
-from ..settings import Section, did_you_mean, operational
+from ..oracles.settings import KNOWN_ORACLES, SimulatedSettings
+from ..settings import did_you_mean, operational
 
-KNOWN_ORACLES = ("simulated",)
 
-
-class LabelingSettings(Section):
+class LabelingSettings(SimulatedSettings):
     """Who is asked, how often, and how an answer becomes a label."""
 
     preference_oracle: str = "simulated"
-    """Who says which answer wins."""
-    reward: Literal["vader", "length"] = "vader"
-    """Known reward of the simulated oracle: VADER sentiment in [-1, 1], or the number of words over 100."""
-    reward_temperature: float = Field(0.1, gt=0)
-    """Bradley-Terry temperature of the simulated oracle: P(first wins) = sigmoid((r1 - r2) / temperature)."""
+    """Who says which answer wins: simulated (a known reward), pairrm, reward_model (in the step's own container),
+    remote (a reward service), judge (an LLM), or human."""
     bt_sample: bool = False
     """Draw the label from the probability; off: the more probable answer wins, and 0.5 goes to the second."""
+    preference_flip_prob: float = Field(0.0, ge=0, le=1)
+    """Noise: the share of labels that are turned round after they were drawn."""
     max_queries: int = Field(50_000, ge=1)
     """Budget: how many duels the oracle may be asked about in the whole experiment; offline, where none is asked: how
     many preferences of the set are learned from."""
+    unreadable_limit: float = operational(0.05, ge=0, le=1)
+    """Share of a step's answers that may be unreadable; the step stops when there are more."""
     oracle_batch_size: int = operational(32, ge=1)
     """Duels asked in one go; their answers are durable before the next are asked."""
 
     @field_validator("preference_oracle")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _known_oracle(cls, value: str) -> str:
         if value not in KNOWN_ORACLES:
             raise ValueError(f"unknown; {did_you_mean(value, list(KNOWN_ORACLES))}")
         return value

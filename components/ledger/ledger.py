@@ -30,7 +30,7 @@ class Experiment:
     """What was frozen when the experiment began.
 
     `settings`: by section. `starting_model`: digest of its weights. `prompts`: the prompt tables, and `dropped`: how
-    many prompts were too long; both by split ("train", "eval").
+    many prompts were too long; both by split ("train", "eval", and "outside" where preferences made elsewhere join).
     """
 
     settings: Mapping[str, Mapping[str, Any]]
@@ -126,6 +126,10 @@ class Ledger:
     def eval_prompts(self) -> list[Prompt]:
         """Return the held-out prompts."""
         return self._prompt_table("eval")
+
+    def outside_preferences(self) -> list[Prompt]:
+        """Return the preferences made elsewhere that rounds learn from, if the experiment has any."""
+        return self._prompt_table("outside") if "outside" in self.experiment.prompts else []
 
     def claim(self, round_: int) -> Claim | None:
         """Return who works, or worked, on a round."""

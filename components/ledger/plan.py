@@ -23,7 +23,7 @@ class PolicyPointer:
 class Plan:
     """One round: its prompts, who answers them, the policy that learns from it, and what is left of the budget.
 
-    `duels`: most that a round has, or None for one a prompt.
+    `duels`: most that a round has, or None for one a prompt. `outside`: preferences made elsewhere that it learns from.
     `sampler` and `policy` are the same where the policy that answers is refreshed after every round. `rooms`: whose
     steps the round has, in the order of the data.
     """
@@ -37,6 +37,7 @@ class Plan:
     queries_left: int
     rooms: tuple[str, ...] = WITHOUT_REWARD_MODEL
     duels: int | None = None
+    outside: tuple[Prompt, ...] = ()
 
     @property
     def learns_rewards(self) -> bool:
@@ -50,13 +51,14 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as a JSON document."""
-        return asdict(self) | {"prompts": [asdict(prompt) for prompt in self.prompts]}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> Plan:
         """Read a plan back."""
-        prompts = tuple(Prompt(**prompt) for prompt in body["prompts"])
+        # A plan may be older than preferences from outside.
+        prompts, outside = (tuple(Prompt(**row) for row in body.get(name, ())) for name in ("prompts", "outside"))
         pointers = {name: PolicyPointer(**body.get(name, body["policy"])) for name in ("sampler", "policy")}
         # A plan may be older than the list of rooms.
         rooms = tuple(body.get("rooms", WITHOUT_REWARD_MODEL))
-        return cls(**(body | {"prompts": prompts, "rooms": rooms} | pointers))
+        return cls(**(body | {"prompts": prompts, "outside": outside, "rooms": rooms} | pointers))

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import progress
-from ..errors import LedgerError, ObjectExists, ObjectNotFound
+from ..errors import LedgerError, ObjectExists, ObjectNotFound, WaitingForLabels
 from ..store.transfer import Placed, download_folder, upload_folder
 from . import layout
 from .claim import Claim, ClaimKeeper, verify_claim, watch_claim
@@ -66,7 +66,9 @@ class Step:
     ) -> None:
         self._keeper.stop()
         error = self._keeper.loss or error
-        if error is not None:
+        if isinstance(error, WaitingForLabels):
+            progress.tell(layout.STEPS[self.room], self.round, "waits", why=str(error))
+        elif error is not None:
             progress.tell_failure(layout.STEPS[self.room], self.round, error)
         if self._keeper.loss is not None:
             raise self._keeper.loss

@@ -17,6 +17,8 @@ from .buffer import buffered_rounds
 from .settings import PolicySettings
 from .tokens import Pair, fitted, make_pairs
 
+OUTSIDE = "outside-"
+"""What the names of pairs made elsewhere begin with; those of duels do not."""
 Read = Callable[[str, str, int], bytes]
 """Reads one output of a finished step: room, name, round."""
 
@@ -53,6 +55,17 @@ class Reader:
         prompts = self.encoded(self.ledger.plan(round_).prompts)
         return make_pairs(preferences, duels, candidates, prompts, self.longest, self.invented_end)
 
+    def outside(self, round_: int) -> list[Pair]:
+        """Return a pair for each preference made elsewhere that a round learns from, whatever its buffer holds."""
+        prompts = self.ledger.plan(round_).outside
+        encoded = self.encoded(prompts)
+        # As long as the experiment's own answers may be: what fits a batch of those, fits one of these.
+        longest = int(self.ledger.experiment.settings["sampling"]["generate_max_length"]) if prompts else None
+        return [
+            Pair(f"{OUTSIDE}{row.prompt_id}", encoded[row.prompt_id], *self._answers(row, encoded, longest))
+            for row in prompts
+        ]
+
     def held_out(self) -> list[Pair]:
         """Return the held-out pairs of a preference set; none where the experiment learns from no such set."""
         prompts = [prompt for prompt in self.ledger.eval_prompts() if prompt.chosen is not None]
@@ -72,16 +85,18 @@ class Reader:
         """The token that a completion gets where it was cut off, if it does."""
         return int(self.tokenizer.eos_token_id) if self.settings.eos_overwrite else None
 
-    def _answers(self, prompt: Prompt, encoded: Mapping[str, Sequence[int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _answers(
+        self, prompt: Prompt, encoded: Mapping[str, Sequence[int]], longest: int | None = None
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
         assert prompt.chosen is not None and prompt.rejected is not None
         room = None if self.longest is None else self.longest - len(encoded[prompt.prompt_id])
         chosen, rejected = (
-            fitted(encode_answer(self.tokenizer, text)[0], room, self.invented_end)
+            fitted(encode_answer(self.tokenizer, text, longest)[0], room, self.invented_end)
             for text in (prompt.chosen, prompt.rejected)
         )
         if not chosen or not rejected:
             raise RecordError(
-                f"held-out prompt {prompt.prompt_id}: it leaves no room for an answer among the model's {self.longest} "
+                f"prompt {prompt.prompt_id}: it leaves no room for an answer among the model's {self.longest} "
                 "positions; lower prompts.prompt_max_length"
             )
         return chosen, rejected

@@ -20,14 +20,16 @@ def train_scripted(ledger: Ledger, round_: int, run: str) -> Done:
         if step.done is not None:
             return step.done
         begun = time.time()
-        parts = step.read_parts("labeling", "preferences")
+        plan, parts = ledger.plan(round_), step.read_parts("labeling", "preferences")
         preferences = from_parts(parts, Preference, "preferences")
-        digest = hashlib.sha256(ledger.plan(round_).policy.digest.encode())
-        for part in parts:
+        digest = hashlib.sha256(plan.policy.digest.encode())
+        for part in (*parts, *(row.prompt_id.encode() for row in plan.outside)):
             digest.update(part)
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "policy.txt").write_text(digest.hexdigest())
             step.upload_folder("model", Path(folder))
-        clashes = sum(preference.clash for preference in preferences)
-        counts = {"pairs": len(preferences) - clashes, "clashes": clashes}
+        unlabelled = sum(preference.chosen is None for preference in preferences)
+        outside = sum(row.chosen != row.rejected for row in plan.outside)
+        counts = {"pairs": len(preferences) - unlabelled + outside, "unlabelled": unlabelled}
+        counts |= {"outside_pairs": outside} if plan.outside else {}
         return step.finish(counts, {"startup": begun - process_start(), "work": time.time() - begun})

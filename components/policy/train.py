@@ -43,7 +43,7 @@ from .buffer import buffer_sizes
 from .checkpoint import load_moment, save_optimizer, save_policy, steps_made
 from .learner import Learner, init_workers
 from .optimising import Optimiser
-from .reading import Reader, load_model
+from .reading import OUTSIDE, Reader, load_model
 from .reference import HELD_OUT_REFERENCE, REFERENCE, Scores, by_pair, score_under_reference
 from .schedule import SCHEDULES, rows_of_rounds, total_steps, warmup_steps
 from .scoring import one_row_will_do
@@ -111,7 +111,8 @@ class Training:
                 longest = getattr(model.config, "max_position_embeddings", None)
                 reader = Reader(self.ledger, self.settings, self.tokenizer, longest, self.read)
                 buffer, held_out = reader.buffer(self.plan.round), reader.held_out()
-                rows = [pair for pairs in buffer.values() for pair in pairs]
+                outside = reader.outside(self.plan.round)
+                rows = [*(pair for pairs in buffer.values() for pair in pairs), *outside]
                 pairs = [pair for pair in rows if not pair.is_identical]
                 one_row = one_row_will_do(model, [*pairs, *held_out], self.pad)
             with self.watch.of("reference"):
@@ -238,7 +239,8 @@ class Training:
         budget = self.plan.queries_spent + self.plan.queries_left
         duels = self.plan.duels or self.ledger.experiment.settings["prompts"]["rollout_batch_size"]
         rows = rows_of_rounds(budget, duels, self.plan.rounds)
-        sizes = buffer_sizes(rows, chosen.pi_buffer_maxlen, chosen.buffer_clear_every)
+        own = buffer_sizes(rows, chosen.pi_buffer_maxlen, chosen.buffer_clear_every)
+        sizes = [size + len(self.plan.outside) for size in own]
         paid = total_steps(sizes, chosen.max_epochs, chosen.train_batch_size, chosen.max_sgd_steps)
         return paid * chosen.max_step_adjustment
 
@@ -266,16 +268,21 @@ class Training:
         save_policy(model, weights, self.starting_model, new / "model")
 
     def counts(self, rows: Sequence[Pair], curve: Curve, taken: int) -> dict[str, int]:
-        """Return the round's figures; clashes are duels of equal texts, identical pairs differ in text alone."""
+        """Return the round's figures.
+
+        `unlabelled`: clashes, and duels that the oracle gave no label. `identical`: pairs that differ in text alone.
+        """
         identical = [pair for pair in rows if pair.is_identical]
-        clashes = sum(not pair.chosen for pair in identical)
+        unlabelled = sum(not pair.chosen for pair in identical)
+        outside = sum(pair.duel_id.startswith(OUTSIDE) for pair in rows if not pair.is_identical)
         return {
             "pairs": len(rows) - len(identical),
-            "clashes": clashes,
-            "identical": len(identical) - clashes,
+            "unlabelled": unlabelled,
+            "identical": len(identical) - unlabelled,
             "optimizer_steps": taken + len(curve),
             "steps_this_round": len(curve),
             "tokens": self.tokens,
+            **({"outside_pairs": outside} if self.plan.outside else {}),
         }
 
     def facts(self, curve: Curve, one_row: bool) -> dict[str, Any]:
@@ -327,7 +334,7 @@ def _said_by_worker_0(truth: bool) -> bool:
 
 def _means(curve: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Average what the steps measured; nothing where no step was taken."""
-    names = ("loss", "reward_margin", "accuracy")
+    names = ("loss", "reward_margin", "accuracy", "chosen_logprob", "rejected_logprob")
     return {name: math.fsum(point[name] for point in curve) / len(curve) for name in names} if curve else {}
 
 

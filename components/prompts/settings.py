@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from ..settings import Section
 
@@ -43,3 +45,35 @@ class PromptSettings(Section):
     def offline(self) -> bool:
         """Whether rounds learn from the preferences in the prompt set."""
         return self.chosen_key is not None
+
+
+class OutsideSettings(Section):
+    """Preferences made elsewhere, from which every round learns beside its own. No query is spent on them."""
+
+    outside_preferences: str = ""
+    """Set of preferences that join every round's training: a .jsonl or .parquet file, a folder, s3://bucket/key, or a
+    hub data set (name or config@name). What `oatflow export-preferences` writes is one."""
+    outside_batch_size: int | None = Field(None, ge=1)
+    """Outside preferences in one round, each learned from once before any is again; by default rollout_batch_size."""
+    outside_split: str = "train"
+    """Split of the set, where it has several."""
+    outside_prompt_key: str = "prompt"
+    """Column that holds the prompt."""
+    outside_chosen_key: str = "chosen"
+    """Column that holds the better answer, as text or as chat messages."""
+    outside_rejected_key: str = "rejected"
+    """Column that holds the worse answer."""
+
+    @model_validator(mode="after")
+    def _is_given(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if not self.outside_preferences and value != field.default:
+                raise ValueError(
+                    f"outside.{name}={value!r}: there is no set; give outside_preferences, or leave it out"
+                )
+        return self
+
+    def per_round(self, rollout_batch_size: int) -> int:
+        """Return how many outside preferences a round learns from; none without a set."""
+        return (self.outside_batch_size or rollout_batch_size) if self.outside_preferences else 0

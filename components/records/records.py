@@ -91,7 +91,10 @@ class Preference:
 
     `first_wins`: its probability that the first response wins; `chosen`: the label drawn from it. Both are None for
     a clash, which costs no query. The rewards are None where the oracle knows none. `synthetic`: a member of the
-    ensemble proposed the pair; unless the settings ask the oracle all the same, it gave the label too.
+    ensemble proposed the pair; unless the settings ask the oracle all the same, it gave the label too. `unreadable`:
+    the oracle was asked, and its answer cannot be read, so there is no label either. `undecided`: the oracle says that
+    neither is better, which is no label. `orders`: in which order both were shown, "given", "swapped" or "both".
+    Nobody was asked where `oracle` is empty.
     """
 
     duel_id: str
@@ -103,6 +106,38 @@ class Preference:
     second_reward: float | None
     oracle: str
     synthetic: bool | None = None
+    unreadable: bool | None = None
+    undecided: bool | None = None
+    orders: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One query: a duel that the oracle was asked about, as it answered, and what that took.
+
+    Written before anything is made of the answer, so that nobody is asked twice. `lost`: it was asked, but the process
+    ended before the answer was kept. Of the other columns, see `oracles.oracle.Answer`. The only record that holds
+    times: two runs of the same experiment differ in `seconds`.
+    """
+
+    duel_id: str
+    prompt_id: str
+    oracle: str
+    lost: bool
+    undecided: bool
+    raw: str
+    requests: int
+    retried: int
+    seconds: float
+    first_wins: float | None
+    first_reward: float | None
+    second_reward: float | None
+    orders: str | None
+    shown_first_wins: float | None
+    consistent: bool | None
+    input_tokens: int | None
+    output_tokens: int | None
+    cost: float | None
 
 
 @dataclass(frozen=True, slots=True)

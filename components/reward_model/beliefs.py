@@ -24,6 +24,7 @@ from .network import rewards
 from .settings import RewardModelSettings
 
 FEATURES, ENSEMBLE = "features.safetensors", "ensemble.safetensors"
+OUTSIDE_FEATURES = "outside_features.safetensors"
 Text = tuple[str, str]
 """A prompt and an answer to it."""
 
@@ -47,6 +48,14 @@ def candidate_features(ledger: Ledger, step: Step, plan: Plan, candidates: Seque
         known = known_features(ledger, step, plan.round, frozenset(texts))
         written = step.write(FEATURES, features_to_bytes(encode(ledger, texts, known)))
     return features_from_bytes(written)
+
+
+def note_outside_features(ledger: Ledger, step: Step, plan: Plan) -> None:
+    """Leave the features of the preferences from outside in the ledger, (2B, D): the better answers, then the worse."""
+    if plan.outside and step.existing(OUTSIDE_FEATURES) is None:
+        texts = [(row.text, str(row.chosen)) for row in plan.outside]
+        texts += [(row.text, str(row.rejected)) for row in plan.outside]
+        step.write(OUTSIDE_FEATURES, features_to_bytes(encode(ledger, texts)))
 
 
 def encode(ledger: Ledger, texts: Sequence[Text], known: Mapping[Text, Tensor] | None = None) -> Tensor:

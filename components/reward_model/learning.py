@@ -16,7 +16,7 @@ from ..ledger.step import Step
 from ..records.records import Candidate, Duel, Preference
 from ..records.table import from_parquet, from_parts
 from ..seeds import derive
-from .beliefs import ENSEMBLE, FEATURES, ensemble_before
+from .beliefs import ENSEMBLE, FEATURES, OUTSIDE_FEATURES, ensemble_before
 from .checkpoint import features_from_bytes, replay_from_bytes, replay_to_bytes, to_bytes
 from .fitting import fit
 from .replay import Replay
@@ -32,7 +32,7 @@ def run_fit(ledger: Ledger, round_: int, run: str) -> Done:
             return step.done
         begun = time.time()
         settings = ledger.section(RewardModelSettings, "reward_model")
-        new = replay_from_bytes(step.write(PAIRS, replay_to_bytes(read_pairs(step))))
+        new = replay_from_bytes(step.write(PAIRS, replay_to_bytes(with_outside(step, read_pairs(step)))))
         replay = replay_before(step, new, settings.r_buffer_maxlen)
         before = ensemble_before(ledger, step, round_, new.chosen.shape[1])
         queries = queries_so_far(ledger, round_)
@@ -57,6 +57,16 @@ def read_pairs(step: Step) -> Replay:
     rejected = [place[row.prompt_id, loser] for row, (_, loser) in zip(preferences, sides, strict=True)]
     kept = torch.tensor([is_learned_from(row) for row in preferences], dtype=torch.bool)
     return Replay(_rows(features, chosen), _rows(features, rejected), kept)
+
+
+def with_outside(step: Step, own: Replay) -> Replay:
+    """Return a round's duels behind the preferences made elsewhere that it learns from, if there are any."""
+    rows = step.ledger.plan(step.round).outside
+    if not rows:
+        return own
+    chosen, rejected = features_from_bytes(step.read("sampling", OUTSIDE_FEATURES)).chunk(2)
+    kept = torch.tensor([row.chosen != row.rejected for row in rows], dtype=torch.bool)
+    return Replay(chosen, rejected, kept).extended(own, len(rows) + len(own))
 
 
 def is_learned_from(preference: Preference) -> bool:

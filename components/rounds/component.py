@@ -31,6 +31,11 @@ def open_round(  # noqa: D417 (the settings are described where they are declare
     preference_oracle: str,
     reward: str,
     max_queries: int,
+    scorer_model: str,
+    remote_url: str,
+    judge_model: str,
+    judge_url: str,
+    eval_oracle: str,
     pretrain: str,
     dap_algo: str,
     beta: float,
@@ -116,6 +121,8 @@ def close_round(
     from oatflow.components.reporting.page import render
     from oatflow.components.reporting.report import read_report
     from oatflow.components.reporting.summary import page_markdown
+    from oatflow.components.reporting.tracked import settings_of
+    from oatflow.components.reporting.tracking import track
     from oatflow.components.rounds.closing import close_round as work
 
     check_window(policy, Ledger.open(ledger), round, "policy")
@@ -126,3 +133,4 @@ def close_round(
         metrics.log_metric(name, value)
     Path(report.path).write_text(render(found), encoding="utf-8")
     Path(summary.path).write_text(page_markdown(found), encoding="utf-8")
+    track(closed, round, settings_of(closed, round))

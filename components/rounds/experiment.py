@@ -15,8 +15,11 @@ from ..jobs.settings import JobSettings
 from ..labeling.settings import LabelingSettings
 from ..ledger.layout import ROOMS, WITHOUT_REWARD_MODEL
 from ..ledger.settings import LedgerSettings
+from ..oracles.oracle import ORACLES
+from ..oracles.settings import HumanSettings, JudgeSettings, PairRMSettings, RemoteSettings, ScorerSettings
 from ..policy.settings import PolicySettings
-from ..prompts.settings import PromptSettings
+from ..prompts.settings import OutsideSettings, PromptSettings
+from ..reporting.settings import TrackingSettings
 from ..reward_model.settings import RewardModelSettings
 from ..sampling.settings import SamplingSettings
 from ..settings import Section, is_operational
@@ -35,14 +38,21 @@ class ExperimentSettings(Section):
     """The whole experiment. Frozen when its first round opens, but for operational settings."""
 
     prompts: PromptSettings = PromptSettings()
+    outside: OutsideSettings = OutsideSettings()
     sampling: SamplingSettings = SamplingSettings()
     exploration: ExplorationSettings = ExplorationSettings()
     reward_model: RewardModelSettings = RewardModelSettings()
     labeling: LabelingSettings = LabelingSettings()
+    pairrm: PairRMSettings = PairRMSettings()
+    scorer: ScorerSettings = ScorerSettings()
+    remote: RemoteSettings = RemoteSettings()
+    judge: JudgeSettings = JudgeSettings()
+    human: HumanSettings = HumanSettings()
     policy: PolicySettings = PolicySettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     jobs: JobSettings = JobSettings()
     resources: ResourceSettings = ResourceSettings()
+    tracking: TrackingSettings = TrackingSettings()
     ledger: LedgerSettings = LedgerSettings()
 
     @model_validator(mode="after")
@@ -72,6 +82,18 @@ class ExperimentSettings(Section):
         """Rooms whose steps every round has."""
         return ROOMS if self.learns_rewards else WITHOUT_REWARD_MODEL
 
+    @property
+    def oracles(self) -> dict[str, Section]:
+        """Oracles that are asked, with their own sections of the settings."""
+        labels = () if self.prompts.offline else (self.labeling.preference_oracle,)
+        judges = (self.evaluation.eval_oracle or self.labeling.preference_oracle,) if self.judges else ()
+        return {name: getattr(self, ORACLES[name].section) for name in (*labels, *judges)}
+
+    @property
+    def judges(self) -> bool:
+        """Whether an oracle judges answers: held-out ones, or those of duels."""
+        return self.evaluation.eval_every > 0 or self.exploration.objective == "explore_and_exploit"
+
     def _problems(self) -> Iterator[str]:
         if (self.sampling.engine == "scripted") != (self.policy.trainer == "scripted"):
             yield (
@@ -80,6 +102,7 @@ class ExperimentSettings(Section):
             )
         yield from self._offline_problems()
         yield from self._exploration_problems()
+        yield from self._oracle_problems()
         if self.evaluation.opponent == "reference" and not self.prompts.output_key:
             yield "evaluation.opponent='reference': name the column of reference answers in prompts.output_key"
         micro = self.policy.train_batch_size_per_device * self.policy.train_workers
@@ -113,6 +136,31 @@ class ExperimentSettings(Section):
                     f"leave it out ({default!r}), or leave out prompts.chosen_key and rejected_key to learn online"
                 )
 
+    def _oracle_problems(self) -> Iterator[str]:
+        """Name what the oracles need, and what was set for one that nobody asks."""
+        oracle, per_round = self.labeling.preference_oracle, self.exploration.duels(self.prompts.rollout_batch_size)
+        if not self.prompts.offline and self.labeling.max_queries < per_round:
+            yield (
+                f"labeling.max_queries={self.labeling.max_queries}: less than one round, which has {per_round} duels; "
+                "raise it, or lower prompts.rollout_batch_size"
+            )
+        if self.judges and "human" in self.oracles and (self.evaluation.eval_oracle or oracle) == "human":
+            yield (
+                "labeling.preference_oracle='human': evaluation needs its verdicts at once; name another judge in "
+                "evaluation.eval_oracle, or set evaluation.eval_every to 0"
+            )
+        for name, needed in (("remote", "remote_url"), ("judge", "judge_model"), ("reward_model", "scorer_model")):
+            section = ORACLES[name].section
+            if name in self.oracles and not getattr(self.oracles[name], needed):
+                yield f"{section}.{needed}='': oracle {name!r} needs it; give it"
+        for name, kind in ORACLES.items():
+            if name in self.oracles or kind.section == "labeling":
+                continue
+            for field, inner in kind.settings.model_fields.items():
+                value = getattr(getattr(self, kind.section), field)
+                if value != inner.default and not is_operational(kind.settings, field):
+                    yield f"{kind.section}.{field}={value!r}: nobody asks oracle {name!r}; leave it out, or ask it"
+
     def _exploration_problems(self) -> Iterator[str]:
         """Name what a strategy needs of other rooms, and what was set for a reward model that nobody learns."""
         method, samples = self.exploration.exp_method, self.sampling.num_samples
@@ -123,6 +171,11 @@ class ExperimentSettings(Section):
             )
         if method == "XPO" and samples != 2:
             yield f"sampling.num_samples={samples}: exp_method='XPO' lets one answer of each policy duel; set 2"
+        if method == "XPO" and self.outside.outside_preferences:
+            yield (
+                f"outside.outside_preferences={self.outside.outside_preferences!r}: exp_method='XPO' needs an answer "
+                "of the reference in every pair; leave it out, or use another strategy"
+            )
         if method == "XPO" and self.policy.dap_algo != "dpo":
             yield f"policy.dap_algo={self.policy.dap_algo!r}: exp_method='XPO' is DPO with a term; use dpo"
         if method != "XPO" and self.policy.xpo_alpha != PolicySettings.model_fields["xpo_alpha"].default:

@@ -11,13 +11,16 @@ from typing import Any
 from .. import progress
 from ..errors import ClaimHeld, ObjectChanged, ObjectNotFound
 from ..jobs.backends import open_jobs
+from ..labeling.people import stands_at
 from ..ledger import layout, owner
 from ..ledger.claim import Claim, refuse_while_held, take_claim
 from ..ledger.ledger import Experiment, Head, Ledger
 from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.sealed import digest_of, seal
 from ..model_folder import check_lora_targets, check_model_folder, model_digest, resolve_pretrain
+from ..oracles.oracle import open_oracle
 from ..policy.settings import PolicySettings
+from ..prompts.outside import load_outside
 from ..prompts.schedule import prompts_of_round
 from ..prompts.source import drop_too_long, load_prompts
 from ..prompts.template import load_tokenizer
@@ -42,7 +45,9 @@ class Inputs:
 
 
 def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
-    """Open the experiment's next round for `run`; returns its number, or NOTHING_TO_DO when the budget is spent.
+    """Open the experiment's next round for `run`; returns its number.
+
+    NOTHING_TO_DO when the budget is spent, or when people have been asked and have not answered yet.
 
     Raises `RefusedInput` for settings, prompts or a model that cannot be used, `SettingsChanged`, `ClaimHeld`.
     """
@@ -53,7 +58,7 @@ def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
         begin(ledger.store, wanted, check_inputs(wanted))
     refuse_changes(ledger.experiment.settings, wanted, uri)
     round_ = ledger.head().round + 1
-    if round_ == wanted.rounds:
+    if is_over(ledger, round_, wanted) or waits_for_people(ledger, round_, wanted):
         return NOTHING_TO_DO
     with progress.told("open", round_, begun) as told:
         claim = claim_round(ledger, round_, wanted, run)
@@ -62,6 +67,19 @@ def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
         plan = write_plan(ledger, round_, wanted)
         told |= {"queries_spent": plan.queries_spent, "counts": {"prompts": len(plan.prompts)}}
     return round_
+
+
+def is_over(ledger: Ledger, round_: int, settings: ExperimentSettings) -> bool:
+    """Whether the experiment ended with the round before: its queries, or the money for them, are spent."""
+    before = ledger.done(round_ - 1, "labeling") if round_ else None
+    return round_ == settings.rounds or bool(before and before.counts.get("unpaid"))
+
+
+def waits_for_people(ledger: Ledger, round_: int, settings: ExperimentSettings) -> bool:
+    """Whether the round has asked people who have not answered yet, so that a run could only wait."""
+    if "human" not in settings.oracles or ledger.done(round_, "labeling") is not None:
+        return False
+    return bool(stands_at(ledger, round_, settings.human).lacking) and not settings.human.human_wait_minutes
 
 
 def whole_numbers(settings: Any) -> Any:
@@ -91,7 +109,19 @@ def check_inputs(settings: ExperimentSettings) -> Inputs:
     for split, most in (("train", settings.prompts.max_train), ("eval", settings.prompts.max_eval)):
         prompts = load_prompts(settings.prompts, split)[:most]
         kept[split], dropped[split] = drop_too_long(prompts, tokenizer, settings.prompts)
+    if settings.outside.outside_preferences:
+        outside = load_outside(settings.outside)
+        kept["outside"], dropped["outside"] = drop_too_long(outside, tokenizer, settings.prompts)
+    check_oracles(settings)
     return Inputs(kept, dropped, digest)
+
+
+def check_oracles(settings: ExperimentSettings) -> None:
+    """See that whoever is to be asked is there and can answer. Raises `RefusedInput`, by the setting's name."""
+    for name, section in settings.oracles.items():
+        # A known reward may be a function that only the oracle's image has.
+        if name != "simulated":
+            open_oracle(name, section).check()
 
 
 def check_starting_model(policy: PolicySettings) -> Path:
@@ -161,7 +191,15 @@ def make_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan
         queries_left=left,
         rooms=settings.rooms,
         duels=settings.exploration.duels(size),
+        outside=outside_of_round(ledger, round_, settings),
     )
+
+
+def outside_of_round(ledger: Ledger, round_: int, settings: ExperimentSettings) -> tuple[Prompt, ...]:
+    """Return the preferences made elsewhere that a round learns from: a seeded walk, each once before any twice."""
+    found, size = ledger.outside_preferences(), settings.outside.per_round(settings.prompts.rollout_batch_size)
+    order = prompts_of_round(len(found), round_, size, derive(ledger.seed, "outside")) if found else []
+    return tuple(found[index] for index in order)
 
 
 def refreshed_after(round_: int, every: int) -> int:

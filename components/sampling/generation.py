@@ -138,9 +138,10 @@ def pick(ledger: Ledger, step: Step, plan: Plan, candidates: Sequence[Candidate]
     settings = ledger.section(ExplorationSettings, "exploration")
     if not plan.learns_rewards:
         return choose_duels(plan, candidates, settings, ledger.seed)
-    from ..reward_model.beliefs import believed_rewards, candidate_features, ensemble_before
+    from ..reward_model.beliefs import believed_rewards, candidate_features, ensemble_before, note_outside_features
 
     features = candidate_features(ledger, step, plan, candidates)
+    note_outside_features(ledger, step, plan)
     ensemble = ensemble_before(ledger, step, plan.round, features.shape[1])
     return choose_duels(plan, candidates, settings, ledger.seed, believed_rewards(ledger, features, ensemble))
 

@@ -50,7 +50,21 @@ def gather(
     if file is not None:
         _merge(merged, read_yaml(file))
     _merge(merged, _by_room(_values(flags)))
+    _read_texts(merged)
     return ExperimentSettings.parse(merged)
+
+
+def _read_texts(merged: Nested) -> None:
+    """Put the text of a file in the place of its path: what the judge is told is frozen with the experiment."""
+    judge = merged.get("judge", {})
+    for name in ("judge_template", "judge_rubric"):
+        value = judge.get(name)
+        if not isinstance(value, str) or not value or "\n" in value:
+            continue
+        try:
+            judge[name] = Path(value).read_text(encoding="utf-8").rstrip("\n") + "\n"
+        except (OSError, UnicodeDecodeError) as error:
+            raise RefusedInput(f"judge.{name}={value!r}: cannot be read ({error}); give a text file") from error
 
 
 def presets() -> list[str]:

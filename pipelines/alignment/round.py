@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from kfp import dsl, kubernetes
@@ -17,9 +18,11 @@ from .form import docstring, signature
 
 HOUR = 3600
 S3_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
+ORACLE_KEYS = ("OATFLOW_ORACLE_TOKEN", "OATFLOW_JUDGE_KEY", "OPENAI_API_KEY")
+TRACKING_KEYS = ("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN")
 # Settings of the place that are no secrets; the config map need not exist.
 PLACE = "oatflow-config"
-PLACE_VARIABLES = ("AWS_REGION", "HF_ENDPOINT", "HF_HUB_OFFLINE")
+PLACE_VARIABLES = ("AWS_REGION", "HF_ENDPOINT", "HF_HUB_OFFLINE", "WANDB_BASE_URL", "MLFLOW_TRACKING_URI")
 Channels = dict[str, Any]
 
 
@@ -35,6 +38,7 @@ def alignment_round(build: Build) -> Any:
         form = dict(zip(list(given.parameters)[2:], values, strict=True))
         opened = _light(open_round(ledger=ledger, run=run, **form), form, build, 1 * HOUR)
         _pod(opened)
+        _keys(opened, form, ORACLE_KEYS)
         with dsl.If(opened.output >= 0, name="budget-left"):
             _steps({"ledger": ledger, "round": opened.output, "run": run}, form, build)
 
@@ -49,10 +53,17 @@ def alignment_round(build: Build) -> Any:
 
 
 def _steps(where: Channels, form: Channels, build: Build) -> None:
-    """Put the steps of a round that is open in the order of the data."""
+    """Put the steps of a round that is open in the order of the data; it goes on only when the duels are labelled."""
     sampled = _on_gpus(sample(**where), "sampler", form, build)
     labeled = _on_gpus(label(**where, duels=sampled.outputs["duels"]), "oracle", form, build)
-    trained = train(**where, preferences=labeled.outputs["preferences"])
+    _keys(labeled, form, ORACLE_KEYS)
+    with dsl.If(labeled.outputs["Output"] == 1, name="labelled"):
+        _learn(where, labeled.outputs["preferences"], form, build)
+
+
+def _learn(where: Channels, preferences: Any, form: Channels, build: Build) -> None:
+    """Put the steps that learn from the preferences, measure and close the round."""
+    trained = train(**where, preferences=preferences)
     trained = _trainer(trained, form, build) if build.trains_in_step else _light(trained, form, build, 72 * HOUR)
     _pod(trained)
     policy = trained.outputs["policy"]
@@ -63,10 +74,12 @@ def _steps(where: Channels, form: Channels, build: Build) -> None:
             metadata={"round": where["round"], "ledger": where["ledger"]},
         )
     ).set_display_name("register-policy")  # fmt: skip
-    fitted = fit_reward_model(**where, preferences=labeled.outputs["preferences"])
+    fitted = fit_reward_model(**where, preferences=preferences)
     reward_model = _light(fitted, form, build, 6 * HOUR).outputs["reward_model"]
     evaluated = _on_gpus(evaluate(**where, policy=policy, reward_model=reward_model), "sampler", form, build)
-    _light(close_round(**where, policy=policy, verdicts=evaluated.outputs["verdicts"]), form, build, 1 * HOUR)
+    _keys(evaluated, form, ORACLE_KEYS)
+    closed = close_round(**where, policy=policy, verdicts=evaluated.outputs["verdicts"])
+    _keys(_light(closed, form, build, 1 * HOUR), form, TRACKING_KEYS)
 
 
 def _light(task: dsl.PipelineTask, form: Channels, build: Build, seconds: int) -> dsl.PipelineTask:
@@ -115,6 +128,11 @@ def _common(task: dsl.PipelineTask, form: Channels, build: Build, seconds: int) 
         # For evictions and nodes that go away: every step adopts what an earlier attempt finished.
         task.set_retry(build.retries, backoff_duration="60s", backoff_factor=2, backoff_max_duration="600s")
     return uncached(task)
+
+
+def _keys(task: dsl.PipelineTask, form: Channels, names: Sequence[str]) -> None:
+    """Give a step keys that only it needs, by reference; none of them need exist."""
+    kubernetes.use_secret_as_env(task, form["keys_secret"], {name: name for name in names}, optional=True)
 
 
 def _pod(task: dsl.PipelineTask) -> None:

@@ -22,6 +22,8 @@ LEFT = [
     "model_folder",
     "starting_model",
     "jobs",
+    "oracles",
+    "reward_server",
 ]
 STATIONS = [
     "prompts",
@@ -42,9 +44,9 @@ SIDEWAYS = {
     "labeling": {"prompts"},
     "policy": {"prompts"},
     "evaluation": {"prompts", "sampling", "labeling", "reward_model", "exploration"},
-    "reporting": {"labeling"},
+    "reporting": {"labeling", "evaluation"},
     "simulator": {"reward_model", "exploration", "evaluation", "reporting"},
-    "rounds": {"prompts"},
+    "rounds": {"prompts", "labeling"},
 }
 # Where a heavy library may be imported: one library, one door.
 DOORS = {
@@ -57,9 +59,18 @@ DOORS = {
     "croniter": {"pipelines/cron.py"},
     "cron_descriptor": {"pipelines/cron.py"},
     "rich": {"pipelines/display.py"},
+    "wandb": {"components/reporting/tracking.py"},
+    "mlflow": {"components/reporting/mlflow_tracking.py"},
     "matplotlib": {"components/reporting/drawing.py"},
     "datasets": {"components/prompts/source.py"},
-    "vaderSentiment": {"components/labeling/simulated.py"},
+    "vaderSentiment": {"components/oracles/simulated.py"},
+    "openai": {"components/oracles/judge_endpoint.py"},
+    "httpx2": {"components/oracles/web.py", "components/model_folder.py"},
+    "httpcore2": {"components/oracles/web.py"},
+    "llm_blender": {"components/oracles/pairrm_network.py"},
+    "krippendorff": {"components/oracles/agreement.py"},
+    "mosec": {"components/reward_server/batching.py"},
+    "msgspec": {"components/oracles/wire.py"},
     "multiprocessing": {"components/sampling/warm_engine.py", "components/simulator/workers.py"},
 }
 SOURCES = sorted(

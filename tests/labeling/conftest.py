@@ -6,7 +6,7 @@ from oatflow.components.labeling.labeling import run_labeling
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.plan import Plan, PolicyPointer
-from oatflow.components.records.records import Candidate, Duel, Preference, Prompt, duel_id
+from oatflow.components.records.records import Candidate, Duel, Preference, Prompt, Receipt, duel_id
 from oatflow.components.records.table import from_parquet, to_parquet
 
 
@@ -23,9 +23,15 @@ class Round:
 
     def preferences(self):
         done = self.ledger.done(self.number, "labeling")
-        names = [placed.name for placed in done.outputs]
-        parts = [self.ledger.read(self.number, "labeling", name) for name in names if "preferences" in name]
+        names = [placed.name for placed in done.outputs if placed.name.startswith("preferences-")]
+        parts = [self.ledger.read(self.number, "labeling", name) for name in names]
         return [row for part in parts for row in from_parquet(part, Preference, "part")]
+
+    def receipts(self):
+        done = self.ledger.done(self.number, "labeling")
+        names = [placed.name for placed in done.outputs if placed.name.startswith("receipts-")]
+        parts = [self.ledger.read(self.number, "labeling", name) for name in names]
+        return [row for part in parts for row in from_parquet(part, Receipt, "part")]
 
     def objects(self):
         prefix = f"{layout.round_folder(self.number)}labeling/preferences"

@@ -34,7 +34,7 @@ def test_the_label_is_the_answer_that_the_set_calls_better_wherever_it_stands(be
 
 
 def test_no_oracle_is_opened_or_asked_and_the_budget_stays_whole(begin, dealt, monkeypatch):
-    monkeypatch.setattr(labeling, "open_oracle", lambda settings: pytest.fail("there is nobody to ask"))
+    monkeypatch.setattr(labeling, "oracle_of", lambda *where: pytest.fail("there is nobody to ask"))
     round_ = begin(dealt, prompts=OFFLINE, queries_left=1)
     assert round_.label().counts["labels"] == 8
     assert round_.asked() == []

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oatflow.components.errors import OracleError
 from oatflow.components.labeling.labels import checked, drawn, more_probable
-from oatflow.components.labeling.oracle import Answer
+from oatflow.components.oracles.oracle import Answer
 from oatflow.components.records.records import Duel
 from oatflow.components.seeds import derive
 
@@ -45,7 +45,7 @@ def test_answers_that_can_be_believed_pass():
     assert checked([], [], "o") == []
 
 
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, -0.01, 1.01, None, "0.5"])
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -0.01, 1.01, "0.5"])
 def test_what_is_not_a_probability_is_an_error_that_names_the_duel(wrong):
     with pytest.raises(OracleError, match=r"oracle o: duel duel-1 \(prompt prompt-1\): first_wins=.* is not a probab"):
         checked([GOOD[0], Answer(wrong), GOOD[2]], DUELS, "o")

@@ -130,6 +130,11 @@ def test_a_pod_that_fails_is_replaced_a_bounded_number_of_times(compiled):
     assert {tasks(compiled[1])[door]["retryPolicy"]["maxRetryCount"] for door in DOORS} == {2}
 
 
+ASKING = {"exec-open-round", "exec-label", "exec-evaluate"}
+TRACKING_KEYS = ("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN")
+ORACLE_KEYS = ("OATFLOW_ORACLE_TOKEN", "OATFLOW_JUDGE_KEY", "OPENAI_API_KEY")
+
+
 def test_every_secret_is_a_reference_that_the_form_names(compiled):
     _, spec, kubernetes = compiled
     for name, told in kubernetes.items():
@@ -141,6 +146,8 @@ def test_every_secret_is_a_reference_that_the_form_names(compiled):
             "AWS_ACCESS_KEY_ID": ("s3_secret", False),
             "AWS_SECRET_ACCESS_KEY": ("s3_secret", False),
             "HF_TOKEN": ("keys_secret", True),
+            **(dict.fromkeys(ORACLE_KEYS, ("keys_secret", True)) if name in ASKING else {}),
+            **(dict.fromkeys(TRACKING_KEYS, ("keys_secret", True)) if name == "exec-close-round" else {}),
         }, name
     assert not [e for e in spec["deploymentSpec"]["executors"].values() if e.get("container", {}).get("env")]
 
@@ -156,12 +163,28 @@ def test_gpus_are_asked_for_by_text_as_kfp_drops_numbers(compiled):
         assert parameters[name]["parameterType"] == "STRING", name
 
 
+def producer(source):
+    """Whose artifact this is; one from outside the condition is named by its producer."""
+    if "taskOutputArtifact" in source:
+        return source["taskOutputArtifact"]["producerTask"]
+    return source["componentInputArtifact"].removeprefix("pipelinechannel--").partition("-")[0]
+
+
+def test_a_round_goes_on_only_when_its_duels_are_labelled(compiled):
+    conditions = {name: task["triggerPolicy"]["condition"] for name, task in tasks(compiled[1]).items()
+                  if name.startswith("condition-")}  # fmt: skip
+    (labelled,) = [said for said in conditions.values() if "label-Output" in said]
+    assert labelled == "int(inputs.parameter_values['pipelinechannel--label-Output']) == 1"
+
+
 def test_the_graph_is_the_way_the_data_goes(compiled):
-    inner = next(component for name, component, _ in groups(compiled[1]) if "condition" in name)["dag"]["tasks"]
+    below_conditions = [component["dag"]["tasks"] for name, component, _ in groups(compiled[1]) if "condition" in name]
     comes_from = {
-        (source["taskOutputArtifact"]["producerTask"], name)
+        (producer(source), name)
+        for inner in below_conditions
         for name, task in inner.items()
         for source in task.get("inputs", {}).get("artifacts", {}).values()
+        if not name.startswith("condition-")
     }
     assert comes_from == {
         ("sample", "label"), ("label", "train"), ("train", "evaluate"), ("train", "close-round"),

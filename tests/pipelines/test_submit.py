@@ -116,8 +116,6 @@ def test_one_own_registry_is_that_of_all_images(api, submit):
     assert arguments(api)["train_image"].startswith("registry.example/team/trainer:")
 
 
-# Settings that can only have one value so far.
-ONE_CHOICE = {"preference_oracle": "simulated"}
 # A value for each setting that differs from its default, and what must go with it.
 OTHER = {
     "prompt_data": "s3://bucket/prompts.jsonl",
@@ -134,7 +132,22 @@ OTHER = {
     "reward": "length",
     "pretrain": "someone/small-model",
     "dap_algo": "ipo",
-    **ONE_CHOICE,
+    "preference_oracle": "pairrm",
+    "eval_oracle": "pairrm",
+    "scorer_dtype": "bfloat16",
+    "remote_protocol": "oat",
+    "remote_backoff": "oat",
+    "remote_allowed_hosts": ["rewards.team-a"],
+    "judge_orders": "one",
+    "judge_verdict": "parsed",
+    "judge_template": "{rubric}\n{prompt}\n{first}\n{second}\n",
+    "judge_rubric": "Kinder is better.\n",
+    "judge_allowed_hosts": ["judge.team-a"],
+    "judge_spending_limit": 2.5,
+    "outside_preferences": "s3://bucket/outside.jsonl",
+    "outside_batch_size": 7,
+    "track": "wandb",
+    "wandb_mode": "offline",
     "opponent": "reference",
     "engine": "vllm",
     "trainer": "deepspeed",
@@ -187,6 +200,14 @@ OTHER = {
     "oracle_cpu": "500m",
     "oracle_memory": "9Gi",
 }
+ASKED = {
+    "pairrm": {"labeling": {"preference_oracle": "pairrm"}},
+    "scorer": {"labeling": {"preference_oracle": "reward_model"}, "scorer": {"scorer_model": "someone/rewards"}},
+    "remote": {"labeling": {"preference_oracle": "remote"}, "remote": {"remote_url": "http://rewards.team-a:8000"}},
+    "judge": {"labeling": {"preference_oracle": "judge"}, "judge": {"judge_model": "judge-1"}},
+    "human": {"labeling": {"preference_oracle": "human"}, "evaluation": {"eval_every": 0}},
+    "outside": {"outside": {"outside_preferences": "s3://bucket/more.jsonl"}},
+}
 BESIDE = {
     "engine": {"sampling": {"engine": "vllm"}, "policy": {"trainer": "deepspeed"}},
     "trainer": {"sampling": {"engine": "vllm"}, "policy": {"trainer": "deepspeed"}},
@@ -218,6 +239,8 @@ BESIDE = {
 }
 
 
+# Settings that contradict others of their room.
+ALONE = ("dap_algo", "lr_scheduler", "train_priority_class")
 PLACE = Build().defaults()
 
 
@@ -246,13 +269,25 @@ def other_than(setting, now):
     return now / 2 + 0.125 if isinstance(now, float) else now + 1
 
 
-@pytest.mark.parametrize("setting", list(all_settings()), ids=lambda setting: setting.name)
-def test_every_setting_arrives_as_it_was_given_and_of_its_type(setting, api, submit, tmp_path, compiled_once):
-    now = gather("scripted", None, {}, PLACE).model_dump(mode="json")[setting.room][setting.name]
-    sections = {room: dict(inside) for room, inside in BESIDE.get(setting.name, {}).items()}
-    value = other_than(setting, now)
-    assert value != now or setting.name in ONE_CHOICE
-    sections.setdefault(setting.room, {})[setting.name] = value
+def cases():
+    """All settings: of a room, those that need nothing beside them go in one run, every other one in its own."""
+    together = {}
+    for setting in all_settings():
+        needed = BESIDE.get(setting.name, ASKED.get(setting.room, {}))
+        alone = setting.name in BESIDE or setting.name in ALONE
+        name = setting.name if alone else setting.room
+        together.setdefault(name, (needed, []))[1].append(setting)
+    return [pytest.param(needed, settings, id=name) for name, (needed, settings) in together.items()]
+
+
+@pytest.mark.parametrize(("needed", "settings"), cases())
+def test_every_setting_arrives_as_it_was_given_and_of_its_type(needed, settings, api, submit, tmp_path, compiled_once):
+    now = gather("scripted", None, {}, PLACE).model_dump(mode="json")
+    sections = {room: dict(inside) for room, inside in needed.items()}
+    values = {setting.name: other_than(setting, now[setting.room][setting.name]) for setting in settings}
+    for setting in settings:
+        assert values[setting.name] != now[setting.room][setting.name]
+        sections.setdefault(setting.room, {})[setting.name] = values[setting.name]
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(sections))
 
@@ -260,8 +295,9 @@ def test_every_setting_arrives_as_it_was_given_and_of_its_type(setting, api, sub
 
     assert code == 0, complaint
     sent = arguments(api)
-    arrived = sent[setting.name] if setting.name in FORM else sent[MORE][setting.room][setting.name]
-    assert (arrived, type(arrived)) == (value, type(value))
+    for setting in settings:
+        arrived = sent[setting.name] if setting.name in FORM else sent[MORE][setting.room][setting.name]
+        assert (arrived, type(arrived)) == (values[setting.name], type(values[setting.name])), setting.name
     assert ExperimentSettings.parse(sections_of(sent)) == with_image(
         gather("scripted", file, {}, PLACE), sent["train_image"]
     )

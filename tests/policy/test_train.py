@@ -126,7 +126,7 @@ def test_the_figures_of_a_round_are_those_of_its_pairs(finished):
     duels = [trial.written[1][place : place + 2] for place in range(0, 10, 2)]
     tokens = sum(first.prompt_tokens + len(first.tokens) + len(second.tokens) for first, second in duels)
     assert dict(done.counts) == {
-        "pairs": 5, "clashes": 1, "identical": 0, "optimizer_steps": 4, "steps_this_round": 2, "tokens": tokens,
+        "pairs": 5, "unlabelled": 1, "identical": 0, "optimizer_steps": 4, "steps_this_round": 2, "tokens": tokens,
     }  # fmt: skip
     assert set(done.timings) == {
         "startup", "work", "load", "reference", "forward_backward", "optimizer", "export", "upload",

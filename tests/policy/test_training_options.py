@@ -2,6 +2,7 @@
 
 import json
 import math
+from statistics import fmean
 
 import pytest
 from oatflow.components.errors import SettingsError, TrainingFailed
@@ -88,14 +89,14 @@ def test_oats_mean_counts_the_clash_and_ours_does_not(new_trial, plain):
     assert curve(whole, "loss")[0][0] == pytest.approx(math.log(2), abs=1e-6)
     assert curve(oats, "loss")[0][0] == pytest.approx(math.log(2) * 5 / 6, abs=1e-6)
     assert curve(oats, "grad_norm")[0][0] == pytest.approx(curve(whole, "grad_norm")[0][0] * 5 / 6, rel=1e-4)
-    assert (oats.counts["pairs"], oats.counts["clashes"]) == (ours.counts["pairs"], ours.counts["clashes"]) == (5, 1)
+    assert (oats.counts["pairs"], oats.counts["unlabelled"]) == (ours.counts["pairs"], ours.counts["unlabelled"]) == (5, 1)
 
 
 def test_a_buffer_brings_older_preferences_back_and_no_pair_is_scored_twice(new_trial):
     trial = trained(new_trial, rounds=2, pi_buffer_maxlen=10, train_batch_size=16)
     first, second = (trial.ledger.done(round_, "policy") for round_ in (0, 1))
     # Of twelve preferences the ten newest: the four newest of round 0 (one of them the clash) and the six of round 1.
-    assert (second.counts["pairs"], second.counts["clashes"]) == (8, 2)
+    assert (second.counts["pairs"], second.counts["unlabelled"]) == (8, 2)
     assert {key.split("/")[1] for key in second.inputs if "/sampling/" in key} == {"00000", "00001"}
     scores = [from_parquet(trial.ledger.read(round_, "policy", REFERENCE), ReferenceScore, "") for round_ in (0, 1)]
     assert [len(found) for found in scores] == [first.counts["pairs"], 5]
@@ -188,3 +189,12 @@ def test_a_gradient_that_is_not_finite_stops_training_and_names_its_duels(new_tr
     with pytest.raises(TrainingFailed, match=r"the (loss|norm of the gradient) is (inf|nan) on the duels [0-9a-f]{24}"):
         trial.train(0)
     assert trial.ledger.done(0, "policy") is None
+
+
+def test_a_step_tells_how_probable_the_chosen_and_the_rejected_answers_were_before_it(new_trial):
+    trial = trained(new_trial, train_batch_size=6)
+    scores = from_parquet(trial.ledger.read(0, "policy", REFERENCE), ReferenceScore, REFERENCE)
+    chosen, rejected = (fmean(sum(getattr(pair, side)) for pair in scores) for side in ("chosen", "rejected"))
+    done = trial.ledger.done(0, "policy")
+    assert curve(done, "chosen_logprob", "rejected_logprob") == [pytest.approx((chosen, rejected), rel=1e-5)]
+    assert (done.facts["chosen_logprob"], done.facts["rejected_logprob"]) == pytest.approx((chosen, rejected), rel=1e-5)

@@ -76,7 +76,8 @@ def duels_of(ledger, round_):
 
 
 def preferences_of(ledger, round_):
-    names = [placed.name for placed in ledger.done(round_, "labeling").outputs if "preferences" in placed.name]
+    outputs = ledger.done(round_, "labeling").outputs
+    names = [placed.name for placed in outputs if placed.name.startswith("preferences-")]
     return [row for name in names for row in from_parquet(ledger.read(round_, "labeling", name), Preference, name)]
 
 

@@ -1,0 +1,99 @@
+"""The receipts of one interview: what was asked and answered, durable before anything is made of it.
+
+Where questions cost money, a batch is noted before it is asked. A note without a receipt means that a process ended in
+between: those duels were perhaps paid for, so they count as queries, and are never asked again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..ledger.step import Step
+from ..oracles.oracle import Answer
+from ..records.records import Duel, Receipt
+from ..records.table import from_parquet, to_parquet
+
+RECEIPTS = "receipts"
+
+
+class Receipts:
+    """All receipts of the interview `name`, those of earlier attempts included, in parts of one batch each."""
+
+    def __init__(self, step: Step, name: str, oracle: str):
+        self._step, self._name, self._oracle = step, name, oracle
+        self._parts = 0
+        self.by_duel: dict[str, Receipt] = {}
+        while self._adopt():
+            pass
+
+    def note(self, duels: Sequence[Duel]) -> None:
+        """Say durably that these duels are about to be asked."""
+        asked = [{"duel_id": duel.duel_id, "prompt_id": duel.prompt_id} for duel in duels]
+        self._step.write(self._note_name, json.dumps(asked).encode())
+
+    def keep(self, duels: Sequence[Duel], answers: Mapping[str, Answer]) -> None:
+        """Write one part: a receipt for each of the duels that has an answer."""
+        self._write([receipt(duel, answers[duel.duel_id], self._oracle) for duel in duels if duel.duel_id in answers])
+
+    def _adopt(self) -> bool:
+        """Take over the next part of an earlier attempt, if it left one, or its note that no part follows."""
+        part = self._step.existing(self._part_name)
+        if part is not None:
+            self._take(part)
+            return True
+        noted = self._step.existing(self._note_name)
+        if noted is None:
+            return False
+        self._write([_lost(each["duel_id"], each["prompt_id"], self._oracle) for each in json.loads(noted)])
+        return True
+
+    def _write(self, rows: Sequence[Receipt]) -> None:
+        # What is durable counts, also where another attempt of this step was faster.
+        self._take(self._step.write(self._part_name, to_parquet(rows, Receipt)))
+
+    def _take(self, part: bytes) -> None:
+        self.by_duel |= {row.duel_id: row for row in from_parquet(part, Receipt, self._part_name)}
+        self._parts += 1
+
+    @property
+    def _part_name(self) -> str:
+        return f"{RECEIPTS}-{self._name}-{self._parts:04d}.parquet"
+
+    @property
+    def _note_name(self) -> str:
+        return f"asking-{self._name}-{self._parts:04d}.json"
+
+
+def receipt(duel: Duel, answer: Answer, oracle: str) -> Receipt:
+    """Return the receipt for an answer."""
+    return Receipt(
+        duel_id=duel.duel_id,
+        prompt_id=duel.prompt_id,
+        oracle=oracle,
+        lost=False,
+        undecided=answer.undecided,
+        raw=answer.raw,
+        requests=answer.requests,
+        retried=answer.retried,
+        seconds=answer.seconds,
+        first_wins=None if answer.first_wins is None else float(answer.first_wins),
+        first_reward=answer.first_reward,
+        second_reward=answer.second_reward,
+        orders=answer.orders,
+        shown_first_wins=answer.shown_first_wins,
+        consistent=answer.consistent,
+        input_tokens=answer.input_tokens,
+        output_tokens=answer.output_tokens,
+        cost=answer.cost,
+    )
+
+
+def spent(receipts: Iterable[Receipt]) -> float:
+    """Add up what the answers cost; those without a price cost nothing."""
+    return sum(row.cost or 0.0 for row in receipts)
+
+
+def _lost(duel_id: str, prompt_id: str, oracle: str) -> Receipt:
+    nothing = [None] * 9
+    return Receipt(duel_id, prompt_id, oracle, True, False, "", 0, 0, 0.0, *nothing)

@@ -1,0 +1,117 @@
+"""`oatflow label`: give the questions of a waiting round to people, and put their answers into the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from oatflow.components.errors import RefusedInput
+from oatflow.components.labeling.people import FORMS, Standing, add_answers, asked_of, stands_at
+from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.oracles.annotations import Annotation, read_answers
+from oatflow.components.oracles.questions import Batch, to_jsonl
+from oatflow.components.oracles.settings import HumanSettings
+
+from .flags import Flag
+
+FLAGS: list[Flag] = [
+    ("--out", {"type": Path, "metavar": "DIR",
+               "help": "folder for the page and the tables (default: HOME/labels/NAME-round-N)"}),
+    ("--answers", {"type": Path, "nargs": "+", "metavar": "FILE", "default": [],
+                   "help": "add the answers in these files: JSON Lines as the page gives them, CSV with duel_id, "
+                   "annotator and verdict, or records that Argilla exported"}),
+    ("--annotator", {"metavar": "NAME", "help": "who gave them, where the files do not say, or say it otherwise"}),
+    ("--serve", {"action": "store_true", "help": "serve the page to this machine's browser, and take the answers"}),
+    ("--port", {"type": int, "help": "port of the page (default: the same free one each time, if it can be had)"}),
+]  # fmt: skip
+MOST_BYTES = 64 * 2**20
+"""Of one file of answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user wants: one of a folder with the questions, answers to be added, or a page that takes them."""
+
+    out: Path | None = None
+    answers: Sequence[Path] = ()
+    annotator: str | None = None
+    serve: bool = False
+    port: int | None = None
+
+
+def label(ledger: Ledger, experiment: str, home: Path, wish: Wish) -> int:
+    """Do what is wished with the round that waits for labels. Raises `RefusedInput` where none does."""
+    batch = waiting(ledger, experiment)
+    settings = ledger.section(HumanSettings, "human")
+    if wish.answers and wish.serve:
+        raise RefusedInput("serve, answers: give one of them; the page that is served takes answers by itself")
+    if wish.answers:
+        print(f"{_added(ledger, batch, wish)} new answers. {_state(ledger, batch, settings)}")
+    elif wish.serve:
+        from .label_server import serve
+
+        serve(ledger, batch, settings, wish.port)
+        print(_state(ledger, batch, settings))
+    else:
+        folder = wish.out or home / "labels" / f"{experiment}-round-{batch.round}"
+        write_questions(batch, folder)
+        print(_letter(batch, experiment, folder, settings, stands_at(ledger, batch.round, settings)))
+    return 0
+
+
+def waiting(ledger: Ledger, experiment: str) -> Batch:
+    """Return what the round asks that comes next. Raises `RefusedInput` if it asks nothing, or is labelled."""
+    round_ = ledger.head().round + 1
+    batch = asked_of(ledger, round_)
+    if batch is None:
+        oracle = ledger.experiment.settings.get("labeling", {}).get("preference_oracle", "simulated")
+        why = "it has not asked yet: run it first" if oracle == "human" else f"preference_oracle is {oracle!r}"
+        raise RefusedInput(f"experiment={experiment!r}: round {round_} does not wait for labels; {why}")
+    if ledger.done(round_, "labeling") is not None:
+        raise RefusedInput(f"experiment={experiment!r}: round {round_} is labelled already, and waits for nobody")
+    return batch
+
+
+def write_questions(batch: Batch, folder: Path) -> None:
+    """Write the questions in all their forms; answers that lie in the folder are left alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, form in FORMS.items():
+        (folder / name).write_bytes(form(batch))
+    (folder / "questions.jsonl").write_bytes(to_jsonl(batch.questions))
+
+
+def _added(ledger: Ledger, batch: Batch, wish: Wish) -> int:
+    """Read all files before anything is added."""
+    annotations = [row for path in wish.answers for row in _read(path, batch, wish.annotator)]
+    return add_answers(ledger, batch.round, annotations)
+
+
+def _read(path: Path, batch: Batch, annotator: str | None) -> list[Annotation]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise RefusedInput(f"answers={str(path)!r}: cannot be read ({error.strerror})") from error
+    if len(data) > MOST_BYTES:
+        raise RefusedInput(f"answers={str(path)!r}: larger than {MOST_BYTES >> 20} MiB; is it a file of answers?")
+    return read_answers(data, str(path), batch.shown, annotator)
+
+
+def _state(ledger: Ledger, batch: Batch, settings: HumanSettings) -> str:
+    stands = stands_at(ledger, batch.round, settings)
+    if stands.lacking:
+        return f"Round {batch.round}: {stands}."
+    return f"Round {batch.round}: {stands}; run `oatflow align` again, or let the schedule carry on."
+
+
+def _letter(batch: Batch, experiment: str, folder: Path, settings: HumanSettings, stands: Standing) -> str:
+    people = "one person" if settings.human_annotators == 1 else f"{settings.human_annotators} people"
+    return "\n".join([
+        f"Round {batch.round}: {stands}; each needs {people}.",
+        f"{folder / 'page.html'}   open it in a browser; it needs no network and gives a file of answers at the end",
+        f"{folder / 'questions.csv'}   or fill in annotator and verdict (left, right, tie, skip) in a spreadsheet",
+        f"{folder / 'questions.argilla.jsonl'}   or import these records into Argilla, and export them with responses",
+        f"Then: oatflow label {experiment} --answers FILE ...",
+        f"Or label right here: oatflow label {experiment} --serve",
+    ])  # fmt: skip
