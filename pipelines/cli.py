@@ -15,9 +15,7 @@ from oatflow.components.errors import OatflowError, RefusedInput, SettingsError
 from oatflow.components.images import REGISTRY
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.policy.settings import PolicySettings
-from oatflow.components.rounds.opening import has_begun
 from oatflow.components.settings import did_you_mean
-from oatflow.components.store.store import open_store
 
 from .alignment.build import Backend, Build
 from .alignment.config import all_settings
@@ -26,8 +24,9 @@ from .cluster_commands import cluster_status, schedule_parser, submit_parser
 from .export import DTYPES
 from .flags import CLUSTER_FLAGS, Flag, add_flags, command, given_settings, settings_flags
 from .label import FLAGS as LABEL_FLAGS
-from .place import check_name, experiment_uri, home_folder, ledger_root
+from .place import check_name, home_folder, ledger_root
 from .preferences import FORMATS
+from .report import existing, report_parser
 from .serve import serve_parser
 from .simulate import simulate_parser
 
@@ -58,6 +57,8 @@ def run(argv: Sequence[str]) -> int:
     if given.command is None:
         parser.print_help()
         return RefusedInput.exit_code
+    # A reward of the user's own is imported from where the command runs; last, so that it hides no package.
+    sys.path.append(str(Path.cwd()))
     code: int = given.do(given)
     return code
 
@@ -75,9 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         ("--verify", {"action": "store_true", "help": "read every object and compare its digest with the record"}),
         *CLUSTER_FLAGS,
     ])  # fmt: skip
-    _ledger_parser(commands, "report", "write the HTML report of an experiment", _report, [
-        ("--out", {"type": Path, "help": "file to write (default: HOME/reports/NAME.html)"}),
-    ])  # fmt: skip
+    report_parser(commands)
     _ledger_parser(
         commands, "label", "give the duels of a waiting round to people, and add their answers", _label, LABEL_FLAGS
     )
@@ -177,10 +176,7 @@ def _align(given: argparse.Namespace) -> int:
 @contextmanager
 def _existing(given: argparse.Namespace) -> Iterator[Ledger]:
     with ledger_root(home_folder(given.home), given.ledger) as root:
-        store = open_store(experiment_uri(root, given.experiment))
-        if not has_begun(store):
-            raise RefusedInput(f"experiment={given.experiment!r}: there is none in {root}; `oatflow align` begins one")
-        yield Ledger(store)
+        yield existing(root, given.experiment)
 
 
 def _status(given: argparse.Namespace) -> int:
@@ -204,18 +200,6 @@ def _status(given: argparse.Namespace) -> int:
         if given.verify:
             intact = sum(1 for _ in ledger.verify())
             print(f"verified {intact} objects: each is what was written")
-    return 0
-
-
-def _report(given: argparse.Namespace) -> int:
-    from oatflow.components.reporting.page import write_report
-
-    out = given.out or home_folder(given.home) / "reports" / f"{given.experiment}.html"
-    with _existing(given) as ledger:
-        html = write_report(ledger)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(html, encoding="utf-8")
-    print(out)
     return 0
 
 

@@ -1,135 +1,179 @@
-"""Rows to charts: each a drawing, what it says in words, and the numbers behind it. Of exploration: see its own."""
+"""Rows to charts, in the groups in which a page shows them. Of exploration: see its own module."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..ledger.layout import STEPS
-from .chart import Chart, course, draw_shares, head, when
+from .chart import (
+    CHANCE,
+    EVEN,
+    NUMBER,
+    SIGNED,
+    Chart,
+    Curve,
+    curve_chart,
+    estimated,
+    over_rounds,
+    plain_points,
+    points_of,
+)
 from .curves import RoundRow
-from .drawing import DASHED, DOTTED, MUTED, OPPONENT, POLICY, Axes, bars, draw, end_label, line, over_labels
+from .drawing import OF_EQUAL_LENGTH, OF_OPPONENT, OF_POLICY, bars, draw
 from .exploration_charts import exploration_charts
+from .foretold import Foretold
+from .statistics import Estimate
+from .table import Column, Table
 from .words import NOT_MEASURED, count, percent, rounded, seconds
 
+ALL_PAIRS = "Means over all pairs of a round, as each was met, before it was learned from."
 
-def charts(rows: Sequence[RoundRow], opponent: str) -> list[Chart]:
+
+@dataclass(frozen=True, slots=True)
+class Charts:
+    """The charts of an experiment: of its answers, its duels, its training, its time. A group may be empty."""
+
+    answers: tuple[Chart, ...]
+    duels: tuple[Chart, ...]
+    training: tuple[Chart, ...]
+    time: tuple[Chart, ...]
+
+    @property
+    def all(self) -> tuple[Chart, ...]:
+        """All of them, in the order of the page."""
+        return self.answers + self.duels + self.training + self.time
+
+
+def charts(rows: Sequence[RoundRow], opponent: str, foretold: Foretold | None = None) -> Charts:
     """Draw every chart that the rows have numbers for. `opponent`: who the policy is compared with, in words."""
-    drawn = (
-        win_rate_chart(rows, opponent), held_out_chart(rows), reward_chart(rows, opponent),
-        *exploration_charts(rows, opponent), margin_chart(rows), seconds_chart(rows),
+    return Charts(
+        _drawn(win_rate_chart(rows, opponent), length_chart(rows, opponent), reward_chart(rows, opponent),
+               held_out_chart(rows)),
+        _drawn(*exploration_charts(rows, opponent, foretold)),
+        _drawn(margin_chart(rows), logprob_chart(rows)),
+        _drawn(seconds_chart(rows)),
     )  # fmt: skip
-    return [chart for chart in drawn if chart is not None]
 
 
 def win_rate_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
-    """Draw the win rate with its 95% interval, or None where nothing was evaluated."""
-    points = [
-        (row.learned_from, row.win_rate, row.low, row.high, row)
-        for row in rows
-        if row.win_rate is not None and row.low is not None and row.high is not None
-    ]
-    if not points:
+    """Draw the win rate and the one at equal length, with 95% intervals, or None where nothing was evaluated."""
+    judged = [row for row in rows if row.win_rate is not None and row.low is not None and row.high is not None]
+    if not judged:
         return None
-    labels, rates, lows, highs, judged = zip(*points, strict=True)
-    unit = rows[0].unit
-    return Chart(
-        name="win-rate",
-        title="Win rate with its 95% interval",
-        key=(("policy", f"● against {opponent}"), ("plain", "- - 50%: even")),
-        label=f"Line chart of the win rate over {unit.many}: {course(labels, rates, lows, highs, unit)}",
-        svg=draw("win-rate", lambda axes: draw_shares(axes, labels, rates, lows, highs, unit)),
-        head=(*head(unit), "Win rate", "95% from", "to", "Held-out prompts"),
-        body=tuple(
-            (*when(row), percent(row.win_rate), percent(row.low), percent(row.high), count(row.held_out))
-            for row in judged
+    raw = [_estimate(row.win_rate, row.low, row.high) for row in judged]
+    equal = [row.answers.length_controlled if row.answers else None for row in judged]
+    curves = [Curve(f"against {opponent}", OF_POLICY, points_of(judged, raw))]
+    if any(equal):
+        curves.append(Curve("at equal length", OF_EQUAL_LENGTH, points_of(judged, equal), banded=False))
+    columns = [*estimated("Win rate", raw, percent)]
+    if any(equal):
+        columns += estimated("At equal length", equal, percent)
+    columns += [Column("Held-out prompts", tuple(row.held_out for row in judged), count), *_sign_tests(judged)]
+    return curve_chart(
+        "win-rate", "Win rate with its 95% interval", curves, rows[0].unit, EVEN, over_rounds(judged, *columns),
+        label="the win rate",
+    )  # fmt: skip
+
+
+def length_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
+    """Draw how long the held-out answers are beside the opponent's, or None where nobody counted."""
+    judged = [row for row in rows if row.answers is not None]
+    told = [row.answers for row in judged if row.answers is not None]
+    if not told:
+        return None
+    own, other = [one.tokens for one in told], [one.opponent_tokens for one in told]
+    return curve_chart(
+        "length", "Length of held-out answers, in tokens",
+        [Curve(opponent, OF_OPPONENT, points_of(judged, other), banded=False),
+         Curve("policy", OF_POLICY, points_of(judged, own))],
+        rows[0].unit, NUMBER,
+        over_rounds(
+            judged, *estimated("Policy", own, rounded), *estimated("Opponent", other, rounded),
+            *estimated("Difference", [one.longer for one in told], rounded),
+            Column("Held-out prompts", tuple(one.prompts for one in told), count),
         ),
-    )
+        label="the mean length of held-out answers in tokens",
+        note="A win rate that rises with the length may be bought with it: look at the one at equal length.",
+    )  # fmt: skip
 
 
 def held_out_chart(rows: Sequence[RoundRow]) -> Chart | None:
     """Draw the accuracy on held-out preferences with its 95% interval, or None where there are none."""
-    points = [
-        (row.learned_from, row.held_out_accuracy, *row.held_out_interval, row)
-        for row in rows
-        if row.held_out_accuracy is not None and row.held_out_interval is not None
-    ]
-    if not points:
+    ranked = [row for row in rows if row.held_out_accuracy is not None and row.held_out_interval is not None]
+    if not ranked:
         return None
-    labels, shares, lows, highs, ranked = zip(*points, strict=True)
-    unit = rows[0].unit
-    return Chart(
-        name="held-out",
-        title="Held-out accuracy with its 95% interval",
-        key=(("policy", "● pairs ranked as in the set"), ("plain", "- - 50%: chance")),
-        label=f"Line chart of the accuracy on held-out preferences over {unit.many}: "
-        f"{course(labels, shares, lows, highs, unit)}",
-        svg=draw("held-out", lambda axes: draw_shares(axes, labels, shares, lows, highs, unit)),
-        head=(*head(unit), "Accuracy", "95% from", "to", "Margin", "Held-out pairs"),
-        body=tuple(
-            (*when(row), *map(percent, (share, low, high)), rounded(row.held_out_margin), count(row.held_out_pairs))
-            for row, share, low, high in zip(ranked, shares, lows, highs, strict=True)
+    shares = [_estimate(row.held_out_accuracy, *(row.held_out_interval or ())) for row in ranked]
+    return curve_chart(
+        "held-out", "Held-out accuracy with its 95% interval",
+        [Curve("pairs ranked as in the set", OF_POLICY, points_of(ranked, shares))], rows[0].unit, CHANCE,
+        over_rounds(
+            ranked, *estimated("Accuracy", shares, percent),
+            Column("Margin", tuple(row.held_out_margin for row in ranked), rounded),
+            Column("Held-out pairs", tuple(row.held_out_pairs for row in ranked), count),
         ),
-    )
+        label="the accuracy on held-out preferences",
+    )  # fmt: skip
 
 
 def reward_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
     """Draw the mean known reward of the policy's and the opponent's held-out answers, or None where there is none."""
-    points = [
-        (row.learned_from, row.mean_reward, row.opponent_mean_reward, row)
-        for row in rows
-        if row.mean_reward is not None and row.opponent_mean_reward is not None
-    ]
-    if not points:
+    known = [row for row in rows if row.mean_reward is not None and row.opponent_mean_reward is not None]
+    if not known:
         return None
-    labels, own, others, judged = zip(*points, strict=True)
-    unit = rows[0].unit
-
-    def paint(axes: Axes) -> None:
-        line(axes, labels, others, OPPONENT, "s", DOTTED)
-        line(axes, labels, own, POLICY, "o")
-        apart = 5 if own[-1] >= others[-1] else -5
-        end_label(axes, (labels[-1], own[-1]), rounded(own[-1]), POLICY, apart)
-        end_label(axes, (labels[-1], others[-1]), rounded(others[-1]), OPPONENT, -apart)
-        over_labels(axes, labels, unit.axis)
-
-    return Chart(
-        name="reward",
-        title="Mean reward of held-out answers",
-        key=(("policy", "● policy"), ("opponent", f"■ {opponent}")),
-        label=f"Line chart of the mean reward of held-out answers: the policy's goes from {rounded(own[0])} to "
-        f"{rounded(own[-1])} after {unit.said(labels[-1])}, the opponent's is {rounded(others[-1])} there.",
-        svg=draw("reward", paint),
-        head=(*head(unit), "Policy", "Opponent"),
-        body=tuple((*when(row), rounded(row.mean_reward), rounded(row.opponent_mean_reward)) for row in judged),
+    own = [row.answers.reward if row.answers else None for row in known]
+    other = [row.answers.opponent_reward if row.answers else None for row in known]
+    if not all((*own, *other)):
+        # Rows that come without their verdicts have no intervals.
+        ours, theirs = ([getattr(row, name) for row in known] for name in ("mean_reward", "opponent_mean_reward"))
+        points = plain_points(known, theirs), plain_points(known, ours)
+        columns = [Column("Policy", tuple(ours), rounded), Column("Opponent", tuple(theirs), rounded)]
+    else:
+        points = points_of(known, other), points_of(known, own)
+        columns = [*estimated("Policy", own, rounded), *estimated("Opponent", other, rounded)]
+    curves = [Curve(opponent, OF_OPPONENT, points[0], banded=False), Curve("policy", OF_POLICY, points[1])]
+    return curve_chart(
+        "reward", "Mean reward of held-out answers", curves, rows[0].unit, NUMBER, over_rounds(known, *columns)
     )
 
 
 def margin_chart(rows: Sequence[RoundRow]) -> Chart | None:
     """Draw the mean reward margin of each round's pairs, or None where nothing was learned."""
-    points = [(row.learned_from, row.reward_margin, row) for row in rows if row.reward_margin is not None]
-    if not points:
+    learned = [row for row in rows if row.reward_margin is not None]
+    if not learned:
         return None
-    labels, margins, learned = zip(*points, strict=True)
-    unit = rows[0].unit
-
-    def paint(axes: Axes) -> None:
-        axes.axhline(0, color=MUTED, linewidth=1, linestyle=DASHED)
-        line(axes, labels, margins, POLICY, "o")
-        end_label(axes, (labels[-1], margins[-1]), rounded(margins[-1]), POLICY)
-        over_labels(axes, labels, unit.axis)
-
-    return Chart(
-        name="margin",
-        title="Reward margin in training",
-        key=(("policy", "● chosen minus rejected"),),
-        label=f"Line chart of the mean reward margin of a round's pairs: from {rounded(margins[0])} to "
-        f"{rounded(margins[-1])} after {unit.said(labels[-1])}.",
-        svg=draw("margin", paint),
-        head=(*head(unit), "Loss", "Margin", "Accuracy"),
-        body=tuple(
-            (*when(row), rounded(row.loss), rounded(row.reward_margin), percent(row.accuracy)) for row in learned
+    margins = [row.reward_margin for row in learned]
+    return curve_chart(
+        "margin", "Reward margin in training",
+        [Curve("chosen minus rejected", OF_POLICY, plain_points(learned, margins))], rows[0].unit, SIGNED,
+        over_rounds(
+            learned, Column("Loss", tuple(row.loss for row in learned), rounded),
+            Column("Margin", tuple(margins), rounded),
+            Column("Accuracy", tuple(row.accuracy for row in learned), percent),
+            Column("Pairs", tuple(row.pairs for row in learned), count),
         ),
-    )
+        label="the mean reward margin of a round’s pairs", note=ALL_PAIRS,
+    )  # fmt: skip
+
+
+def logprob_chart(rows: Sequence[RoundRow]) -> Chart | None:
+    """Draw how probable the chosen and the rejected answers are to the policy, or None where nobody measured it."""
+    learned = [row for row in rows if row.chosen_logprob is not None and row.rejected_logprob is not None]
+    if not learned:
+        return None
+    chosen, rejected = [row.chosen_logprob for row in learned], [row.rejected_logprob for row in learned]
+    return curve_chart(
+        "logprobs", "Log-probability of the answers in training",
+        [Curve("rejected", OF_OPPONENT, plain_points(learned, rejected)),
+         Curve("chosen", OF_POLICY, plain_points(learned, chosen))],
+        rows[0].unit, NUMBER,
+        over_rounds(
+            learned, Column("Chosen", tuple(chosen), rounded), Column("Rejected", tuple(rejected), rounded),
+            Column("Pairs", tuple(row.pairs for row in learned), count),
+        ),
+        label="the mean log-probability of whole answers",
+        note=f"{ALL_PAIRS} Where both fall, the policy moves away from all that it is shown.",
+    )  # fmt: skip
 
 
 def seconds_chart(rows: Sequence[RoundRow]) -> Chart | None:
@@ -146,9 +190,34 @@ def seconds_chart(rows: Sequence[RoundRow]) -> Chart | None:
         key=(("policy", "□ start-up"), ("policy", "■ work"), ("plain", "mean over rounds")),
         label=f"Bar chart of the mean seconds that each step took: {'; '.join(parts)}.",
         svg=draw("seconds", lambda axes: bars(axes, steps, startups, works, labels), 14 + 42 * len(steps)),
-        head=("Round", *steps),
-        body=tuple((str(row.round), *(_sum(row.seconds.get(step)) for step in steps)) for row in rows),
+        table=Table((Column("Round", tuple(row.round for row in rows)), *_seconds_columns(rows, steps))),
     )
+
+
+def _seconds_columns(rows: Sequence[RoundRow], steps: Sequence[str]) -> list[Column]:
+    columns = []
+    for step in steps:
+        taken = [row.seconds.get(step) for row in rows]
+        for place, part in enumerate(("start-up", "work")):
+            values = tuple(None if one is None else one[place] for one in taken)
+            columns.append(Column(f"{step.capitalize()}, {part}", values, seconds))
+    return columns
+
+
+def _sign_tests(rows: Sequence[RoundRow]) -> list[Column]:
+    if not all(row.answers for row in rows):
+        return []
+    p_values = tuple(row.answers.p_value if row.answers else None for row in rows)
+    decided = tuple(row.answers.decided if row.answers else None for row in rows)
+    return [Column("Sign test, p", p_values, rounded), Column("Decided prompts", decided, count)]
+
+
+def _estimate(value: float | None, low: float | None = None, high: float | None = None) -> Estimate | None:
+    return None if value is None or low is None or high is None else Estimate(value, low, high)
+
+
+def _drawn(*found: Chart | None) -> tuple[Chart, ...]:
+    return tuple(chart for chart in found if chart is not None)
 
 
 def _mean_seconds(rows: Sequence[RoundRow], step: str) -> tuple[float, float]:

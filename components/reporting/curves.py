@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import fmean
 from typing import Any, TypeVar
 
@@ -15,10 +15,12 @@ from ..ledger.sealed import digest_of, seal
 from ..records.records import Duel, Preference, Verdict
 from ..records.table import from_parquet
 from ..seeds import derive
+from .held_out import HeldOut, read_verdicts
 from .intervals import wilson_interval
+from .queries import Queried, queried
 from .words import PREFERENCES, QUERIES, Unit
 
-Record = TypeVar("Record", Duel, Preference, Verdict)
+Sample = TypeVar("Sample")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,6 @@ class Explored:
     online_high: float | None = None
     online_mean_probability: float | None = None
     online_prompts: int | None = None
-    online_queries: int | None = None
     clash_rate_before: float | None = None
     rm_loss: float | None = None
     rm_accuracy: float | None = None
@@ -80,6 +81,8 @@ class RoundRow:
     over `held_out` prompts. `held_out_accuracy`: share of `held_out_pairs` that the policy's implicit reward ranks as
     the set does, by `held_out_margin` in the mean. `seconds`: by step, those before the first useful work and those of
     work.
+    `chosen_logprob`, `rejected_logprob`: of a whole answer under the policy, mean over the pairs as each was met.
+    `outside_pairs`: of the pairs, those that were made elsewhere. `answers`: what the verdicts say beyond the win rate; only a report reads them.
     `policy`, `digest`: SHA-256 of the policy that the round made, and of the record that closed it. `finished`:
     seconds since the epoch at the end of its last step.
     """
@@ -112,6 +115,19 @@ class RoundRow:
     digest: str
     finished: float
     explored: Explored = Explored()
+    queried: Queried = field(default_factory=Queried)
+    chosen_logprob: float | None = None
+    rejected_logprob: float | None = None
+    outside_pairs: int | None = None
+    answers: HeldOut | None = None
+
+    @property
+    def clash_interval(self) -> tuple[float, float, float] | None:
+        """Share of the duels whose answers are equal, and where it lies with 95% confidence."""
+        if not self.duels or self.clashes is None:
+            return None
+        share = self.clashes / self.duels
+        return share, *wilson_interval(share, self.duels)
 
     @property
     def learned_from(self) -> int:
@@ -164,9 +180,10 @@ def measured(ledger: Ledger, round_: int) -> dict[str, float]:
 
 
 def metrics_of(measured_round: RoundRow) -> dict[str, float]:
-    """Return a round's numbers by the names of `RoundRow` and `Explored`."""
-    row = asdict(measured_round)
-    row |= row.pop("explored")
+    """Return a round's numbers by the names of `RoundRow`, `Explored` and `Queried`, and those of its answers."""
+    row = asdict(replace(measured_round, answers=None))
+    row |= row.pop("explored") | row.pop("queried")
+    row |= measured_round.answers.numbers if measured_round.answers else {}
     numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "finished"}
     taken = {f"seconds_{step}": startup + work for step, (startup, work) in row["seconds"].items()}
     return numbers | taken
@@ -187,18 +204,25 @@ def software(ledger: Ledger) -> dict[str, str]:
     return {name: version for mark in marks if mark for name, version in sorted(mark.software.items())}
 
 
-def sample_duels(ledger: Ledger, round_: int, count: int) -> list[SampledDuel]:
-    """Return some answered duels of a round: the same ones whenever asked, picked by seed and not by outcome."""
+def answered_duels(ledger: Ledger, round_: int) -> list[SampledDuel]:
+    """Return the duels of a round that somebody was asked about, whatever came of it. A clash is none of them."""
     duels = from_parquet(ledger.read(round_, "sampling", "duels.parquet"), Duel, "duels.parquet")
-    answered = {answer.duel_id: answer for answer in _preferences(ledger, round_) if answer.first_wins is not None}
-    picked = _pick(ledger, round_, {duel.duel_id: duel for duel in duels if duel.duel_id in answered}, count)
-    return [SampledDuel(duel, answered[duel.duel_id]) for duel in picked]
+    answers = {answer.duel_id: answer for answer in _preferences(ledger, round_)}
+    found = ((duel, answers.get(duel.duel_id)) for duel in duels if not duel.clash)
+    return [SampledDuel(duel, answer) for duel, answer in found if answer is not None and answer.oracle]
+
+
+def sample_duels(ledger: Ledger, round_: int, count: int) -> list[SampledDuel]:
+    """Return some answered duels of a round: the same ones whenever asked, picked by seed and not by outcome.
+
+    A duel whose answer cannot be read, or names no winner, is as likely to be among them as any other.
+    """
+    return _pick(ledger, round_, {sample.duel.duel_id: sample for sample in answered_duels(ledger, round_)}, count)
 
 
 def sample_verdicts(ledger: Ledger, round_: int, count: int) -> list[Verdict]:
     """Return some held-out answers of a round's policy beside the opponent's, picked by seed and not by outcome."""
-    verdicts = from_parquet(ledger.read(round_, "evaluation", "verdicts.parquet"), Verdict, "verdicts.parquet")
-    return _pick(ledger, round_, {verdict.prompt_id: verdict for verdict in verdicts}, count)
+    return _pick(ledger, round_, {verdict.prompt_id: verdict for verdict in read_verdicts(ledger, round_)}, count)
 
 
 def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before: int) -> RoundRow:
@@ -236,6 +260,10 @@ def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before:
         digest=digest_of(seal(asdict(record))) if record else "",
         finished=max(mark.finished for mark in marks.values() if mark),
         explored=_explored({**sampled, **fitted, **judged}),
+        queried=queried(labeled, judged),
+        chosen_logprob=trained.get("chosen_logprob"),
+        rejected_logprob=trained.get("rejected_logprob"),
+        outside_pairs=trained.get("outside_pairs"),
     )
 
 
@@ -268,6 +296,6 @@ def _preferences(ledger: Ledger, round_: int) -> list[Preference]:
     return [row for name in parts for row in from_parquet(ledger.read(round_, "labeling", name), Preference, name)]
 
 
-def _pick(ledger: Ledger, round_: int, found: Mapping[str, Record], count: int) -> list[Record]:
+def _pick(ledger: Ledger, round_: int, found: Mapping[str, Sample], count: int) -> list[Sample]:
     order: Sequence[str] = sorted(found, key=lambda name: derive(ledger.seed, round_, name, "report"))
     return [found[name] for name in order[:count]]

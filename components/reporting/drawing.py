@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
@@ -29,6 +31,37 @@ DASHED, DOTTED = (0, (4, 3)), (0, (2, 1.5))
 
 _CSS = {INK: "ink", MUTED: "muted", RULE: "rule", POLICY: "policy", OPPONENT: "opponent", PAPER: "paper"}
 _CSS |= {color: f"series-{place}" for place, color in enumerate(SERIES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a curve looks: colour, marker and dashes, so that it is told apart without any one of them.
+
+    `sign`: the marker as a character, for the key. `css`: the page's class of that colour.
+    """
+
+    color: str
+    marker: str
+    dashes: Any
+    sign: str
+
+    @property
+    def css(self) -> str:
+        """Name of the colour in the page's style sheet."""
+        return "plain" if self.color == MUTED else _CSS[self.color]
+
+
+OF_POLICY, OF_OPPONENT = Look(POLICY, "o", "-", "●"), Look(OPPONENT, "s", DOTTED, "■")
+OF_EQUAL_LENGTH, OF_ENSEMBLE = Look(SERIES[4], "D", DASHED, "◆"), Look(SERIES[3], "s", DOTTED, "■")
+OF_ALL = Look(MUTED, "s", DOTTED, "■")
+LOOKS = tuple(
+    Look(SERIES[color], marker, dashes, sign)
+    for color, marker, dashes, sign in (
+        (1, "o", "-", "●"), (2, "s", DASHED, "■"), (4, "^", "-", "▲"), (3, "D", DOTTED, "◆"),
+        (5, "v", DASHED, "▼"), (6, "P", "-", "✚"), (7, "X", DOTTED, "✖"), (0, "*", DASHED, "★"),
+    )
+)  # fmt: skip
+"""Looks of experiments that are compared, the first named first."""
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 12.5,
@@ -46,6 +79,9 @@ _STYLE: dict[Any, Any] = {
     "ytick.labelcolor": MUTED,
 }
 _MOST_MARKERS = 40
+_PLOTTED = 235.0
+"""About how high a pair of axes is, of `HEIGHT`."""
+_LINE = 14.0
 
 
 def draw(name: str, paint: Callable[[Axes], None], height: int = HEIGHT) -> Markup:
@@ -59,23 +95,40 @@ def draw(name: str, paint: Callable[[Axes], None], height: int = HEIGHT) -> Mark
     return Markup(_inline(drawn.getvalue()))
 
 
-def line(
-    axes: Axes, labels: Sequence[int], values: Sequence[float], color: str, marker: str, dashes: Any = "-"
-) -> None:
+def line(axes: Axes, labels: Sequence[float], values: Sequence[float], look: Look) -> None:
     """Draw a line, with its points marked while there are few enough to tell apart."""
-    shown = marker if len(labels) <= _MOST_MARKERS else ""
+    shown = look.marker if len(labels) <= _MOST_MARKERS else ""
     axes.plot(
-        labels, values, color=color, linestyle=dashes, linewidth=2.2, marker=shown, markersize=7,
+        labels, values, color=look.color, linestyle=look.dashes, linewidth=2.2, marker=shown, markersize=7,
         markeredgecolor=PAPER, markeredgewidth=1.2, clip_on=False, zorder=5,
     )  # fmt: skip
 
 
-def end_label(axes: Axes, point: tuple[float, float], text: str, color: str, shift: int = 0) -> None:
-    """Write a value beside the last point, `shift` units higher."""
-    axes.annotate(
-        text, point, (9, shift), textcoords="offset points", color=color, weight="bold", va="center",
-        annotation_clip=False,
-    )  # fmt: skip
+def band(
+    axes: Axes, labels: Sequence[float], lows: Sequence[float], highs: Sequence[float], color: str, filled: bool
+) -> None:
+    """Draw intervals: as a filled band, and as a stroke at each point while there are few enough to tell apart."""
+    if filled:
+        axes.fill_between(labels, lows, highs, color=color, alpha=0.16, linewidth=0)
+    if len(labels) <= _MOST_MARKERS:
+        axes.vlines(labels, lows, highs, color=color, linewidth=1.2, alpha=0.55)
+
+
+def level_line(axes: Axes, level: float) -> None:
+    """Draw a dashed line across at a value that means something."""
+    axes.axhline(level, color=MUTED, linewidth=1, linestyle=DASHED)
+
+
+def end_labels(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str], colors: Sequence[str]) -> None:
+    """Write values beside last points, moved apart where they would lie on each other. Call it with limits set."""
+    low, high = axes.get_ylim()
+    unit = _PLOTTED / ((high - low) or 1)
+    wanted = [value * unit for _, value in points]
+    for (at, value), text, color, place in zip(points, texts, colors, _apart(wanted), strict=True):
+        axes.annotate(
+            text, (at, value), (9, place - value * unit), textcoords="offset points", color=color, weight="bold",
+            va="center", annotation_clip=False,
+        )  # fmt: skip
 
 
 def over_labels(axes: Axes, labels: Sequence[int], name: str) -> None:
@@ -84,6 +137,22 @@ def over_labels(axes: Axes, labels: Sequence[int], name: str) -> None:
     axes.xaxis.set_major_locator(_round_numbers(6, integer=True))
     axes.yaxis.set_major_locator(_round_numbers(6))
     axes.set_xlabel(name)
+    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def against_promise(
+    axes: Axes, promised: Sequence[float], kept: Sequence[float], lows: Sequence[float], highs: Sequence[float]
+) -> None:
+    """Draw what came true over what was promised; on the dashed line both are the same."""
+    axes.plot([0.5, 1], [0.5, 1], color=MUTED, linewidth=1, linestyle=DASHED)
+    axes.vlines(promised, lows, highs, color=POLICY, linewidth=1.2, alpha=0.55)
+    line(axes, promised, kept, OF_POLICY)
+    axes.set_xlim(0.5, 1.01)
+    axes.set_ylim(min(0.4, *lows), 1.02)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f}%")
+    axes.set_xlabel("the ensemble’s probability that its favourite wins")
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
 
@@ -104,6 +173,19 @@ def bars(
     axes.invert_yaxis()
     axes.xaxis.set_visible(False)
     axes.spines.bottom.set_visible(False)
+
+
+def _apart(wanted: Sequence[float]) -> list[float]:
+    """Move heights of labels apart until they are a line from each other, as little as that takes."""
+    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
+    placed = [float(height) for height in wanted]
+    for _ in range(4 * len(order)):
+        for below, above in pairwise(order):
+            missing = _LINE - (placed[above] - placed[below])
+            if missing > 1e-6:
+                placed[below] -= missing / 2
+                placed[above] += missing / 2
+    return placed
 
 
 def _round_numbers(most: int, **options: bool) -> MaxNLocator:

@@ -1,160 +1,185 @@
-"""Charts of what a round's exploration was worth: regret, online win rate, foresight, uncertainty."""
+"""Charts of what a round's exploration was worth: regret, online win rate, foresight, uncertainty, clashes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .chart import Chart, course, draw_shares, head, when
+from .chart import (
+    AMOUNT,
+    CHANCE,
+    EVEN,
+    PART,
+    Chart,
+    Curve,
+    curve_chart,
+    estimated,
+    over_rounds,
+    plain_points,
+    points_of,
+)
 from .curves import RoundRow
-from .drawing import DOTTED, MUTED, POLICY, SERIES, Axes, draw, end_label, line, over_labels
+from .drawing import OF_ALL, OF_ENSEMBLE, OF_POLICY, against_promise, draw
+from .foretold import Foretold
+from .statistics import Estimate
+from .table import Column, Table
 from .words import count, percent, rounded
 
-RECOMMENDED = 3
-"""Which of the colours of many lines is that of what the ensemble would choose."""
 
-
-def exploration_charts(rows: Sequence[RoundRow], opponent: str) -> list[Chart | None]:
+def exploration_charts(rows: Sequence[RoundRow], opponent: str, foretold: Foretold | None = None) -> list[Chart | None]:
     """Draw what is known of the rounds' exploration; None for what is not."""
     return [
-        regret_chart(rows),
-        online_chart(rows, opponent),
-        foresight_chart(rows),
-        uncertainty_chart(rows),
-    ]
+        regret_chart(rows), online_chart(rows, opponent), foresight_chart(rows), reliability_chart(foretold),
+        uncertainty_chart(rows), clash_chart(rows),
+    ]  # fmt: skip
 
 
 def regret_chart(rows: Sequence[RoundRow]) -> Chart | None:
     """Draw the mean regret of the rounds' duels, and of the ensemble's own choice where it has one."""
-    points = [(row.learned_from, row.explored.duel_regret, row) for row in rows if row.explored.duel_regret is not None]
-    if not points:
+    known = [row for row in rows if row.explored.duel_regret is not None]
+    if not known:
         return None
-    labels, duels, known = zip(*points, strict=True)
-    picked = [(row.learned_from, row.explored.simple_regret) for row in known]
-    recommended = [(at, regret) for at, regret in picked if regret is not None]
-    unit, explored, color = rows[0].unit, known[-1].explored, SERIES[RECOMMENDED]
-    total = "" if explored.regret_total is None else f", {rounded(explored.regret_total)} in the sum over all duels"
-    choice = f"; that of the ensemble's choice is {rounded(recommended[-1][1])} there" if recommended else ""
-
-    def paint(axes: Axes) -> None:
-        if recommended:
-            places, values = zip(*recommended, strict=True)
-            line(axes, places, values, color, "s", DOTTED)
-            end_label(axes, recommended[-1], rounded(values[-1]), color, 5 if values[-1] > duels[-1] else -5)
-        line(axes, labels, duels, POLICY, "o")
-        shift = 0 if not recommended else -5 if recommended[-1][1] > duels[-1] else 5
-        end_label(axes, (labels[-1], duels[-1]), rounded(duels[-1]), POLICY, shift)
-        over_labels(axes, labels, unit.axis)
-        axes.set_ylim(bottom=0)
-
-    return Chart(
-        name="regret",
-        title="Regret within the candidates",
-        key=(
-            ("policy", "● both answers of a duel"),
-            *([(f"series-{RECOMMENDED}", "■ the ensemble’s choice")] if recommended else []),
-            ("plain", "mean over a round; 0: the best candidate"),
+    told = [row.explored for row in known]
+    duels, picked = [one.duel_regret for one in told], [one.simple_regret for one in told]
+    curves = [Curve("both answers of a duel", OF_POLICY, plain_points(known, duels))]
+    if any(regret is not None for regret in picked):
+        curves.insert(0, Curve("the ensemble’s choice", OF_ENSEMBLE, plain_points(known, picked)))
+    total = told[-1].regret_total
+    summed = "" if total is None else f" The sum over all duels so far is {rounded(total)}."
+    return curve_chart(
+        "regret", "Regret within the candidates", curves, rows[0].unit, AMOUNT,
+        over_rounds(
+            known, Column("Duels", tuple(one.regret_duels for one in told), count),
+            Column("Mean regret", tuple(duels), rounded),
+            Column("Sum so far", tuple(one.regret_total for one in told), rounded),
+            Column("Ensemble’s choice", tuple(picked), rounded),
+            Column("Its mean so far", tuple(one.anytime_regret for one in told), rounded),
         ),
-        label=f"Line chart of the mean regret of a round's duels: from {rounded(duels[0])} after "
-        f"{unit.said(labels[0])} to {rounded(duels[-1])} after {count(labels[-1])}{total}{choice}.",
-        svg=draw("regret", paint),
-        head=(*head(unit), "Duels", "Mean regret", "Sum so far", "Ensemble’s choice", "Its mean so far"),
-        body=tuple(
-            (
-                *when(row), count(row.explored.regret_duels), rounded(row.explored.duel_regret),
-                rounded(row.explored.regret_total), rounded(row.explored.simple_regret),
-                rounded(row.explored.anytime_regret),
-            )
-            for row in known
-        ),
+        label="the mean regret of a round’s duels",
+        note=f"Mean over all duels of a round, by their known rewards; 0 is the best candidate.{summed}",
     )  # fmt: skip
 
 
 def online_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
     """Draw the win rate of both answers of each duel with its 95% interval, or None where it was not measured."""
-    points = [
-        (row.learned_from, told.online_win_rate, *told.online_interval, row)
-        for row in rows
-        if (told := row.explored).online_win_rate is not None and told.online_interval is not None
-    ]
-    if not points:
+    rates = [_with(row.explored.online_win_rate, row.explored.online_interval) for row in rows]
+    judged, found = _known(rows, rates)
+    if not found:
         return None
-    labels, rates, lows, highs, judged = zip(*points, strict=True)
-    unit = rows[0].unit
-    return Chart(
-        name="online-win-rate",
-        title="Online win rate with its 95% interval",
-        key=(("policy", f"● both answers of a duel against {opponent}"), ("plain", "- - 50%: even")),
-        label=f"Line chart of the online win rate over {unit.many}: {course(labels, rates, lows, highs, unit)}",
-        svg=draw("online-win-rate", lambda axes: draw_shares(axes, labels, rates, lows, highs, unit)),
-        head=(*head(unit), "Online win rate", "95% from", "to", "Duels"),
-        body=tuple(
-            (*when(row), *map(percent, (rate, low, high)), count(row.explored.online_prompts))
-            for row, rate, low, high in zip(judged, rates, lows, highs, strict=True)
+    return curve_chart(
+        "online-win-rate", "Online win rate with its 95% interval",
+        [Curve(f"both answers of a duel against {opponent}", OF_POLICY, points_of(judged, found))],
+        rows[0].unit, EVEN,
+        over_rounds(
+            judged, *estimated("Online win rate", found, percent),
+            Column("Duels", tuple(row.explored.online_prompts for row in judged), count),
         ),
-    )
+        label="the online win rate",
+    )  # fmt: skip
 
 
 def foresight_chart(rows: Sequence[RoundRow]) -> Chart | None:
     """Draw the share of labels that the ensemble foresaw with its 95% interval, or None where it foretold none."""
-    points = [
-        (row.learned_from, told.rm_accuracy, *told.foresight_interval, row)
-        for row in rows
-        if (told := row.explored).rm_accuracy is not None and told.foresight_interval is not None
-    ]
-    if not points:
+    shares = [_with(row.explored.rm_accuracy, row.explored.foresight_interval) for row in rows]
+    foretold, found = _known(rows, shares)
+    if not found:
         return None
-    labels, shares, lows, highs, foretold = zip(*points, strict=True)
-    unit = rows[0].unit
-    return Chart(
-        name="foresight",
-        title="What the ensemble foresaw",
-        key=(("policy", "● labels foreseen, 95% interval"), ("plain", "- - 50%: chance")),
-        label=f"Line chart of the share of labels that the ensemble foresaw, over {unit.many}: "
-        f"{course(labels, shares, lows, highs, unit)}",
-        svg=draw("foresight", lambda axes: draw_shares(axes, labels, shares, lows, highs, unit)),
-        head=(*head(unit), "Foreseen", "95% from", "to", "Brier score", "Calibration error", "Labels"),
-        body=tuple(
-            (
-                *when(row), *map(percent, (share, low, high)), rounded(row.explored.rm_brier),
-                rounded(row.explored.rm_ece), count(row.explored.rm_foretold),
-            )
-            for row, share, low, high in zip(foretold, shares, lows, highs, strict=True)
+    told = [row.explored for row in foretold]
+    return curve_chart(
+        "foresight", "What the ensemble foresaw",
+        [Curve("labels foreseen, 95% interval", OF_POLICY, points_of(foretold, found))], rows[0].unit, CHANCE,
+        over_rounds(
+            foretold, *estimated("Foreseen", found, percent),
+            Column("Brier score", tuple(one.rm_brier for one in told), rounded),
+            Column("Calibration error", tuple(one.rm_ece for one in told), rounded),
+            Column("Labels", tuple(one.rm_foretold for one in told), count),
         ),
+        label="the share of labels that the ensemble foresaw",
+    )  # fmt: skip
+
+
+def reliability_chart(foretold: Foretold | None) -> Chart | None:
+    """Draw how often the ensemble's favourite won over the chance that it was given, or None where it has none."""
+    if foretold is None:
+        return None
+    bins = foretold.bins
+    promised, kept, lows, highs = ([getattr(one, name) for one in bins] for name in ("promised", "kept", "low", "high"))
+    where = (
+        f"round {foretold.last}" if foretold.first == foretold.last else f"rounds {foretold.first} to {foretold.last}"
+    )
+    told = "; ".join(
+        f"of {count(one.duels)} duels foretold with {percent(one.promised)}, {percent(one.kept)} came true "
+        f"(95% interval {percent(one.low)} to {percent(one.high)})"
+        for one in bins
+    )
+    return Chart(
+        name="calibration",
+        title="Calibration of the ensemble",
+        key=(("policy", "● favourites that won, 95% interval"), ("plain", "- - as often as foretold")),
+        label=f"Line chart of how often the ensemble’s favourite won, over the chance that it was given: {told}.",
+        svg=draw("calibration", lambda axes: against_promise(axes, promised, kept, lows, highs)),
+        table=Table(
+            (
+                Column("Foretold", tuple(promised), percent), Column("Came true", tuple(kept), percent),
+                Column("95% from", tuple(lows), percent), Column("to", tuple(highs), percent),
+                Column("Duels", tuple(one.duels for one in bins), count),
+            )
+        ),
+        note=f"{count(foretold.duels)} duels of {where}, foretold before they were learned from. Below the dashed line "
+        "the ensemble is too sure of itself.",
     )  # fmt: skip
 
 
 def uncertainty_chart(rows: Sequence[RoundRow]) -> Chart | None:
     """Draw how unsure the ensemble was of the pairs that it picked and of all pairs, or None where nobody knows."""
-    points = [
-        (row.learned_from, 100 * told.uncertainty_chosen, 100 * told.uncertainty_all, row)
-        for row in rows
-        if (told := row.explored).uncertainty_chosen is not None and told.uncertainty_all is not None
+    unsure = [
+        row for row in rows if row.explored.uncertainty_chosen is not None and row.explored.uncertainty_all is not None
     ]
-    if not points:
+    if not unsure:
         return None
-    labels, chosen, everywhere, unsure = zip(*points, strict=True)
-    unit = rows[0].unit
-
-    def paint(axes: Axes) -> None:
-        line(axes, labels, everywhere, MUTED, "s", DOTTED)
-        line(axes, labels, chosen, POLICY, "o")
-        apart = 5 if chosen[-1] >= everywhere[-1] else -5
-        end_label(axes, (labels[-1], chosen[-1]), rounded(chosen[-1]), POLICY, apart)
-        end_label(axes, (labels[-1], everywhere[-1]), rounded(everywhere[-1]), MUTED, -apart)
-        over_labels(axes, labels, unit.axis)
-        axes.set_ylim(bottom=0)
-
-    return Chart(
-        name="uncertainty",
-        title="How unsure the ensemble is of a win",
-        key=(("policy", "● picked pairs"), ("plain", "■ all pairs"), ("plain", "± percentage points, mean")),
-        label="Line chart of the standard deviation, over the ensemble, of a pair's win probability in percentage "
-        f"points: of picked pairs from {rounded(chosen[0])} to {rounded(chosen[-1])} after {unit.said(labels[-1])}, "
-        f"of all pairs {rounded(everywhere[-1])} there.",
-        svg=draw("uncertainty", paint),
-        head=(*head(unit), "Picked pairs", "All pairs"),
-        body=tuple(
-            (*when(row), rounded(picked), rounded(every))
-            for row, picked, every in zip(unsure, chosen, everywhere, strict=True)
+    chosen = [100 * (row.explored.uncertainty_chosen or 0.0) for row in unsure]
+    everywhere = [100 * (row.explored.uncertainty_all or 0.0) for row in unsure]
+    return curve_chart(
+        "uncertainty", "How unsure the ensemble is of a win",
+        [Curve("all pairs", OF_ALL, plain_points(unsure, everywhere)),
+         Curve("picked pairs", OF_POLICY, plain_points(unsure, chosen))],
+        rows[0].unit, AMOUNT,
+        over_rounds(
+            unsure, Column("Picked pairs", tuple(chosen), rounded), Column("All pairs", tuple(everywhere), rounded)
         ),
-    )
+        label="the ensemble’s uncertainty of a win",
+        note="Standard deviation, over the members, of a pair’s win probability in percentage points; mean over the "
+        "pairs of a round.",
+    )  # fmt: skip
+
+
+def clash_chart(rows: Sequence[RoundRow]) -> Chart | None:
+    """Draw the share of duels between equal answers with its 95% interval, or None where no round had one."""
+    met = [row for row in rows if row.clash_interval is not None]
+    if not any(row.clashes for row in met):
+        return None
+    shares = [Estimate(*found) for row in met if (found := row.clash_interval) is not None]
+    return curve_chart(
+        "clashes", "Clash rate with its 95% interval",
+        [Curve("duels of two equal answers", OF_POLICY, points_of(met, shares))], rows[0].unit, PART,
+        over_rounds(
+            met, *estimated("Clash rate", shares, percent), Column("Clashes", tuple(row.clashes for row in met), count),
+            Column("Duels", tuple(row.duels for row in met), count),
+            *_before(met),
+        ),
+        label="the clash rate",
+        note="A clash teaches nothing and costs no query. A rate that rises says that the answers grow alike.",
+    )  # fmt: skip
+
+
+def _before(rows: Sequence[RoundRow]) -> list[Column]:
+    before = tuple(row.explored.clash_rate_before for row in rows)
+    return [Column("Before repair", before, percent)] if any(share is not None for share in before) else []
+
+
+def _with(value: float | None, interval: tuple[float, float] | None) -> Estimate | None:
+    return None if value is None or interval is None else Estimate(value, *interval)
+
+
+def _known(rows: Sequence[RoundRow], estimates: Sequence[Estimate | None]) -> tuple[list[RoundRow], list[Estimate]]:
+    pairs = [(row, found) for row, found in zip(rows, estimates, strict=True) if found is not None]
+    return [row for row, _ in pairs], [found for _, found in pairs]

@@ -1,19 +1,28 @@
-"""One self-contained HTML page: no network, no script, light and dark, readable on a phone and on paper."""
+"""An experiment as one self-contained HTML page: no network, light and dark, readable on a phone and on paper."""
 
 from __future__ import annotations
-
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..ledger.ledger import Ledger
 from . import words
 from .charts import charts
+from .queries import oracle_notes, query_table
 from .report import Report, read_report
-from .summary import headline, how_picked, page_markdown, reading, summary_table, wall_seconds
+from .result import RESULT_NOTE, result_table
+from .summary import (
+    duel_outcome,
+    headline,
+    how_it_came,
+    reading,
+    summary_table,
+    verdict_outcome,
+    wall_seconds,
+)
+from .templates import render_page
 
 FOLD = 700
 """Characters of an answer that are shown before the rest is folded away."""
+MOST = 4000
+"""Characters of an answer that a page holds at all."""
 
 _UNPRINTABLE = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(9), 11, *range(13, 32), 127)}
 
@@ -23,32 +32,42 @@ def write_report(ledger: Ledger) -> str:
     return render(read_report(ledger))
 
 
-def markdown_report(ledger: Ledger) -> str:
-    """Return the report of all finished rounds in short, as Markdown."""
-    return page_markdown(read_report(ledger))
-
-
 def render(report: Report) -> str:
     """Return a report as HTML. Pure; every text of the experiment is escaped."""
-    template = _environment().get_template("page.html")
-    return template.render(
+    return render_page(
+        "page.html",
+        filters={
+            "fold": fold,
+            "how_it_came": how_it_came,
+            "duel_outcome": duel_outcome,
+            "verdict_outcome": verdict_outcome,
+        },
         report=report,
         headline=headline(report),
         reading=reading(report),
+        result=result_table(report),
+        result_note=RESULT_NOTE,
         table=summary_table(report.rows),
-        charts=charts(report.rows, report.opponent),
+        charts=charts(report.rows, report.opponent, report.reliability),
         facts=_facts(report),
         digests=_digests(report),
+        queries=query_table([(row.round, row.clashes, row.queried) for row in report.rows]),
+        oracle_notes=oracle_notes(report.rows[-1].queried) if report.rows else [],
     )
 
 
-def fold(text: str, length: int = FOLD) -> tuple[str, str]:
-    """Split a text into what is shown and what is folded away, between words where that is possible."""
+def fold(text: str, length: int = FOLD, most: int = MOST) -> tuple[str, str, int]:
+    """Split a text into what is shown, what is folded away, and how many characters more it has.
+
+    It is split between words where that is possible.
+    """
     text = text.translate(_UNPRINTABLE)
+    cut = max(0, len(text) - most)
+    text = text[:most]
     if len(text) <= length:
-        return text, ""
-    cut = max(text.rfind(" ", length // 2, length), text.rfind("\n", length // 2, length)) + 1 or length
-    return text[:cut], text[cut:]
+        return text, "", cut
+    place = max(text.rfind(" ", length // 2, length), text.rfind("\n", length // 2, length)) + 1 or length
+    return text[:place], text[place:], cut
 
 
 def _facts(report: Report) -> list[tuple[str, str, str]]:
@@ -67,6 +86,7 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
         ("Pairs learned from", words.count(sum(pairs) if pairs else None), ""),
         *([("Synthetic pairs", words.count(synthetic), "")] if synthetic else []),
         *([("Duels picked by", report.strategy, "")] if report.strategy else []),
+        *([("Seed", str(report.seed), "one run")] if report.seed is not None else []),
         ("Time in steps", words.duration(sum(map(wall_seconds, report.rows))), ""),
     ]
 
@@ -78,16 +98,3 @@ def _digests(report: Report) -> list[tuple[str, str]]:
         for line in ((f"policy {row.round}", row.policy), (f"round {row.round}", row.digest))
     ]
     return [*report.digests.items(), *chain]
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {name: getattr(words, name) for name in ("percent", "rounded", "count", "duration")}
-    environment.filters |= {"fold": fold, "how_picked": how_picked}
-    return environment

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..ledger.ledger import Ledger
 from ..records.records import Verdict
+from ..seeds import derive
 from .curves import RoundRow, SampledDuel, read_rounds, sample_duels, sample_verdicts, software
+from .foretold import Foretold, read_foretold
+from .held_out import read_verdicts, sum_up
 
-SAMPLES = 6
+SAMPLES = 24
 BLIND = ("passive", "EnnPassive")
 """Strategies that take the first two candidates, whatever is believed of them."""
 OPPONENTS = {"pretrain": "the starting model", "reference": "the reference answers"}
@@ -24,6 +27,7 @@ class Report:
     `rounds`: how many the experiment has in all, once it is known. `budget`: labels that it may have, the oracle's or
     the preference set's. `oracle`: the identity of who judged.
     `opponent`: who the win rate is against, in words. `digests`: what the chain of rounds hangs on, by name.
+    `reliability`: what the ensemble foretold against what came true, where there is one.
     """
 
     name: str
@@ -37,6 +41,13 @@ class Report:
     settings: Mapping[str, Mapping[str, Any]]
     software: Mapping[str, str]
     digests: Mapping[str, str]
+    reliability: Foretold | None = None
+
+    @property
+    def seed(self) -> int | None:
+        """What all random numbers of the experiment derive from."""
+        seed = self._setting("ledger", "seed", None)
+        return None if seed is None else int(seed)
 
     @property
     def evaluated(self) -> RoundRow | None:
@@ -98,7 +109,7 @@ class Report:
 
 def read_report(ledger: Ledger) -> Report:
     """Gather a report of all finished rounds."""
-    rows, experiment, head = tuple(read_rounds(ledger)), ledger.experiment, ledger.head()
+    rows, experiment, head = tuple(_with_answers(ledger, read_rounds(ledger))), ledger.experiment, ledger.head()
     duels = tuple(sample_duels(ledger, head.round, SAMPLES)) if rows else ()
     judged = [row.round for row in rows if row.win_rate is not None]
     settings = experiment.settings
@@ -119,7 +130,18 @@ def read_report(ledger: Ledger) -> Report:
             "held-out prompts": experiment.prompts["eval"].sha256,
             "HEAD": head.digest,
         },
+        reliability=read_foretold(ledger, [row.round for row in rows if row.explored.rm_foretold]),
     )
+
+
+def _with_answers(ledger: Ledger, rows: Sequence[RoundRow]) -> list[RoundRow]:
+    """Add what the verdicts say to the rows of rounds that were evaluated."""
+    return [
+        row
+        if row.win_rate is None
+        else replace(row, answers=sum_up(read_verdicts(ledger, row.round), derive(ledger.seed, row.round, "report")))
+        for row in rows
+    ]
 
 
 def _oracle(ledger: Ledger, round_: int, judged: Sequence[int]) -> str:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..records.records import Duel
-from .curves import RoundRow
+from ..labeling.given import PREFERENCE_SET
+from ..labeling.labels import MEMBER
+from ..records.records import Duel, Preference, Verdict
+from .curves import RoundRow, SampledDuel
 from .report import BLIND, Report
 from .words import NOT_MEASURED, count, duration, interval, percent, rounded
+
+TIE = 0.5
+ORDERS = {"given": ", the first shown first", "swapped": ", the second shown first", "both": ", in both orders"}
+"""In which order an oracle saw two answers, in words."""
 
 _COLUMNS = (
     "Round", "Queries", "Preferences", "Win rate", "95% interval", "Online win rate", "Regret", "Foreseen", "Reward",
@@ -44,7 +50,10 @@ def reading(report: Report) -> str:
         return _reading_of_ranks(report.ranked)
     if row.low is None or row.high is None:
         return ""
-    limits = "The brackets are a 95% interval over these prompts; it says nothing about other seeds or other judges."
+    limits = (
+        "The brackets are a 95% interval over these prompts, of one run with one seed; it says nothing about other "
+        "seeds or other judges."
+    )
     if row.low > 0.5:
         return f"All of the interval lies above 50%: the policy is better than {report.opponent}. {limits}"
     if row.high < 0.5:
@@ -68,6 +77,36 @@ def page_markdown(report: Report) -> str:
     table = [_markdown_row(head), "|" + " ---: |" * len(head), *map(_markdown_row, lines)]
     parts = [f"# {report.name}", headline(report), reading(report), "\n".join(table) if lines else ""]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def duel_outcome(sample: SampledDuel) -> str:
+    """Say what came of a duel, in the words that it can be searched by."""
+    chosen = sample.preference.chosen
+    if chosen is not None:
+        return f"{chosen} chosen"
+    return "unreadable" if sample.preference.first_wins is None else "neither is better"
+
+
+def verdict_outcome(verdict: Verdict) -> str:
+    """Say who won a held-out prompt."""
+    if verdict.policy_wins == TIE:
+        return "tie"
+    return "policy better" if verdict.policy_wins > TIE else "policy worse"
+
+
+def how_it_came(sample: SampledDuel) -> str:
+    """Say what picked the two answers, who judged them in which order, and what became of an answer without a label."""
+    return " ".join(part for part in (how_picked(sample.duel), how_judged(sample.preference)) if part)
+
+
+def how_judged(preference: Preference) -> str:
+    """Say who was asked and how; nothing of a label that a member of the ensemble gave, or a preference set."""
+    if preference.oracle.startswith(MEMBER) or preference.oracle == PREFERENCE_SET:
+        return ""
+    said = f"Judged by {preference.oracle}{ORDERS.get(preference.orders or '', '')}."
+    if preference.unreadable:
+        return f"{said} The answer cannot be read as a verdict, so nothing was learned from it."
+    return f"{said} It says that neither is better, so nothing was learned from it." if preference.undecided else said
 
 
 def how_picked(duel: Duel) -> str:

@@ -34,6 +34,18 @@ def interval(low: float | None, high: float | None) -> str:
     return NOT_MEASURED if low is None or high is None else f"[{100 * low:.0f}, {100 * high:.0f}]"
 
 
+def points(value: float | None) -> str:
+    """0.034 is +3.4 points."""
+    return NOT_MEASURED if value is None else f"{100 * value:+.1f} points"
+
+
+def chance(value: float | None) -> str:
+    """0.0004 is p < 0.001, 0.0312 is p = 0.031."""
+    if value is None:
+        return NOT_MEASURED
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
 def rounded(value: float | None) -> str:
     """0.1234 is 0.12; small numbers keep two digits that count."""
     if value is None:

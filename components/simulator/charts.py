@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..reporting.chart import Chart
-from ..reporting.drawing import DASHED, MOST_SERIES, MUTED, SERIES, Axes, draw, line, over_labels
+from ..reporting.drawing import MOST_SERIES, SERIES, Axes, Look, draw, level_line, line, over_labels
+from ..reporting.table import Column, Table
 from ..reporting.words import QUERIES, count, percent
 from .comparison import Comparison, Curve, curve, difference_curve
 from .duels import RANDOM
@@ -45,10 +46,14 @@ def _chart(
         label=f"Line chart over oracle queries. {title}: "
         f"{'; '.join(f'{strategy} ends at {end}' for strategy, end in ends.items())}.",
         svg=draw(name, lambda axes: _paint(axes, curves, colors, share, signed)),
-        head=("Queries", *curves),
-        body=tuple(
-            (count(points[0][0]), *(shown(value, share, signed) for _, value in points))
-            for points in zip(*curves.values(), strict=True)
+        table=Table(
+            (
+                Column("Queries", tuple(queries for queries, _ in next(iter(curves.values()))), count),
+                *(
+                    Column(strategy, tuple(shown(value, share, signed) for _, value in points))
+                    for strategy, points in curves.items()
+                ),
+            )
         ),
     )
 
@@ -58,7 +63,7 @@ def _paint(axes: Axes, curves: dict[str, Curve], colors: dict[str, int], share: 
         _paint_curve(axes, points, SERIES[_color(colors[strategy])], _DASHES[colors[strategy] % len(_DASHES)])
     over_labels(axes, [queries for queries, _ in next(iter(curves.values()))], QUERIES.axis)
     if signed:
-        axes.axhline(0, color=MUTED, linewidth=1, linestyle=DASHED)
+        level_line(axes, 0)
     if share:
         axes.yaxis.set_major_formatter(lambda value, _: _points(value) if signed else percent(value))
 
@@ -69,7 +74,7 @@ def _paint_curve(axes: Axes, points: Curve, color: str, dashes: object) -> None:
     if bounds:
         lows, highs = zip(*bounds, strict=True)
         axes.fill_between(labels, lows, highs, color=color, alpha=0.12, linewidth=0)
-    line(axes, labels, [value.mean for value in values], color, "o" if len(labels) == 1 else "", dashes)
+    line(axes, labels, [value.mean for value in values], Look(color, "o" if len(labels) == 1 else "", dashes, ""))
 
 
 def _points(difference: float) -> str:

@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from ..reporting import charts as reports
+from ..reporting.templates import render_page
 from ..reporting.words import QUERIES
 from .charts import comparison_charts
 from .comparison import Comparison
 from .table import table, verdicts
 
-_FOLDERS = (Path(__file__).parent, Path(reports.__file__).parent)
-
 
 def render(comparison: Comparison, world: str, settings: Mapping[str, object]) -> str:
     """Return the page. `world`: where they played, in words; `settings`: what the command was given."""
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDERS), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    return environment.get_template("simulation.html").render(
+    return render_page(
+        "simulation.html",
+        Path(__file__).parent,
         headline=headline(comparison),
         world=world,
         verdicts=verdicts(comparison),

@@ -41,7 +41,10 @@ def test_a_python_function_beside_the_command_is_an_oracle(tmp_path):
         (["--judge-model", "gpt-x"], "judge.judge_model='gpt-x': nobody asks oracle 'judge'; leave it out, or ask it"),
         (["--preference-oracle", "human"], "evaluation needs its verdicts at once; name another judge in"),
         (["--eval-oracle", "human"], "evaluation.eval_oracle='human': people answer between runs"),
-        (["--preference-oracle", "remote", "--remote-url", "http://127.0.0.1:9/x"], "remote_url='http://127.0.0.1:9/x'"),
+        (
+            ["--preference-oracle", "remote", "--remote-url", "http://127.0.0.1:9/x"],
+            "remote_url='http://127.0.0.1:9/x'",
+        ),
         (["--preference-oracle", "remote", "--remote-url", "ftp://x"], "remote_url='ftp://x'"),
     ],
 )

@@ -17,6 +17,7 @@ from oatflow.components.ledger.sealed import digest_of, seal
 from oatflow.components.records.records import Duel, Preference, Prompt, Verdict
 from oatflow.components.records.table import to_parquet
 from oatflow.components.reporting.curves import Explored, RoundRow, SampledDuel
+from oatflow.components.reporting.held_out import HeldOut, sum_up
 from oatflow.components.reporting.page import render
 from oatflow.components.reporting.report import Report
 from oatflow.components.store.transfer import Placed
@@ -42,6 +43,16 @@ def made_offline_row() -> Callable[..., RoundRow]:
 @pytest.fixture(scope="session")
 def made_explored_row() -> Callable[..., RoundRow]:
     return _explored_row
+
+
+@pytest.fixture(scope="session")
+def made_answers() -> Callable[..., HeldOut]:
+    return _answers
+
+
+@pytest.fixture(scope="session")
+def made_verdict() -> Callable[..., Verdict]:
+    return _verdict
 
 
 @pytest.fixture(scope="session")
@@ -210,8 +221,28 @@ def _duel(
     return SampledDuel(duel, Preference(name, duel.prompt_id, False, first_wins, chosen, 0.4, -0.1, ORACLE))
 
 
-def _verdict(name: str, response: str = "Fine.", policy_wins: float = 0.8) -> Verdict:
-    return Verdict(name, f"Question {name}?", response, "Meh.", policy_wins, 3, 2, 0.2, None)
+def _verdict(
+    name: str,
+    response: str = "Fine.",
+    policy_wins: float = 0.8,
+    tokens: int = 3,
+    opponent_tokens: int = 2,
+    opponent_reward: float | None = None,
+) -> Verdict:
+    return Verdict(
+        name, f"Question {name}?", response, "Meh.", policy_wins, tokens, opponent_tokens, 0.2, opponent_reward
+    )
+
+
+def _answers(wins: int = 70, ties: int = 10, losses: int = 48, longer: int = 4, seed: int = 0) -> HeldOut:
+    """Prompts won, tied and lost in this order; lengths that differ by `longer` in the mean, whatever the outcome."""
+    won = [0.9] * wins + [0.5] * ties + [0.1] * losses
+    spread = (-9, -4, 4, 9)
+    verdicts = [
+        _verdict(f"e{place}", "Meh." if chance == 0.5 else "Fine.", chance, 20 + longer + spread[place % 4], 20, 0.1)
+        for place, chance in enumerate(won)
+    ]
+    return sum_up(verdicts, seed)
 
 
 def _report(**given: object) -> Report:

@@ -1,3 +1,9 @@
+from dataclasses import replace
+
+from oatflow.components.ledger import layout
+from oatflow.components.ledger.sealed import digest_of, seal
+from oatflow.components.records.records import Preference
+from oatflow.components.records.table import from_parquet, to_parquet
 from oatflow.components.reporting.curves import (
     Explored,
     measured,
@@ -100,3 +106,25 @@ def test_a_report_shows_the_last_duels_and_the_last_verdicts(ledger):
     assert report.evaluated.round == 0
     assert len(report.verdicts) == 4
     assert (report.rounds, report.budget, report.oracle) == (3, 9, "simulated/vader-3.3.2/T=0.1")
+
+
+def test_an_answer_that_nobody_can_read_is_as_likely_to_be_shown_as_any_other(ledger):
+    name = "preferences-0000.parquet"
+    rows = from_parquet(ledger.read(0, "labeling", name), Preference, name)
+    mute = replace(rows[0], first_wins=None, chosen=None, unreadable=True)
+    unasked = replace(rows[1], first_wins=None, chosen=None, oracle="")
+    data = to_parquet([mute, unasked], Preference)
+    ledger.store.put(layout.output(0, "labeling", name), data)
+    done = ledger.done(0, "labeling")
+    outputs = tuple(
+        replace(placed, sha256=digest_of(data), size=len(data)) if placed.name == name else placed
+        for placed in done.outputs
+    )
+    ledger.store.put(layout.done(0, "labeling"), seal(replace(done, outputs=outputs).to_json()))
+    assert [sample.preference.unreadable for sample in sample_duels(ledger, 0, 10)] == [True]
+
+
+def test_a_report_knows_what_the_verdicts_say_and_rounds_without_verdicts_say_nothing(ledger):
+    first, second = read_report(ledger).rows
+    assert (first.answers.prompts, first.answers.longer.value, second.answers) == (4, 1.0, None)
+    assert read_rounds(ledger)[0].answers is None

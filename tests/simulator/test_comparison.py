@@ -162,7 +162,7 @@ def test_the_csv_has_a_line_for_every_round_of_every_play(small):
 def test_the_page_shows_every_strategy_in_every_chart_and_needs_nothing_else(small):
     html = render(small, "a world of <Gaussians>", {"queries": 48})
     assert "a world of &lt;Gaussians&gt;" in html
-    assert not re.search(r"(src|href)=[\"']?(http|//)|<script|url\(http", html)
+    assert not re.search(r"(src|href)=[\"']?(http|//)|url\(http", html) and html.count("<script") == 1
     charts = comparison_charts(small)
     assert [chart.name for chart in charts] == ["win-rate", "ahead", "simple-regret", "duel-regret"]
     for chart in charts:

@@ -1,0 +1,196 @@
+"""A comparison in numbers: win rates over labels and at equal labels, and labels to a level. Pure.
+
+One draw of prompts serves all groups, so that differences are paired by prompt; each group draws its own seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..records.records import Verdict
+from ..seeds import derive
+from .comparison import Comparison, Entrant, Group, Measurement
+from .statistics import (
+    Estimate,
+    Floats,
+    at_equal_length,
+    between,
+    first_reach,
+    middle,
+    no_length_control,
+    outcomes,
+    over_seeds,
+    prompt_weights,
+    resampled_rates,
+    seed_draws,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A mean on the way: after how many labels, in the mean over the seeds, and what it was."""
+
+    labels: int
+    found: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A group at equal labels: the last measured round of each experiment at or below `most` labels.
+
+    `labels`: of these rounds, smallest and largest. `prompts`: judged in all of them, of all groups. `difference`: to
+    the first group, None for that group itself. `equal_length`: None where it cannot be had; then `reason` says why.
+    """
+
+    most: int
+    labels: tuple[int, int]
+    prompts: int
+    rate: Estimate
+    difference: Estimate | None
+    equal_length: Estimate | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Labels until more than half of the seeds had measured a level; infinite where they never did, of `within` labels.
+
+    `seeds`: how many did.
+    """
+
+    level: float
+    labels: Estimate
+    seeds: int
+    within: int
+
+
+def outcome(verdict: Verdict) -> float:
+    """1 for a prompt won, 0.5 for a tie, 0 for a loss."""
+    return float(outcomes([verdict.policy_wins])[0])
+
+
+def extra_tokens(verdict: Verdict) -> float:
+    """By how much the policy's answer is longer than the opponent's."""
+    return float(verdict.response_tokens - verdict.opponent_tokens)
+
+
+def curve(group: Group, seed: int, of: Callable[[Verdict], float] = outcome) -> list[Reached]:
+    """Return a mean over prompts and seeds after each round that all experiments of the group measured.
+
+    `of`: what is averaged, the outcome or, for instance, the length of an answer.
+    """
+    names = _prompts(group.entrants)
+    rounds = min(len(entrant.measured) for entrant in group.entrants)
+    tables = [_table(entrant, names, of)[:rounds] for entrant in group.entrants]
+    weights, draws = prompt_weights(len(names), derive(seed, "prompts")), _draws(group, seed)
+    resampled = over_seeds([resampled_rates(table, weights) for table in tables], draws).mean(1)
+    rates = np.mean([np.nanmean(table, 1) for table in tables], 0)
+    labels = np.mean([[one.labels for one in entrant.measured[:rounds]] for entrant in group.entrants], 0)
+    return [
+        Reached(round(float(labels[place])), between(float(rates[place]), resampled[:, place]))
+        for place in range(rounds)
+    ]
+
+
+def equal_labels(comparison: Comparison) -> int:
+    """Return the largest number of labels that every experiment has a measured round at or beyond."""
+    return min(entrant.measured[-1].labels for group in comparison.groups for entrant in group.entrants)
+
+
+def at_equal_labels(comparison: Comparison, seed: int) -> list[Level | None]:
+    """Compare the groups at equal labels; None for one that measured nothing so early. No round is interpolated."""
+    most = equal_labels(comparison)
+    found = [[_last_within(entrant, most) for entrant in group.entrants] for group in comparison.groups]
+    chosen = [[one for one in ones if one is not None] for ones in found]
+    whole = [len(ones) == len(group.entrants) for ones, group in zip(chosen, comparison.groups, strict=True)]
+    shared = set.intersection(*(set(one.verdicts) for ones in chosen for one in ones))
+    names = sorted(shared)
+    if not names:
+        return [None] * len(chosen)
+    weights = prompt_weights(len(names), derive(seed, "prompts"))
+    rates = [
+        _rates(group, ones, names, weights, seed) if there else None
+        for group, ones, there in zip(comparison.groups, chosen, whole, strict=True)
+    ]
+    return [
+        None
+        if own is None
+        else _level(most, ones, names, own, None if place == 0 else rates[0], _equal_length(group, ones, names, seed))
+        for place, (group, ones, own) in enumerate(zip(comparison.groups, chosen, rates, strict=True))
+    ]
+
+
+def reach(group: Group, level: float, seed: int) -> Reach:
+    """Return how many labels the group needs until a win rate at `level` or above was measured for the first time."""
+    names = _prompts(group.entrants)
+    weights, draws = prompt_weights(len(names), derive(seed, "prompts")), _draws(group, seed)
+    own, resampled = [], []
+    for entrant in group.entrants:
+        table, labels = _table(entrant, names, outcome), [one.labels for one in entrant.measured]
+        own.append(first_reach(np.nanmean(table, 1), labels, level))
+        resampled.append(first_reach(resampled_rates(table, weights), labels, level))
+    first = np.array(own)
+    return Reach(
+        level,
+        between(float(middle(first)), middle(over_seeds(resampled, draws))),
+        int(np.isfinite(first).sum()),
+        max(entrant.measured[-1].labels for entrant in group.entrants),
+    )
+
+
+_Rates = tuple[float, Floats]
+"""A number, and that of each resample."""
+
+
+def _level(
+    most: int, ones: Sequence[Measurement], names: Sequence[str], own: _Rates, first: _Rates | None,
+    equal_length: tuple[Estimate | None, str],
+) -> Level:  # fmt: skip
+    labels = [one.labels for one in ones]
+    difference = None if first is None else between(own[0] - first[0], own[1] - first[1])
+    return Level(most, (min(labels), max(labels)), len(names), between(*own), difference, *equal_length)
+
+
+def _rates(
+    group: Group, ones: Sequence[Measurement], names: Sequence[str], weights: Floats, seed: int
+) -> _Rates:  # fmt: skip
+    won = [np.array([outcome(one.verdicts[name]) for name in names]) for one in ones]
+    resampled = over_seeds([weights @ row for row in won], _draws(group, seed)).mean(1)
+    return float(np.mean(won)), resampled
+
+
+def _equal_length(
+    group: Group, ones: Sequence[Measurement], names: Sequence[str], seed: int
+) -> tuple[Estimate | None, str]:
+    """Return the mean over seeds of the win rate at equal length, or why there is none."""
+    pairs = [
+        tuple(np.array([of(one.verdicts[name]) for name in names]) for of in (outcome, extra_tokens)) for one in ones
+    ]
+    reasons = [reason for won, longer in pairs if (reason := no_length_control(won, longer))]
+    if reasons:
+        return None, reasons[0]
+    weights = prompt_weights(len(names), derive(seed, "prompts"))
+    fitted = [at_equal_length(won, longer, weights) for won, longer in pairs]
+    resampled = over_seeds([rates for _, rates in fitted], _draws(group, seed)).mean(1)
+    return between(float(np.mean([value for value, _ in fitted])), resampled), ""
+
+
+def _last_within(entrant: Entrant, most: int) -> Measurement | None:
+    return next((one for one in reversed(entrant.measured) if one.labels <= most), None)
+
+
+def _prompts(entrants: Sequence[Entrant]) -> list[str]:
+    return sorted({name for entrant in entrants for one in entrant.measured for name in one.verdicts})
+
+
+def _table(entrant: Entrant, names: Sequence[str], of: Callable[[Verdict], float]) -> Floats:
+    """Numbers of each measured round, (R, P); NaN where a prompt was not judged."""
+    rows = [[of(one.verdicts[name]) if name in one.verdicts else np.nan for name in names] for one in entrant.measured]
+    return np.array(rows, dtype=np.float64)
+
+
+def _draws(group: Group, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    return seed_draws(len(group.entrants), derive(seed, "seeds", group.name))

@@ -1,0 +1,72 @@
+"""How far the ensemble's foretellings can be believed: what it promised against what came true."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from ..ledger.ledger import Ledger
+from .curves import SampledDuel, answered_duels
+from .intervals import wilson_interval
+
+ROUNDS = 10
+"""Last rounds whose foretellings are looked at: an ensemble of long ago is another one."""
+BINS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Duels whose favourite the ensemble gave about the same chance: the mean of it, and how often it won."""
+
+    promised: float
+    kept: float
+    low: float
+    high: float
+    duels: int
+
+
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """Bins that are not empty, least sure first, of the rounds `first` to `last`."""
+
+    bins: tuple[Bin, ...]
+    first: int
+    last: int
+
+    @property
+    def duels(self) -> int:
+        """Duels in all bins."""
+        return sum(one.duels for one in self.bins)
+
+
+def read_foretold(ledger: Ledger, rounds: Sequence[int]) -> Foretold | None:
+    """Compare what the ensemble foretold in the last of these rounds with the labels; None where it foretold none."""
+    looked = list(rounds)[-ROUNDS:]
+    if not looked:
+        return None
+    duels = [sample for round_ in looked for sample in answered_duels(ledger, round_)]
+    bins = reliability(duels)
+    return Foretold(tuple(bins), looked[0], looked[-1]) if bins else None
+
+
+def reliability(samples: Sequence[SampledDuel]) -> list[Bin]:
+    """Sort duels by the ensemble's chance for its favourite, from 50% to 100%, and count how often it won.
+
+    Which answer is first means nothing, so that a foretelling of 20% is one of 80% for the other. Labels that a member
+    of the ensemble gave are left out: it would be judged by itself.
+    """
+    told = [
+        (max(duel.predicted, 1 - duel.predicted), (preference.chosen == "first") == (duel.predicted >= 0.5))
+        for duel, preference in ((sample.duel, sample.preference) for sample in samples)
+        if duel.predicted is not None and not duel.labelled_by_member and preference.chosen is not None
+    ]
+    sorted_in: dict[int, list[tuple[float, bool]]] = {}
+    for chance, won in told:
+        sorted_in.setdefault(min(int((chance - 0.5) * 2 * BINS), BINS - 1), []).append((chance, won))
+    return [_bin(sorted_in[place]) for place in sorted(sorted_in)]
+
+
+def _bin(told: Sequence[tuple[float, bool]]) -> Bin:
+    promised, kept = (fmean(values) for values in zip(*told, strict=True))
+    return Bin(promised, kept, *wilson_interval(kept, len(told)), len(told))

@@ -1,0 +1,120 @@
+"""The query ledger: what the oracle was asked, by class, against the budget; and what is known of its answers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .words import NOT_MEASURED, count, percent
+
+CLASSES = ("unreadable", "lost", "undecided", "retried", "unpaid", "reused")
+_SUMMED = ("cost", "input_tokens", "output_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class Queried:
+    """What one round asked its oracles, and what came of it; None where a step did not measure it.
+
+    `training_queries` count against the budget; `evaluation_queries` and `online_queries` judge held-out answers and
+    the duels' own, and do not. Over all three: `unreadable` answers, which are left out; `lost` ones, perhaps given but
+    not kept; `undecided` ones, where neither is better; requests `retried`; duels `unpaid` at the spending limit; duels
+    `reused`, answered in the ledger already. `cost`: in the currency of the price list. `latency`: median seconds of an
+    answer. `position_bias`: probability that what was shown first wins, minus one half, mean over `shown` duels.
+    `consistent`: share of `asked_in_both_orders` duels with the same winner in both. `krippendorff_alpha`: how far
+    people agree.
+    """
+
+    training_queries: int | None = None
+    evaluation_queries: int | None = None
+    online_queries: int | None = None
+    unreadable: int = 0
+    lost: int = 0
+    undecided: int = 0
+    retried: int = 0
+    unpaid: int = 0
+    reused: int = 0
+    cost: float | None = None
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    latency: float | None = None
+    position_bias: float | None = None
+    shown: int | None = None
+    consistent: float | None = None
+    asked_in_both_orders: int | None = None
+    krippendorff_alpha: float | None = None
+
+
+def queried(labeled: Mapping[str, Any], judged: Mapping[str, Any]) -> Queried:
+    """Gather what the labeling and the evaluation step counted and measured."""
+    found = {name: _sum([labeled.get(name, 0), *_of_evaluation(judged, name)]) for name in CLASSES}
+    found |= {name: _sum([labeled.get(name), judged.get(name)]) for name in _SUMMED}
+    told = {field.name: labeled.get(field.name) for field in fields(Queried) if field.name not in found}
+    counts = {
+        "training_queries": labeled.get("queries"),
+        "evaluation_queries": judged.get("evaluation_queries"),
+        "online_queries": judged.get("online_queries"),
+    }
+    return Queried(**{**told, **found, **counts})
+
+
+def query_table(rounds: Sequence[tuple[int, int | None, Queried]]) -> list[list[str]]:
+    """Return the query ledger as text, its head first and the sum over all rounds last.
+
+    `rounds`: number, clashes and queries of each. A class that never occurred is left out, but for the first three.
+    """
+    rows = [_line(clashes, asked) for _, clashes, asked in rounds]
+    total = [_sum(column) for column in zip(*rows, strict=True)]
+    shown = [place for place, value in enumerate(total) if place < 2 or value]
+    lines = [[str(number), *_texts(row, shown)] for (number, _, _), row in zip(rounds, rows, strict=True)]
+    head = ["Round", *(_HEAD[place] for place in shown)]
+    return [head, *lines, ["all", *_texts(total, shown)]] if lines else [head]
+
+
+def oracle_notes(asked: Queried) -> list[str]:
+    """Say what was measured of the oracle's answers in a round, each with the number of duels behind it."""
+    notes = []
+    if asked.position_bias is not None and asked.shown:
+        points = 100 * asked.position_bias
+        notes.append(
+            f"Position bias: what is shown first wins {points:+.1f} points more than half ({asked.shown} duels)."
+        )
+    if asked.consistent is not None and asked.asked_in_both_orders:
+        share, number = percent(asked.consistent), asked.asked_in_both_orders
+        notes.append(f"Asked in both orders, {share} of {number} duels have the same winner.")
+    if asked.krippendorff_alpha is not None:
+        notes.append(f"The annotators' agreement (Krippendorff's alpha) is {asked.krippendorff_alpha:.2f}.")
+    return notes
+
+
+_HEAD = (
+    "Training", "Evaluation", "Online evaluation", "Clashes", "Unreadable", "Lost", "Undecided", "Retried", "Unpaid",
+    "Reused", "Cost",
+)  # fmt: skip
+
+
+def _line(clashes: int | None, asked: Queried) -> list[float | None]:
+    classes = (getattr(asked, name) for name in CLASSES)
+    return [asked.training_queries, asked.evaluation_queries, asked.online_queries, clashes, *classes, asked.cost]
+
+
+def _texts(values: Sequence[float | None], shown: Sequence[int]) -> list[str]:
+    last = len(_HEAD) - 1
+    return [_price(values[place]) if place == last else count(_whole(values[place])) for place in shown]
+
+
+def _price(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{value:.4f}"
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _of_evaluation(judged: Mapping[str, Any], name: str) -> list[Any]:
+    return [judged.get(f"evaluation_{name}"), judged.get(f"online_{name}")]
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

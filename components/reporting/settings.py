@@ -1,0 +1,28 @@
+"""Settings of tracking: whom a finished round is told to, besides its own report."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ..settings import Section, operational
+
+
+class TrackingSettings(Section):
+    """Where the numbers of each finished round go. A tracker that fails disturbs no round."""
+
+    track: Literal["none", "wandb", "mlflow"] = operational("none")
+    """Send each finished round to Weights & Biases or to MLflow. Keys come from the environment (WANDB_API_KEY)."""
+    track_seconds: float = operational(60.0, gt=0)
+    """How long a round may be kept waiting for its tracking; what is not sent by then goes with the next round."""
+    wandb_project: str = Field("oatflow", min_length=1, json_schema_extra={"operational": True})
+    """W&B project of the run; an experiment is one run, which every round carries on."""
+    wandb_entity: str = operational("")
+    """W&B user or team; by default the key's own."""
+    wandb_mode: Literal["online", "offline"] = operational("online")
+    """offline leaves a folder that `wandb sync` sends; the newest holds all rounds."""
+    wandb_dir: str = operational("")
+    """Folder for W&B's files; by default WANDB_DIR, else ./wandb."""
+    mlflow_uri: str = operational("")
+    """MLflow's tracking server or folder; by default MLFLOW_TRACKING_URI."""
