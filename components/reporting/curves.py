@@ -82,7 +82,8 @@ class RoundRow:
     the set does, by `held_out_margin` in the mean. `seconds`: by step, those before the first useful work and those of
     work.
     `chosen_logprob`, `rejected_logprob`: of a whole answer under the policy, mean over the pairs as each was met.
-    `outside_pairs`: of the pairs, those that were made elsewhere. `answers`: what the verdicts say beyond the win rate; only a report reads them.
+    `outside_pairs`: of the pairs, those that were made elsewhere. `answers`: what the verdicts say beyond the win
+    rate; only reports and trackers read them.
     `policy`, `digest`: SHA-256 of the policy that the round made, and of the record that closed it. `finished`:
     seconds since the epoch at the end of its last step.
     """

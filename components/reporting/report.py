@@ -109,7 +109,7 @@ class Report:
 
 def read_report(ledger: Ledger) -> Report:
     """Gather a report of all finished rounds."""
-    rows, experiment, head = tuple(_with_answers(ledger, read_rounds(ledger))), ledger.experiment, ledger.head()
+    rows, experiment, head = tuple(with_answers(ledger, read_rounds(ledger))), ledger.experiment, ledger.head()
     duels = tuple(sample_duels(ledger, head.round, SAMPLES)) if rows else ()
     judged = [row.round for row in rows if row.win_rate is not None]
     settings = experiment.settings
@@ -134,7 +134,7 @@ def read_report(ledger: Ledger) -> Report:
     )
 
 
-def _with_answers(ledger: Ledger, rows: Sequence[RoundRow]) -> list[RoundRow]:
+def with_answers(ledger: Ledger, rows: Sequence[RoundRow]) -> list[RoundRow]:
     """Add what the verdicts say to the rows of rounds that were evaluated."""
     return [
         row

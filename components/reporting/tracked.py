@@ -11,6 +11,7 @@ from ..ledger.sealed import digest_of, seal
 from ..ledger.windows import folder_uri
 from ..records.records import Verdict
 from .curves import RoundRow, SampledDuel, metrics_of, read_rounds, sample_duels, sample_verdicts
+from .report import with_answers
 from .settings import TrackingSettings
 
 SAMPLES = 6
@@ -60,7 +61,7 @@ def run_id(ledger: Ledger) -> str:
 
 def tracked_rounds(ledger: Ledger, sent: int) -> Iterator[TrackedRound]:
     """Walk the finished rounds but for the first `sent`, oldest first."""
-    for row in read_rounds(ledger)[sent:]:
+    for row in with_answers(ledger, read_rounds(ledger)[sent:]):
         yield TrackedRound(row.round, metrics_of(row), _tables(ledger, row), _policy(ledger, row))
 
 

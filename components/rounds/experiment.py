@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from ..errors import SettingsChanged
+from ..errors import SettingsChanged, SettingsError
 from ..evaluation.settings import EvaluationSettings
 from ..exploration.settings import NEEDS_TWO_MEMBERS, ExplorationSettings
 from ..jobs.resources import ResourceSettings
@@ -138,12 +138,7 @@ class ExperimentSettings(Section):
 
     def _oracle_problems(self) -> Iterator[str]:
         """Name what the oracles need, and what was set for one that nobody asks."""
-        oracle, per_round = self.labeling.preference_oracle, self.exploration.duels(self.prompts.rollout_batch_size)
-        if not self.prompts.offline and self.labeling.max_queries < per_round:
-            yield (
-                f"labeling.max_queries={self.labeling.max_queries}: less than one round, which has {per_round} duels; "
-                "raise it, or lower prompts.rollout_batch_size"
-            )
+        oracle = self.labeling.preference_oracle
         if self.judges and "human" in self.oracles and (self.evaluation.eval_oracle or oracle) == "human":
             yield (
                 "labeling.preference_oracle='human': evaluation needs its verdicts at once; name another judge in "
@@ -218,6 +213,19 @@ class ExperimentSettings(Section):
             )
         if self.jobs.train_backend == "local" and pods > 1:
             yield f"jobs.train_pods={pods}: train_backend='local' trains in the step itself; set 1, or another backend"
+
+
+def refuse_small_budget(settings: ExperimentSettings) -> None:
+    """Raise `SettingsError` for a budget that does not pay for one round: most likely a slip.
+
+    No law of the settings themselves, as experiments that began with such a budget can still be read.
+    """
+    duels = settings.exploration.duels(settings.prompts.rollout_batch_size)
+    if not settings.prompts.offline and settings.labeling.max_queries < duels:
+        raise SettingsError(
+            f"labeling.max_queries={settings.labeling.max_queries}: less than one round, which has {duels} duels; "
+            "raise it, or lower prompts.rollout_batch_size"
+        )
 
 
 def split_operational(settings: ExperimentSettings) -> tuple[Sections, Sections]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 from oatflow.components.errors import RefusedInput, SettingsError
-from oatflow.components.rounds.experiment import ExperimentSettings
+from oatflow.components.rounds.experiment import ExperimentSettings, refuse_small_budget
 from oatflow.components.settings import Section, did_you_mean, is_operational
 
 Nested = dict[str, dict[str, Any]]
@@ -51,7 +51,9 @@ def gather(
         _merge(merged, read_yaml(file))
     _merge(merged, _by_room(_values(flags)))
     _read_texts(merged)
-    return ExperimentSettings.parse(merged)
+    settings = ExperimentSettings.parse(merged)
+    refuse_small_budget(settings)
+    return settings
 
 
 def _read_texts(merged: Nested) -> None:

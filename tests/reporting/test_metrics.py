@@ -23,10 +23,11 @@ def is_number(hint):
     return bool({int, float}.intersection(get_args(hint) if isinstance(hint, UnionType) else (hint,)))
 
 
-def test_every_metric_that_can_be_logged_is_in_the_table_and_nothing_else(made_row):
+def test_every_metric_that_can_be_logged_is_in_the_table_and_nothing_else(made_row, made_answers):
     numbers = {name: 1 for name, hint in get_type_hints(RoundRow).items() if is_number(hint)}
     row = made_row(**{**numbers, "seconds": {step: (1.0, 1.0) for step in STEPS.values()},
-                      "explored": full(Explored), "queried": full(Queried)})  # fmt: skip
+                      "explored": full(Explored), "queried": full(Queried),
+                      "answers": made_answers()})  # fmt: skip
     assert {metric.name for metric in METRICS} == set(metrics_of(row))
 
 

@@ -15,6 +15,7 @@ from oatflow.components.ledger import layout
 from oatflow.components.ledger.claim import Claim
 from oatflow.components.ledger.owner import Owner
 from oatflow.components.reporting.curves import metrics_of, read_rounds
+from oatflow.components.reporting.report import with_answers
 from oatflow.components.reporting.settings import TrackingSettings
 from oatflow.components.reporting.tracked import DUELS, VERDICTS, run_id, settings_of, tracked_rounds
 from oatflow.components.reporting.tracking import track
@@ -152,7 +153,7 @@ def test_an_offline_folder_holds_every_metric_of_every_round_tables_and_the_poli
     (folder,) = runs(offline)
     logged = history(folder)
     assert sorted(logged) == [0, 1]
-    for row in read_rounds(explored_ledger):
+    for row in with_answers(explored_ledger, read_rounds(explored_ledger)):
         metrics = metrics_of(row)
         assert {name: logged[row.round][name] for name in metrics} == pytest.approx(metrics)
     assert logged[0]["duel_regret"] == 0.5 and logged[1]["seconds_sample"] == 5.0
