@@ -113,8 +113,8 @@ def test_a_service_that_stays_down_is_tried_as_oats_client_does():
     assert sum(time.slept) == pytest.approx(OAT["remote_failure"]["total_sleep"], abs=1e-5)
 
 
-@pytest.mark.parametrize(("protocol", "number"), [("json", 10_000), ("oat", 2_000)])
-def test_ten_thousand_duels_and_one_request_in_twenty_goes_wrong(protocol, number):
+@pytest.mark.parametrize(("protocol", "number"), [("json", 2_000), ("oat", 2_000)])
+def test_each_duel_is_answered_once_though_one_request_in_twenty_goes_wrong(protocol, number):
     asked = duels(number)
     settings = {"remote_protocol": protocol, "remote_concurrency": 16, "remote_timeout": 2.0}
     with faulty_service(rate=0.05, seed=6) as service:

@@ -1,4 +1,4 @@
-"""Ten thousand duels, a service that fails on purpose, and a ledger in which each is labelled exactly once."""
+"""Ten thousand duels, services that fail on purpose, and a ledger in which each duel is labelled exactly once."""
 
 from collections import Counter
 
@@ -7,6 +7,7 @@ from oatflow.components.oracles.oracle import OracleFailed
 from oatflow.components.records.records import Duel, duel_id
 
 from ..oracles.faulty_service import faulty_service, right_answer
+from ..oracles.openai_service import KEY, MODEL, openai_service, prefers
 
 pytestmark = pytest.mark.slow
 DUELS = 10_000
@@ -40,6 +41,28 @@ def test_every_duel_is_labelled_once_whatever_the_service_does(begin):
     assert Counter(row.duel_id for row in round_.receipts()) == service.answered
     assert done.counts["queries"] == DUELS
     assert done.counts["retried"] == sum(service.injected.values()) > 0
+
+
+def test_every_duel_is_judged_once_whatever_the_endpoint_does(begin, monkeypatch):
+    monkeypatch.setenv("OATFLOW_JUDGE_KEY", KEY)
+    rows = list(duels(DUELS))
+    round_ = begin(rows, queries_left=DUELS, preference_oracle="judge", oracle_batch_size=1000)
+    with openai_service(rate=0.05, seed=7, hold=3) as service:
+        round_.ledger.experiment.settings["judge"] = {
+            "judge_model": MODEL, "judge_url": service.url, "judge_orders": "one", "judge_concurrency": 16,
+            "judge_timeout": 2.0,
+        }  # fmt: skip
+        done = round_.label()
+    preferences = round_.preferences()
+    assert [row.duel_id for row in preferences] == [row.duel_id for row in rows]
+    expected = [prefers(duel.first, duel.second) for duel in rows]
+    assert [row.first_wins for row in preferences] == pytest.approx(expected)
+    assert Counter(row.duel_id for row in round_.receipts()) == Counter(row.duel_id for row in rows)
+    # On a machine that stalls for seconds a good reply comes too late; that try failed, too.
+    late = done.counts["retried"] - service.injected.total()
+    assert len(service.answered) == DUELS and service.answered.total() == DUELS + late
+    assert service.injected.total() > 400
+    assert {row.orders for row in preferences} == {"given", "swapped"}
 
 
 def test_a_service_that_is_gone_for_good_stops_the_step_and_the_labels_so_far_are_kept(begin):
