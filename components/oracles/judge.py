@@ -67,10 +67,6 @@ class JudgeOracle:
         answers = ask_all(distinct, self._ask, self._settings.judge_concurrency)
         return [answers[duel.duel_id] for duel in duels]
 
-    def requests_of(self, duels: int) -> int:
-        """Count the requests that so many duels take."""
-        return duels * (2 if self._settings.judge_orders == "both" else 1)
-
     def _ask(self, duel: Duel) -> dict[str, Answer]:
         questions = {swapped: self._prompt.messages(duel, swapped, self._seed) for swapped in self._orders(duel)}
         dearest = {swapped: self._dearest(messages) for swapped, messages in questions.items()}

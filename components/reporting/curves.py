@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from ..ledger import layout
-from ..ledger.claim import Claim
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
 from ..ledger.sealed import digest_of, seal
@@ -149,15 +148,6 @@ class RoundRow:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenRound:
-    """A round that somebody began and nobody closed yet: the steps that are done, and who works on it."""
-
-    round: int
-    done: tuple[str, ...]
-    claim: Claim
-
-
-@dataclass(frozen=True, slots=True)
 class SampledDuel:
     """A duel with what the oracle said of it."""
 
@@ -188,15 +178,6 @@ def metrics_of(measured_round: RoundRow) -> dict[str, float]:
     numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "finished"}
     taken = {f"seconds_{step}": startup + work for step, (startup, work) in row["seconds"].items()}
     return numbers | taken
-
-
-def open_round_state(ledger: Ledger) -> OpenRound | None:
-    """Return the round that has begun and is not closed, or None."""
-    round_ = ledger.head().round + 1
-    claim = ledger.claim(round_)
-    if claim is None:
-        return None
-    return OpenRound(round_, tuple(layout.STEPS[room] for room in layout.ROOMS if ledger.done(round_, room)), claim)
 
 
 def software(ledger: Ledger) -> dict[str, str]:

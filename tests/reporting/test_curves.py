@@ -7,7 +7,6 @@ from oatflow.components.records.table import from_parquet, to_parquet
 from oatflow.components.reporting.curves import (
     Explored,
     measured,
-    open_round_state,
     read_rounds,
     sample_duels,
     sample_verdicts,
@@ -74,10 +73,8 @@ def test_metrics_of_a_round_hold_its_exploration(explored_ledger):
     assert metrics["regret_total"] == 2.0 and "explored" not in metrics
 
 
-def test_an_open_round_is_no_row_but_a_state(ledger):
+def test_an_open_round_is_no_row(ledger):
     assert [row.round for row in read_rounds(ledger)] == [0, 1]
-    state = open_round_state(ledger)
-    assert (state.round, state.done, state.claim.run) == (2, ("sample",), "run-3")
 
 
 def test_metrics_of_a_round_are_its_rows_numbers_and_nothing_else(ledger):
