@@ -27,7 +27,7 @@ from oatflow.components.progress import PROGRESS_FILE
 from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.reporting.page import write_report
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
-from oatflow.components.rounds.opening import begin, check_inputs, has_begun, is_over
+from oatflow.components.rounds.opening import begin, check_inputs, has_begun, is_over, waits_for_people
 from oatflow.components.store.store import open_store
 
 from .alignment.build import Build
@@ -81,8 +81,9 @@ def align(wish: Wish) -> Path:
         uri = experiment_uri(root, wish.experiment)
         _check(wish, uri)
         ledger = Ledger.open(uri)
-        remaining = wish.settings.rounds - (ledger.head().round + 1)
-        if remaining:
+        round_ = ledger.head().round + 1
+        remaining = wish.settings.rounds - round_
+        if not is_over(ledger, round_, wish.settings) and not waits_for_people(ledger, round_, wish.settings):
             _run_rounds(wish, uri, min(remaining, wish.rounds or remaining))
         ledger = Ledger.open(uri)
         report = _conclude(wish, ledger)

@@ -72,10 +72,12 @@ def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
         past = evaluated_before(round_, settings.eval_every)
         answered = answer_all(ledger, step, past, held_out, online)
         oracle = oracle_of(ledger, "evaluation", round_, settings.eval_oracle) if held_out or online else None
-        found = [
+        found: list[Measured] = [
             *([measure_held_out(ledger, step, answered, oracle)] if held_out and oracle else []),
-            *([measure_online(ledger, step, answered, oracle)] if online and oracle else []),
         ]
+        if online and oracle:
+            spent = sum(measured.facts.get("cost", 0.0) for measured in found)
+            found.append(measure_online(ledger, step, answered, oracle, spent))
         if not held_out:
             step.write(VERDICTS, to_parquet([], Verdict))
         facts: dict[str, Any] = diagnose(step)
@@ -110,8 +112,11 @@ def measure_held_out(ledger: Ledger, step: Step, answered: Answered, oracle: Ora
     return Measured(counts, {**facts, **judged.facts, "oracle": oracle.identity}, judged.seconds)
 
 
-def measure_online(ledger: Ledger, step: Step, answered: Answered, oracle: Oracle) -> Measured:
-    """Let the oracle compare both answers of each duel with the opponent's answer to the same prompt."""
+def measure_online(ledger: Ledger, step: Step, answered: Answered, oracle: Oracle, spent: float) -> Measured:
+    """Let the oracle compare both answers of each duel with the opponent's answer to the same prompt.
+
+    `spent`: what this step's other questions cost.
+    """
     duels = from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")
     real = [duel for duel in duels if not duel.synthetic]
     prompts = {prompt.prompt_id: prompt for prompt in ledger.plan(step.round).prompts}
@@ -119,7 +124,7 @@ def measure_online(ledger: Ledger, step: Step, answered: Answered, oracle: Oracl
         Pairing(prompts[name], HeldOutAnswer(name, text, 0), answered.online_opponent[name])
         for name, text in ((duel.prompt_id, text) for duel in real for text in (duel.first, duel.second))
     ]
-    judged = judge(step, ONLINE_JUDGEMENTS, oracle, pairings, _labels_of(step))
+    judged = judge(step, ONLINE_JUDGEMENTS, oracle, pairings, _labels_of(step), spent)
     # Two of them, one after the other, make a duel; one without both is left out.
     pairs = zip(judged.verdicts[::2], judged.verdicts[1::2], strict=True)
     both = [(first, second) for first, second in pairs if first is not None and second is not None]
@@ -133,7 +138,12 @@ def measure_online(ledger: Ledger, step: Step, answered: Answered, oracle: Oracl
 
 
 def judge(
-    step: Step, name: str, oracle: Oracle, pairings: Sequence[Pairing], known: Mapping[str, Preference]
+    step: Step,
+    name: str,
+    oracle: Oracle,
+    pairings: Sequence[Pairing],
+    known: Mapping[str, Preference],
+    spent: float = 0.0,
 ) -> Judged:
     """Ask the oracle, in batches that are durable one by one, about the pairings that are not `known` or equal."""
     settings = step.ledger.section(LabelingSettings, "labeling")
@@ -143,14 +153,14 @@ def judge(
         settings.oracle_batch_size,
         lambda duel, first_wins: more_probable(first_wins),
         settings.unreadable_limit,
-        spent_before(step.ledger, step.round) if oracle.purse else 0.0,
+        spent + (spent_before(step.ledger, step.round) if oracle.purse else 0.0),
     )
     asked = interview.conduct(step, name, duels, known, _tell(step.round, len(duels)))
     verdicts = [
         as_verdict(pairing, duel, preference) if preference.clash or preference.first_wins is not None else None
         for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
     ]
-    counts = count_queries(asked.receipts, asked.preferences)
+    counts = count_queries(asked.receipts, asked.preferences, known)
     return Judged(verdicts, counts, what_it_took(asked.receipts), asked.seconds)
 
 

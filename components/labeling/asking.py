@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 from ..errors import OracleError
 from ..ledger.step import Step
-from ..oracles.oracle import Oracle, SpendingLimit
+from ..oracles.oracle import Oracle, OracleFailed, SpendingLimit
 from ..records.records import Duel, Preference, Receipt, Side
 from ..records.table import from_parts, to_parquet
-from .labels import MEMBER, by_member, checked, clash, unasked
+from .labels import MEMBER, believable, by_member, checked, clash, unasked
 from .receipts import Receipts, spent
 
 
@@ -33,7 +33,7 @@ class Asked:
 class Interview:
     """Whom to ask, how many duels in one go, and how a duel's probability becomes its label.
 
-    `unreadable_limit`: share of the queries whose answers may be unreadable. `spent`: what earlier steps cost.
+    `unreadable_limit`: share of the duels whose answers may be unreadable. `spent`: what earlier steps cost.
     """
 
     oracle: Oracle
@@ -57,16 +57,18 @@ class Interview:
         told how many duels are done. Raises `OracleError`; what was answered before it stands.
         """
         receipts, parts, seconds = Receipts(step, name, self.oracle.identity), _adopt(step, name), 0.0
+        self._stop_if_another_oracle(receipts.by_duel.values())
         done = join(parts)
-        most = len(open_duels(duels, known))
+        most = len(open_duels(duels, {}))
         if self.oracle.purse is not None:
             self.oracle.purse.note(self.spent + spent(receipts.by_duel.values()))
         watch(len(done))
         while not parts or len(done) < len(duels):
             batch = duels[len(done) : len(done) + self.batch_size]
             step.verify()
-            begun = time.monotonic()
-            self.ask(open_duels(batch, {**known, **receipts.by_duel}), receipts)
+            begun, is_paid_for = time.monotonic(), True
+            while is_paid_for and (left := open_duels(batch, {**known, **receipts.by_duel})):
+                is_paid_for = self.ask(left, receipts)
             seconds += time.monotonic() - begun
             self._stop_if_unreadable(receipts.by_duel.values(), most)
             answered = {**known, **{name: as_preference(row) for name, row in receipts.by_duel.items()}}
@@ -77,24 +79,25 @@ class Interview:
             watch(len(done))
         return Asked(done, list(receipts.by_duel.values()), seconds)
 
-    def ask(self, duels: Sequence[Duel], receipts: Receipts) -> None:
+    def ask(self, duels: Sequence[Duel], receipts: Receipts) -> bool:
         """Ask about the duels, and keep what is answered: all of it, or as much as there was before the oracle failed.
 
-        Where the spending limit is reached, the others stay without an answer.
+        Returns False where the spending limit is reached; then the others stay without an answer.
         """
-        if not duels:
-            return
-        if self.oracle.paid:
+        paid = self.oracle.paid
+        if paid:
             receipts.note(duels)
         try:
-            answers = checked(self.oracle.compare(duels), duels, self.oracle.identity)
-        except SpendingLimit as limit:
-            receipts.keep(duels, limit.answers)
-        except OracleError as failure:
-            receipts.keep(duels, getattr(failure, "answers", {}))
+            answers = self.oracle.compare(duels)
+        except OracleFailed as failure:
+            receipts.keep(duels, failure.answers, paid)
+            if isinstance(failure, SpendingLimit):
+                print(failure, flush=True)
+                return False
             raise
-        else:
-            receipts.keep(duels, {duel.duel_id: answer for duel, answer in zip(duels, answers, strict=True)})
+        receipts.keep(duels, believable(answers, duels), paid)
+        checked(answers, duels, self.oracle.identity)
+        return True
 
     def labelled(self, duel: Duel, answered: Mapping[str, Preference]) -> Preference:
         """Return the duel's preference: the answer to it, with a label if it says who is better."""
@@ -109,9 +112,19 @@ class Interview:
         label = None if mute or answer.first_wins is None else self.label(duel, answer.first_wins)
         return replace(answer, prompt_id=duel.prompt_id, chosen=label, synthetic=duel.synthetic)
 
+    def _stop_if_another_oracle(self, receipts: Iterable[Receipt]) -> None:
+        others = {row.oracle for row in receipts} - {self.oracle.identity}
+        if others:
+            raise OracleError(
+                f"oracle {self.oracle.identity}: this step's first answers are by {', '.join(sorted(others))}; let "
+                "that one answer, and start again"
+            )
+
     def _stop_if_unreadable(self, receipts: Iterable[Receipt], most: int) -> None:
         unreadable = [row for row in receipts if row.first_wins is None and not row.lost]
-        if len(unreadable) > self.unreadable_limit * most:
+        # One may always be, where any may: a small step shall not end because of a single refusal.
+        allowed = max(self.unreadable_limit * most, 1) if self.unreadable_limit else 0
+        if len(unreadable) > allowed:
             raise OracleError(
                 f"oracle {self.oracle.identity}: {len(unreadable)} of {most} answers cannot be read as a verdict, more "
                 f"than unreadable_limit={self.unreadable_limit:g} allows; the last was {unreadable[-1].raw[:200]!r}. "

@@ -18,7 +18,7 @@ from ..prompts.settings import PromptSettings
 from ..records.records import Candidate, Duel, KnownReward, Preference, Side
 from ..records.table import from_parquet, to_parquet
 from ..seeds import derive
-from .asking import Interview, open_duels, part_name
+from .asking import Asked, Interview, open_duels, part_name
 from .budget import within_budget
 from .given import PREFERENCE_SET, given_preference
 from .labels import drawn, more_probable, turned
@@ -27,6 +27,8 @@ from .settings import LabelingSettings
 from .whom import answered_before, oracle_of, spent_before
 
 PARTS, REWARDS = "preferences", "rewards.parquet"
+SPENDING_LIMIT = "spending_limit"
+"""The fact that says which limit left duels of a round without an answer."""
 
 
 def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
@@ -61,10 +63,10 @@ def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
                 "clashes": sum(duel.clash for duel in duels),
                 "over_budget": len(duels) - len(affordable.duels),
                 "first_chosen": sum(preference.chosen == "first" for preference in asked.preferences),
-                **count_queries(asked.receipts, asked.preferences),
+                **count_queries(asked.receipts, asked.preferences, known),
             },
             timings={"startup": begun - process_start(), "ask": asked.seconds, "work": time.time() - begun},
-            facts={"oracle": oracle.identity, **what_it_took(asked.receipts), **facts},
+            facts={"oracle": oracle.identity, **what_it_took(asked.receipts), **_limit_reached(oracle, asked), **facts},
         )
 
 
@@ -142,6 +144,13 @@ def labeler(settings: LabelingSettings, seed: int, round_: int) -> Callable[[Due
         return side
 
     return label
+
+
+def _limit_reached(oracle: Oracle, asked: Asked) -> Mapping[str, float]:
+    """Return the spending limit, where it left duels without an answer."""
+    limit = oracle.purse.limit if oracle.purse else None
+    unpaid = any(not row.oracle and not row.clash for row in asked.preferences)
+    return {SPENDING_LIMIT: limit} if unpaid and limit is not None else {}
 
 
 def _tell(round_: int, of: int) -> Callable[[int], None]:

@@ -49,6 +49,13 @@ def by_member(duel: Duel) -> Preference:
     )
 
 
+def believable(answers: Sequence[Answer], duels: Sequence[Duel]) -> dict[str, Answer]:
+    """Return by duel the answers that can be believed; of a number that is not that of the duels, none."""
+    if len(answers) != len(duels):
+        return {}
+    return {duel.duel_id: answer for duel, answer in zip(duels, answers, strict=True) if _problem(answer) is None}
+
+
 def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Sequence[Answer]:
     """Return the answers if there is one for every duel and each can be believed; raises `OracleError` otherwise."""
     if len(answers) != len(duels):
@@ -59,7 +66,7 @@ def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Se
         if problem:
             raise OracleError(
                 f"oracle {oracle}: duel {duel.duel_id} (prompt {duel.prompt_id}): {problem}. "
-                "No answer of this batch was kept: mend the oracle and start again, the rest will not be asked twice"
+                "The others of this batch are kept: mend the oracle and start again, nothing is asked twice"
             )
     return answers
 

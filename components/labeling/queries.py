@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from statistics import fmean, median
 
 from ..records.records import Preference, Receipt
 from .asking import answers_of
 
 
-def count_queries(receipts: Sequence[Receipt], preferences: Sequence[Preference]) -> dict[str, int]:
-    """Count the queries and what became of them; each is one receipt. A class that did not occur is not there.
+def count_queries(
+    receipts: Sequence[Receipt], preferences: Sequence[Preference], known: Container[str]
+) -> dict[str, int]:
+    """Count the queries and what became of them. A class that did not occur is not there.
 
+    Each query is a receipt, or an answer from before there were receipts that is not one of the `known`.
     `unreadable`: answered, but not as a verdict. `lost`: perhaps answered, but not kept. `undecided`: neither is
     better. `retried`: requests that failed and were sent again. `unpaid`: duels that the spending limit left out.
     `reused`: duels whose answer was in the ledger already.
     """
-    asked = {row.duel_id for row in receipts}
-    told = answers_of(preferences).keys()
+    answered = answers_of(preferences)
+    asked = {row.duel_id for row in receipts} | {name for name in answered if name not in known}
     classes = {
         "unreadable": sum(row.first_wins is None and not row.lost for row in receipts),
         "lost": sum(row.lost for row in receipts),
         "undecided": sum(row.undecided for row in receipts),
         "retried": sum(row.retried for row in receipts),
         "unpaid": sum(not row.oracle and not row.clash for row in preferences),
-        "reused": len(told - asked),
+        "reused": len(answered.keys() - asked),
     }
-    return {"queries": len(receipts), **{name: number for name, number in classes.items() if number}}
+    return {"queries": len(asked), **{name: number for name, number in classes.items() if number}}
 
 
 def what_it_took(receipts: Sequence[Receipt]) -> dict[str, float]:

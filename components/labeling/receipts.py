@@ -1,14 +1,17 @@
 """The receipts of one interview: what was asked and answered, durable before anything is made of it.
 
 Where questions cost money, a batch is noted before it is asked. A note without a receipt means that a process ended in
-between: those duels were perhaps paid for, so they count as queries, and are never asked again.
+between: those duels were perhaps paid for, so they count as queries, and are never asked again. Of two attempts that
+live at once, the one that finds the other's note or part in the place of its own stops: the other asks on.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..errors import LedgerError
 from ..ledger.step import Step
 from ..oracles.oracle import Answer
 from ..records.records import Duel, Receipt
@@ -23,18 +26,26 @@ class Receipts:
     def __init__(self, step: Step, name: str, oracle: str):
         self._step, self._name, self._oracle = step, name, oracle
         self._parts = 0
+        self._attempt = secrets.token_hex(8)
         self.by_duel: dict[str, Receipt] = {}
         while self._adopt():
             pass
 
     def note(self, duels: Sequence[Duel]) -> None:
-        """Say durably that these duels are about to be asked."""
+        """Say durably that these duels are about to be asked. Raises `LedgerError` if another attempt is asking."""
         asked = [{"duel_id": duel.duel_id, "prompt_id": duel.prompt_id} for duel in duels]
-        self._step.write(self._note_name, json.dumps(asked).encode())
+        note = json.dumps({"attempt": self._attempt, "duels": asked}).encode()
+        if self._step.write(self._note_name, note) != note:
+            raise self._not_alone()
 
-    def keep(self, duels: Sequence[Duel], answers: Mapping[str, Answer]) -> None:
-        """Write one part: a receipt for each of the duels that has an answer."""
-        self._write([receipt(duel, answers[duel.duel_id], self._oracle) for duel in duels if duel.duel_id in answers])
+    def keep(self, duels: Sequence[Duel], answers: Mapping[str, Answer], alone: bool) -> None:
+        """Write one part: a receipt for each of the duels that has an answer.
+
+        `alone`: nobody else may have written it; raises `LedgerError` otherwise. If not, what is there is taken over.
+        """
+        kept = [receipt(duel, answers[duel.duel_id], self._oracle) for duel in duels if duel.duel_id in answers]
+        if not self._write(kept) and alone:
+            raise self._not_alone()
 
     def _adopt(self) -> bool:
         """Take over the next part of an earlier attempt, if it left one, or its note that no part follows."""
@@ -45,12 +56,22 @@ class Receipts:
         noted = self._step.existing(self._note_name)
         if noted is None:
             return False
-        self._write([_lost(each["duel_id"], each["prompt_id"], self._oracle) for each in json.loads(noted)])
+        asked = json.loads(noted)["duels"]
+        self._write([_lost(each["duel_id"], each["prompt_id"], self._oracle) for each in asked])
         return True
 
-    def _write(self, rows: Sequence[Receipt]) -> None:
-        # What is durable counts, also where another attempt of this step was faster.
-        self._take(self._step.write(self._part_name, to_parquet(rows, Receipt)))
+    def _write(self, rows: Sequence[Receipt]) -> bool:
+        """Write the next part; returns whether it is ours. What is durable counts, also where another was faster."""
+        part = to_parquet(rows, Receipt)
+        found = self._step.write(self._part_name, part)
+        self._take(found)
+        return found == part
+
+    def _not_alone(self) -> LedgerError:
+        return LedgerError(
+            f"{self._note_name}: another attempt of this step is asking the oracle at this moment, and this one "
+            "stopped before it would pay twice; once the other has ended, the same run carries on"
+        )
 
     def _take(self, part: bytes) -> None:
         self.by_duel |= {row.duel_id: row for row in from_parquet(part, Receipt, self._part_name)}
@@ -71,7 +92,7 @@ def receipt(duel: Duel, answer: Answer, oracle: str) -> Receipt:
         duel_id=duel.duel_id,
         prompt_id=duel.prompt_id,
         oracle=oracle,
-        lost=False,
+        lost=answer.lost,
         undecided=answer.undecided,
         raw=answer.raw,
         requests=answer.requests,

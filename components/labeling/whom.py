@@ -27,7 +27,8 @@ def oracle_of(ledger: Ledger, room: str, round_: int, name: str = "") -> Oracle:
 def answered_before(step: Step, duels: Sequence[Duel]) -> dict[str, Preference]:
     """Return what the oracle said of these duels in earlier rounds: possible only where prompts come round again."""
     size = step.ledger.section(PromptSettings, "prompts").rollout_batch_size
-    if step.round == 0 or (step.round + 1) * size <= len(step.ledger.train_prompts()):
+    texts = [prompt.text for prompt in step.ledger.train_prompts()] if step.round else []
+    if (step.round + 1) * size <= len(texts) == len(set(texts)) or not step.round:
         return {}
     return earlier_answers(step, "labeling", "preferences", range(step.round), duels)
 

@@ -23,7 +23,7 @@ def show_table(window: Any, ledger: Ledger, round_: int, room: str, names: str) 
     parts = sorted(fnmatch.filter(names_there, names))
     tables = [pq.read_table(io.BytesIO(ledger.read(round_, room, part))) for part in parts]
     if tables:
-        pq.write_table(pa.concat_tables(tables), window.path)
+        pq.write_table(pa.concat_tables(tables, promote_options="default"), window.path)
     _describe(window, ledger, round_, room)
 
 

@@ -8,7 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from ..errors import OracleError
-from .oracle import Answer, OracleFailed
+from .oracle import Answer, OracleFailed, SpendingLimit
 
 Q = TypeVar("Q")
 
@@ -58,8 +58,10 @@ class _Asking(Generic[Q]):
         """Return all answers, or raise the first failure with what was answered."""
         if not self._failures:
             return self._answers
-        # A mistake in the program is told first.
-        failure = next((one for one in self._failures if not isinstance(one, OracleError)), self._failures[0])
+        # A mistake in the program is told first, and an outage before a limit.
+        mistakes = [one for one in self._failures if not isinstance(one, OracleError)]
+        outages = [one for one in self._failures if not isinstance(one, SpendingLimit)]
+        failure = (mistakes or outages or self._failures)[0]
         if isinstance(failure, OracleFailed):
             failure.answers = self._answers
             raise failure

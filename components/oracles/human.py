@@ -22,7 +22,7 @@ class HumanOracle:
     A mean of exactly 0.5 is undecided; a duel that everybody skipped has no readable answer.
     """
 
-    paid = True
+    paid = False
     purse = None
     known_reward = None
 

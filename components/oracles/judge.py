@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from .. import seeds
 from ..errors import SettingsError
@@ -75,6 +76,13 @@ class JudgeOracle:
         try:
             for swapped, messages in questions.items():
                 asked[swapped] = self._reply(messages)
+        except OracleFailed as failure:
+            if asked:
+                # Half of it was paid for: it is not asked again.
+                spent = sum(self._cost(reply, dearest[swapped]) for swapped, (reply, _) in asked.items())
+                seconds = self._clock.monotonic() - began
+                failure.answers[duel.duel_id] = replace(answer(asked, spent, seconds), first_wins=None, lost=True)
+            raise
         finally:
             cost = sum(self._cost(reply, dearest[swapped]) for swapped, (reply, _) in asked.items())
             self._settle(held, cost)
@@ -109,7 +117,7 @@ class JudgeOracle:
     def _limit_letter(self, most: float) -> str:
         return (
             f"judge_spending_limit={self.purse.limit:g}: {self.purse.spent:.6g} is spent, and the next duel may cost "
-            f"{most:.2g}; raise the limit to go on, or take what was answered"
+            f"{most:.2g}; what was answered is kept, and a higher limit carries on with the next round"
         )
 
     def _dearest(self, messages: Sequence[Message]) -> float:
@@ -130,7 +138,8 @@ def answer(asked: Mapping[bool, tuple[Reply, int]], cost: float, seconds: float)
     """Make one answer of the replies to one order or to both. Pure.
 
     With an unreadable reply the whole answer is unreadable: the other order alone would bring the judge's favour for a
-    place into the label. `consistent`: both orders have the same winner, or in both neither wins.
+    place into the label. `consistent`: both orders have the same winner, or in both neither wins. Where both orders
+    together say one half, the judge is undecided.
     """
     replies = {swapped: reply for swapped, (reply, _) in asked.items()}
     shown = [reply.first_wins for reply in replies.values() if reply.first_wins is not None]
@@ -140,8 +149,10 @@ def answer(asked: Mapping[bool, tuple[Reply, int]], cost: float, seconds: float)
         if reply.first_wins is not None
     ]
     readable = len(wins) == len(replies)
+    first_wins = sum(wins) / len(wins) if readable else None
     return Answer(
-        first_wins=sum(wins) / len(wins) if readable else None,
+        first_wins=first_wins,
+        undecided=first_wins == 0.5 and len(wins) == 2,
         orders="both" if len(replies) == 2 else ORDER[next(iter(replies))],
         shown_first_wins=sum(shown) / len(shown) if readable else None,
         consistent=_winner(wins[0]) == _winner(wins[1]) if readable and len(wins) == 2 else None,

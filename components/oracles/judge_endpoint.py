@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 import openai
@@ -112,7 +112,8 @@ class Endpoint:
         except ValidationError as error:
             said = self._quoted(content)
             raise TryAgain(f"no chat completion: {said!r}") from error
-        return _reply(completion, self._verdict == "logprobs")
+        reply = _reply(completion, self._verdict == "logprobs")
+        return replace(reply, raw=reply.raw.replace(self._key, "***")) if self._key else reply
 
     def _unreadable_or_raise(self, error: openai.APIStatusError) -> Reply:
         said, status = self._said(error), error.status_code

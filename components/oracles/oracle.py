@@ -26,7 +26,8 @@ class Answer:
     first: "given", "swapped", or "both" where it was asked twice; None where order plays no part. `shown_first_wins`:
     mean probability over these orders that what was shown first wins, and `consistent`: whether both orders have the
     same winner. `requests`: how many were answered; `retried`: how many failed on the way. `cost` in the currency of
-    the price list. `seconds`: from the first question to the last answer.
+    the price list. `seconds`: from the first question to the last answer. `lost`: part of the question was paid for and
+    answered, the rest was not; it is not asked again.
     """
 
     first_wins: float | None
@@ -43,6 +44,7 @@ class Answer:
     input_tokens: int | None = None
     output_tokens: int | None = None
     cost: float | None = None
+    lost: bool = False
 
 
 Reward = Callable[[str, str], float]

@@ -122,5 +122,5 @@ class HumanSettings(Section):
     """How many people must answer each duel."""
     human_guideline: str = "Which answer is better?"
     """What people are asked."""
-    human_wait_minutes: float = operational(0.0, ge=0)
+    human_wait_minutes: float = operational(0.0, ge=0, le=1200)
     """How long the step waits for their answers; then the run ends as waiting for labels, and the next carries on."""

@@ -11,6 +11,7 @@ from typing import Any
 from .. import progress
 from ..errors import ClaimHeld, ObjectChanged, ObjectNotFound
 from ..jobs.backends import open_jobs
+from ..labeling.labeling import SPENDING_LIMIT
 from ..labeling.people import stands_at
 from ..ledger import layout, owner
 from ..ledger.claim import Claim, refuse_while_held, take_claim
@@ -70,9 +71,11 @@ def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
 
 
 def is_over(ledger: Ledger, round_: int, settings: ExperimentSettings) -> bool:
-    """Whether the experiment ended with the round before: its queries, or the money for them, are spent."""
+    """Whether the experiment ended with the round before: its queries are spent, or the money, if no more is given."""
     before = ledger.done(round_ - 1, "labeling") if round_ else None
-    return round_ == settings.rounds or bool(before and before.counts.get("unpaid"))
+    reached = before.facts.get(SPENDING_LIMIT) if before else None
+    limit = settings.judge.judge_spending_limit
+    return round_ == settings.rounds or (reached is not None and limit is not None and limit <= reached)
 
 
 def waits_for_people(ledger: Ledger, round_: int, settings: ExperimentSettings) -> bool:

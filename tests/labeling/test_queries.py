@@ -14,8 +14,8 @@ def preference(name, first_wins=0.9, oracle="o", clash=False):
 
 
 def test_each_query_is_counted_once_and_classes_that_did_not_occur_are_not_there():
-    assert count_queries([receipt("a"), receipt("b")], [preference("a"), preference("b")]) == {"queries": 2}
-    assert count_queries([], []) == {"queries": 0}
+    assert count_queries([receipt("a"), receipt("b")], [preference("a"), preference("b")], {}) == {"queries": 2}
+    assert count_queries([], [], {}) == {"queries": 0}
 
 
 def test_every_class_is_counted():
@@ -26,7 +26,7 @@ def test_every_class_is_counted():
         *(preference(name) for name in "abcd"), preference("e"), preference("f", None, ""),
         preference("g", None, "", clash=True), preference("h", 0.7, "member 3"),
     ]  # fmt: skip
-    assert count_queries(receipts, rows) == {
+    assert count_queries(receipts, rows, {"e"}) == {
         "queries": 4, "unreadable": 1, "lost": 1, "undecided": 1, "retried": 3, "unpaid": 1, "reused": 1,
     }  # fmt: skip
 
@@ -44,3 +44,8 @@ def test_costs_are_sums_and_a_bias_is_a_mean_with_its_number():
         "cost": 0.75, "input_tokens": 30.0, "output_tokens": 2.0, "latency": 2.0, "position_bias": 0.125, "shown": 2,
         "consistent": 0.5, "asked_in_both_orders": 2,
     }  # fmt: skip
+
+
+def test_an_answer_from_before_there_were_receipts_is_a_query_all_the_same():
+    rows = [preference(name) for name in "abc"]
+    assert count_queries([receipt("a")], rows, {"c"}) == {"queries": 2, "reused": 1}

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from oatflow.components.errors import OracleError
+from oatflow.components.errors import LedgerError, OracleError
 from oatflow.components.ledger.step import Step
 from oatflow.components.oracles import oracle
 from oatflow.components.oracles.oracle import Answer, OracleFailed, SpendingLimit
@@ -182,3 +182,52 @@ def test_a_purse_never_lends_more_than_its_limit():
     assert purse.spent == pytest.approx(0.1)
     assert purse.hold(0.6) and not purse.hold(0.4)
     assert Purse(None).hold(1e9)
+
+
+def test_a_higher_limit_carries_the_experiment_on(begin, paid):
+    paid(limit=6.5)
+    done = begin(DUELS, oracle_batch_size=4).label()
+    assert done.facts["spending_limit"] == 6.5
+
+
+def test_of_two_attempts_at_once_the_one_that_was_overtaken_stops_before_it_pays_twice(begin, paid):
+    """The other one starts while the first waits for an answer: it takes that batch for lost, and asks on."""
+    asked = paid()
+    round_ = begin(DUELS, oracle_batch_size=4)
+
+    def slowly(row):
+        if row.duel_id == NAMES[2]:
+            asked.say = lambda row: Answer(0.9)
+            round_.label()
+        return Answer(0.9)
+
+    asked.say = slowly
+    with pytest.raises(LedgerError, match="another attempt of this step is asking the oracle"):
+        round_.label()
+    assert sorted(asked.asked) == sorted(NAMES)
+    assert round_.ledger.done(0, "labeling").counts["lost"] == 4
+
+
+def test_an_oracle_that_changed_between_two_attempts_is_not_mixed_with_the_first(begin, paid):
+    asked = paid()
+    asked.say = lambda row: (_ for _ in ()).throw(ConnectionError("gone")) if row.duel_id == NAMES[5] else Answer(0.9)
+    round_ = begin(DUELS)
+    with pytest.raises(OracleFailed):
+        round_.label()
+    asked.identity = "another"
+    with pytest.raises(OracleError, match="oracle another: this step's first answers are by paid"):
+        round_.label()
+    asked.identity = "paid"
+    asked.say = lambda row: Answer(0.9)
+    assert round_.label().counts["queries"] == 10
+
+
+def test_an_answer_that_cannot_be_believed_costs_no_other(begin, paid):
+    asked = paid()
+    asked.say = lambda row: Answer(1.5 if row.duel_id == NAMES[3] else 0.9)
+    round_ = begin(DUELS)
+    with pytest.raises(OracleError, match=NAMES[3]):
+        round_.label()
+    asked.say = lambda row: Answer(0.9)
+    round_.label()
+    assert sorted(asked.asked) == sorted([*NAMES, NAMES[3]])

@@ -98,7 +98,7 @@ def test_one_person_who_answers_twice_is_one_person():
 def test_opened_by_its_name_it_knows_no_answers_yet():
     oracle = open_oracle("human", HumanSettings())
     oracle.check()
-    assert (oracle.paid, oracle.purse, oracle.known_reward) == (True, None, None)
+    assert (oracle.paid, oracle.purse, oracle.known_reward) == (False, None, None)
     with pytest.raises(WaitingForLabels):
         oracle.compare([duel(0)])
 

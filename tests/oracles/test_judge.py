@@ -7,6 +7,8 @@ import pytest
 from oatflow.components import seeds
 from oatflow.components.errors import RefusedInput, SettingsError
 from oatflow.components.oracles.judge import JudgeOracle
+from oatflow.components.oracles.judge import answer as answer_of
+from oatflow.components.oracles.judge_endpoint import Reply
 from oatflow.components.oracles.oracle import OracleFailed, SpendingLimit, open_oracle
 from oatflow.components.oracles.patience import Clock
 from oatflow.components.oracles.settings import JudgeSettings
@@ -426,3 +428,23 @@ def test_a_check_costs_nothing_and_says_what_is_wrong(service, open_judge, monke
 def test_the_settings_open_a_judge_by_its_name(service):
     oracle = open_oracle("judge", JudgeSettings.parse({"judge_model": MODEL, "judge_url": service.url}))
     assert oracle.compare([make_duel("warm", "cold")])[0].first_wins is not None
+
+
+def test_a_judge_that_names_the_same_place_in_both_orders_is_undecided():
+    twice = {False: (Reply(1.0, "0"), 0), True: (Reply(1.0, "0"), 0)}
+    told = answer_of(twice, 0.0, 0.0)
+    assert (told.first_wins, told.undecided, told.consistent, told.shown_first_wins) == (0.5, True, False, 1.0)
+    assert not answer_of({False: (Reply(0.5, ""), 0)}, 0.0, 0.0).undecided, "one order is Oat's rule: the second wins"
+
+
+def test_a_duel_that_was_half_paid_for_is_lost_with_what_it_cost(service, said):
+    """The endpoint goes down between the two orders."""
+    settings = {
+        "judge_model": MODEL, "judge_url": service.url, "judge_input_price": 1.0, "judge_output_price": 1.0,
+        "judge_concurrency": 1, "judge_tries": 1, "judge_patience": 0.0,
+    }  # fmt: skip
+    service.down = lambda: service.answered.total() >= 1
+    with pytest.raises(OracleFailed) as failed:
+        JudgeOracle(JudgeSettings.parse(settings), 0, said.append).compare([make_duel("warm", "cold")])
+    (told,) = failed.value.answers.values()
+    assert told.lost and told.first_wins is None and told.cost > 0 and told.requests == 1
