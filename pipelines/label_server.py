@@ -122,6 +122,8 @@ class Handler(BaseHTTPRequestHandler):
             status, (body, kind) = HTTPStatus.UNPROCESSABLE_ENTITY, _json({"error": str(error)})
         except OatflowError as error:
             status, (body, kind) = HTTPStatus.SERVICE_UNAVAILABLE, _json({"error": str(error)})
+        except ValueError:
+            status, (body, kind) = HTTPStatus.BAD_REQUEST, _json({"error": "not a request that can be read"})
         self._send(status, body, kind)
 
     def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:

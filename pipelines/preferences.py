@@ -176,7 +176,15 @@ def _why(answer: Preference | None) -> str:
         return "not asked"
     if answer.clash:
         return "clashes"
-    return "unreadable" if answer.unreadable else "undecided" if answer.undecided else "without a label"
+    return (
+        "lost"
+        if answer.lost
+        else "unreadable"
+        if answer.unreadable
+        else "undecided"
+        if answer.undecided
+        else "without a label"
+    )
 
 
 def _preferred(ledger: Ledger, plan: Plan, duel: Duel, answer: Preference) -> Preferred:
@@ -209,7 +217,9 @@ def _author(ledger: Ledger, plan: Plan, duel: Duel, answer: Preference, candidat
 
 def _outside(ledger: Ledger, plan: Plan) -> Iterator[Preferred]:
     source = str(ledger.experiment.settings.get("outside", {}).get("outside_preferences", ""))
-    for prompt in plan.outside:
+    # A small set may come round within one round; equal texts are no preference.
+    once = {prompt.prompt_id: prompt for prompt in plan.outside if prompt.chosen != prompt.rejected}
+    for prompt in once.values():
         yield _from_outside(prompt, source, experiment_name(ledger.store.uri), plan.round)
 
 

@@ -164,9 +164,10 @@ def as_preference(receipt: Receipt) -> Preference:
         first_reward=receipt.first_reward,
         second_reward=receipt.second_reward,
         oracle=receipt.oracle,
-        unreadable=True if receipt.first_wins is None else None,
+        unreadable=True if receipt.first_wins is None and not receipt.lost else None,
         undecided=True if receipt.undecided else None,
         orders=receipt.orders,
+        lost=True if receipt.lost else None,
     )
 
 

@@ -94,7 +94,7 @@ class Preference:
     ensemble proposed the pair; unless the settings ask the oracle all the same, it gave the label too. `unreadable`:
     the oracle was asked, and its answer cannot be read, so there is no label either. `undecided`: the oracle says that
     neither is better, which is no label. `orders`: in which order both were shown, "given", "swapped" or "both".
-    Nobody was asked where `oracle` is empty.
+    `lost`: it was asked, but the answer was not kept. Nobody was asked where `oracle` is empty.
     """
 
     duel_id: str
@@ -109,6 +109,7 @@ class Preference:
     unreadable: bool | None = None
     undecided: bool | None = None
     orders: str | None = None
+    lost: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from .statistics import Estimate
 from .table import Column, Table
 from .words import NOT_MEASURED, count, percent, rounded, seconds
 
-ALL_PAIRS = "Means over all pairs of a round, as each was met, before it was learned from."
+ALL_PAIRS = "Means over the optimisation steps of a round, each over its pairs as they were met."
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class Queried:
 def queried(labeled: Mapping[str, Any], judged: Mapping[str, Any]) -> Queried:
     """Gather what the labeling and the evaluation step counted and measured."""
     found = {name: _sum([labeled.get(name, 0), *_of_evaluation(judged, name)]) for name in CLASSES}
-    found |= {name: _sum([labeled.get(name), judged.get(name)]) for name in _SUMMED}
+    found |= {name: _sum([labeled.get(name), judged.get(name), judged.get(f"online_{name}")]) for name in _SUMMED}
     told = {field.name: labeled.get(field.name) for field in fields(Queried) if field.name not in found}
     counts = {
         "training_queries": labeled.get("queries"),

@@ -27,7 +27,8 @@ class Report:
     `rounds`: how many the experiment has in all, once it is known. `budget`: labels that it may have, the oracle's or
     the preference set's. `oracle`: the identity of who judged.
     `opponent`: who the win rate is against, in words. `digests`: what the chain of rounds hangs on, by name.
-    `reliability`: what the ensemble foretold against what came true, where there is one.
+    `seen`: held-out prompts that are learned from, too. `reliability`: what the ensemble foretold against what came
+    true, where there is one.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Report:
     software: Mapping[str, str]
     digests: Mapping[str, str]
     reliability: Foretold | None = None
+    seen: int = 0
 
     @property
     def seed(self) -> int | None:
@@ -124,6 +126,7 @@ def read_report(ledger: Ledger) -> Report:
         verdicts=tuple(sample_verdicts(ledger, judged[-1], SAMPLES)) if judged else (),
         settings=settings,
         software=software(ledger),
+        seen=_seen(ledger),
         digests={
             "starting model": experiment.starting_model,
             "training prompts": experiment.prompts["train"].sha256,
@@ -132,6 +135,12 @@ def read_report(ledger: Ledger) -> Report:
         },
         reliability=read_foretold(ledger, [row.round for row in rows if row.explored.rm_foretold]),
     )
+
+
+def _seen(ledger: Ledger) -> int:
+    """Count the held-out prompts whose text is also among those that are learned from."""
+    learned = {prompt.text for prompt in (*ledger.train_prompts(), *ledger.outside_preferences())}
+    return sum(prompt.text in learned for prompt in ledger.eval_prompts())
 
 
 def with_answers(ledger: Ledger, rows: Sequence[RoundRow]) -> list[RoundRow]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ..settings import Section, operational
 
@@ -26,3 +27,13 @@ class TrackingSettings(Section):
     """Folder for W&B's files; by default WANDB_DIR, else ./wandb."""
     mlflow_uri: str = operational("")
     """MLflow's tracking server or folder; by default MLFLOW_TRACKING_URI."""
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _without_a_password(cls, value: str) -> str:
+        if urlsplit(value).username is not None or urlsplit(value).password is not None:
+            raise ValueError(
+                "no name or password in an address, which is kept for all to read; set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD in the environment"
+            )
+        return value

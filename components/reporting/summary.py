@@ -84,6 +84,8 @@ def duel_outcome(sample: SampledDuel) -> str:
     chosen = sample.preference.chosen
     if chosen is not None:
         return f"{chosen} chosen"
+    if sample.preference.lost:
+        return "lost"
     return "unreadable" if sample.preference.first_wins is None else "neither is better"
 
 
@@ -104,6 +106,8 @@ def how_judged(preference: Preference) -> str:
     if preference.oracle.startswith(MEMBER) or preference.oracle == PREFERENCE_SET:
         return ""
     said = f"Judged by {preference.oracle}{ORDERS.get(preference.orders or '', '')}."
+    if preference.lost:
+        return f"{said} The answer was lost before it was kept, so nothing was learned from it."
     if preference.unreadable:
         return f"{said} The answer cannot be read as a verdict, so nothing was learned from it."
     return f"{said} It says that neither is better, so nothing was learned from it." if preference.undecided else said

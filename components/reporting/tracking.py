@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import progress
+from ..errors import OatflowError
 from ..jobs.orphans import die_with_parent
 from ..ledger.ledger import Ledger
 from .report import experiment_name
 from .settings import TrackingSettings
-from .tracked import SampleTable, TrackedPolicy, TrackedRound, axis_of, run_id, tracked_rounds
+from .tracked import SampleTable, TrackedPolicy, TrackedRound, axis_of, run_id, settings_of, tracked_rounds
 
 PROGRAM = "oatflow.components.reporting.tracking"
 TROUBLE = "oatflow tracking: "
@@ -33,17 +34,23 @@ INSTALL = {"wandb": "wandb", "mlflow": "mlflow-skinny"}
 """What to install for each tracker, by the name that it is imported by."""
 
 
-def track(ledger: Ledger, round_: int, settings: TrackingSettings) -> None:
+def track(ledger: Ledger, round_: int, settings: TrackingSettings | None = None) -> None:
     """Send a finished round, and those before it that were not sent, within `track_seconds`.
 
-    Whatever goes wrong is told in one line; nothing is raised.
+    `settings`: by default those of the run that did the round. Whatever goes wrong is told in one line; nothing is
+    raised.
     """
-    if settings.track == "none":
-        return
-    trouble = _lacking(settings) or _in_a_process_of_its_own(ledger.store.uri, settings)
+    whom = ""
+    try:
+        settings = settings or settings_of(ledger, round_)
+        if settings.track == "none":
+            return
+        whom = f" ({settings.track})"
+        trouble = _lacking(settings) or _in_a_process_of_its_own(ledger.store.uri, settings)
+    except (OatflowError, OSError) as error:
+        trouble = str(error)
     if trouble:
-        text = f"round {round_} is done, but not tracked ({settings.track}): {trouble}"
-        progress.tell("track", round_, "note", text=text)
+        progress.tell("track", round_, "note", text=f"round {round_} is done, but not tracked{whom}: {trouble}")
 
 
 def send(ledger: Ledger, settings: TrackingSettings) -> None:

@@ -10,10 +10,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from math import nan
 
 from mosec import Server, Worker
 
-from ..errors import OatflowError
+from ..errors import OatflowError, OracleError
 from ..jobs.orphans import die_with_parent
 from ..oracles.scoring import open_scorer
 from .envelope import ROUTE, Conversation, Scores, Served, pack_scores, unpack_conversations
@@ -39,9 +40,20 @@ class ScoreWorker(Worker):
         return unpack_conversations(data, self._key)
 
     def forward(self, data: Sequence[Sequence[Conversation]]) -> list[Scores]:
-        """Score the conversations of several requests at once."""
-        scores = iter(self._scorer.scores([conversation for request in data for conversation in request]))
+        """Score the conversations of several requests at once; where that fails, each request by itself."""
+        try:
+            scores = iter(self._scorer.scores([conversation for request in data for conversation in request]))
+        except OracleError:
+            return [Scores(self._scorer.identity, self._alone(request)) for request in data]
         return [Scores(self._scorer.identity, [next(scores) for _ in request]) for request in data]
+
+    def _alone(self, request: Sequence[Conversation]) -> list[float]:
+        """Score one request; NaN is no score, and its client is told so."""
+        try:
+            return self._scorer.scores(request)
+        except OracleError as error:
+            print(f"oatflow: {error}", file=sys.stderr, flush=True)
+            return [nan] * len(request)
 
     def serialize(self, data: Scores) -> bytes:
         """Write an answer."""

@@ -56,10 +56,12 @@ def pack_conversations(conversations: Sequence[Conversation], key: str) -> bytes
 
 def unpack_conversations(data: bytes, key: str) -> list[Conversation]:
     """Read a request; without the key it has no conversations. An error would fail all that are scored with it."""
-    given, conversations = json.loads(data)
-    if not hmac.compare_digest(str(given).encode(), key.encode()):
-        return []
-    return [(prompt, response) for prompt, response in conversations]
+    try:
+        given, conversations = json.loads(data)
+        known = hmac.compare_digest(str(given).encode(), key.encode())
+        return [(prompt, response) for prompt, response in conversations] if known else []
+    except (ValueError, TypeError, RecursionError):
+        return []  # Nobody who has the key writes so.
 
 
 def pack_scores(scores: Scores) -> bytes:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import isfinite
 from typing import TypeVar
 
 from aiohttp import web
@@ -29,6 +30,8 @@ _PATHS = OPEN | {wire.COMPARE, wire.IDENTITY, wire.OAT}
 _SOON, _LATER = 1, 5
 # What a client that is refused may still be sending is read for so long, so that it hears why.
 _LINGER = 2.0
+# Seconds that a connection may be open and say nothing.
+_IDLE = 60.0
 
 Answer = Callable[[bytes], Awaitable[web.Response]]
 Asked = TypeVar("Asked")
@@ -60,8 +63,8 @@ class Gateway:
             ]
         )
         return web.AppRunner(
-            application, access_log=None, shutdown_timeout=self.settings.timeout, lingering_time=_LINGER,
-            auto_decompress=False, logger=quiet_log(),
+            application, access_log=None, keepalive_timeout=_IDLE, shutdown_timeout=self.settings.timeout,
+            lingering_time=_LINGER, auto_decompress=False, logger=quiet_log(),
         )  # fmt: skip
 
     def identity(self) -> str:
@@ -155,6 +158,8 @@ class Gateway:
             raise Refused(503, str(error), _SOON) from error
         except TooSlow as error:
             raise Refused(504, f"{error} ({self.settings.timeout:g} s); ask less at a time") from error
+        if not all(map(isfinite, scores)):
+            raise Refused(500, "the model gives one of these answers no finite score; try the other scorer_dtype")
         self.metrics.note_scored(len(conversations), time.monotonic() - began)
         return scores
 

@@ -121,7 +121,6 @@ def close_round(
     from oatflow.components.reporting.page import render
     from oatflow.components.reporting.report import read_report
     from oatflow.components.reporting.summary import page_markdown
-    from oatflow.components.reporting.tracked import settings_of
     from oatflow.components.reporting.tracking import track
     from oatflow.components.rounds.closing import close_round as work
 
@@ -133,4 +132,4 @@ def close_round(
         metrics.log_metric(name, value)
     Path(report.path).write_text(render(found), encoding="utf-8")
     Path(summary.path).write_text(page_markdown(found), encoding="utf-8")
-    track(closed, round, settings_of(closed, round))
+    track(closed, round)

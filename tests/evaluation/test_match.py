@@ -199,4 +199,4 @@ def test_answers_are_kept_beside_the_verdicts(begin):
 def test_one_held_out_prompt_is_enough(begin):
     done = begin(prompts=1).evaluate(0)
     assert done.counts["prompts"] == 1
-    assert done.facts["low"] == done.facts["win_rate"] == done.facts["high"]
+    assert done.facts["low"] <= done.facts["win_rate"] <= done.facts["high"]

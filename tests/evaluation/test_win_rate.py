@@ -31,9 +31,21 @@ def test_how_clearly_a_prompt_is_won_moves_only_the_mean_probability():
     assert narrow.mean_probability < clear.mean_probability
 
 
-def test_one_prompt_is_enough_for_a_number_and_says_nothing_of_its_spread():
+def test_one_prompt_is_enough_for_a_number_and_says_little():
     result = measured(0.7)
-    assert (result.win_rate, result.mean_probability, result.low, result.high) == (1.0, 0.7, 1.0, 1.0)
+    assert (result.win_rate, result.mean_probability, result.high) == (1.0, 0.7, 1.0)
+    # Wilson (1927) for 1 of 1: 1 / (1 + 1.96**2).
+    assert result.low == pytest.approx(0.20655, abs=1e-5)
+
+
+def test_a_few_equal_outcomes_do_not_prove_anything():
+    won, lost = measured(*[0.9] * 4), measured(*[0.1] * 4)
+    assert (won.low, won.high) == pytest.approx((4 / (4 + 1.959964**2), 1.0))
+    assert (lost.low, lost.high) == pytest.approx((0.0, 1 - won.low))
+    assert won.low == pytest.approx(0.5101, abs=1e-4) and measured(*[0.9] * 3).low < 0.5
+
+
+def test_a_tie_is_half_a_win_on_both_sides():
     tied = measured(0.5)
     assert (tied.low, tied.win_rate, tied.high) == (0.5, 0.5, 0.5)
 

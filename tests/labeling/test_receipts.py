@@ -101,7 +101,7 @@ def test_an_answer_that_was_perhaps_paid_and_not_kept_is_lost_and_not_asked_agai
     done = round_.label()
     assert len(asked.asked) == len(set(asked.asked))
     assert done.counts["queries"] == 10 and done.counts["lost"] == 4
-    told = [(row.first_wins, row.chosen, row.unreadable) for row in round_.preferences()]
+    told = [(row.first_wins, row.chosen, row.lost) for row in round_.preferences()]
     assert told == [(0.9, "first", None)] * 4 + [(None, None, True)] * 4 + [(0.9, "first", None)] * 2
 
 

@@ -39,7 +39,7 @@ def read(folder):
         for name, value in server.environment().items():
             patch.setenv(name, value)
         ledger = Ledger.open(experiment_uri(server.uri("private/local/oatflow"), "demo"))
-        names = ("plan.json", "duels.parquet", "preferences-0000.parquet")
+        names = ("/plan.json", "/duels.parquet", "/preferences-0000.parquet")
         found = {e.key: ledger.store.get(e.key).data for e in ledger.store.list("rounds/") if e.key.endswith(names)}
         return found, ledger.head().round + 1, len(list(ledger.verify()))
 

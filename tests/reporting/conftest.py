@@ -101,8 +101,8 @@ def explored_ledger(ledger: Ledger) -> Ledger:
 def ledger(tmp_path: Path) -> Ledger:
     """Two finished rounds of three duels (one a clash in round 0; round 1 not evaluated), and a third that is open."""
     ledger = Ledger.open((tmp_path / "first-light").as_uri())
-    placed = Placed("train", "prompts/train.parquet", 1, "a" * 64)
-    experiment = Experiment(SETTINGS, "s" * 64, {"train": placed, "eval": placed}, {"train": 0, "eval": 0})
+    tables = {split: _written_prompts(ledger, split) for split in ("train", "eval")}
+    experiment = Experiment(SETTINGS, "s" * 64, tables, {"train": 0, "eval": 0})
     parent = digest_of(seal(ledger.write_document(layout.EXPERIMENT, experiment.to_json())))
     for round_ in (0, 1):
         _write_plan(ledger, round_)
@@ -115,6 +115,12 @@ def ledger(tmp_path: Path) -> Ledger:
     claim = Claim("run-3", Owner("somewhere"), 4, 60.0, 2e9)
     ledger.write_document(layout.claim(2), claim.to_json())
     return Ledger.open(ledger.store.uri)
+
+
+def _written_prompts(ledger: Ledger, split: str) -> Placed:
+    data = to_parquet([Prompt(f"{split}-{number}", f"{split} prompt {number}") for number in range(4)], Prompt)
+    ledger.store.put(f"prompts/{split}.parquet", data)
+    return Placed(split, f"prompts/{split}.parquet", len(data), digest_of(data))
 
 
 def _write_plan(ledger: Ledger, round_: int) -> None:
