@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from oatflow.components.errors import RecordError, RefusedInput
+from oatflow.components.evaluation.intervals import wilson_interval
 from oatflow.components.oracles.audit import (
     CANARIES,
     Account,
@@ -22,7 +23,6 @@ from oatflow.components.oracles.audit import (
     ask_like_people,
 )
 from oatflow.components.oracles.oracle import ORACLES, Circumstances, Oracle, open_oracle
-from oatflow.components.reporting.intervals import wilson_interval
 
 from .flags import Flag, add_flags, command, given_settings, settings_flags
 

@@ -17,7 +17,7 @@ from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.policy.settings import HEEDED
 from oatflow.components.prompts.source import SUFFIXES
 from oatflow.components.reporting.curves import RoundRow, read_rounds
-from oatflow.components.reporting.report import OPPONENTS, experiment_name
+from oatflow.components.reporting.report import OPPONENTS
 from oatflow.components.reporting.words import count, interval, percent
 from oatflow.components.rounds.experiment import ExperimentSettings
 
@@ -66,7 +66,7 @@ class Form:
 def model_card(ledger: Ledger, round_: int, form: Form) -> str:
     """Return the card of a finished round's policy, as Markdown with the front matter of Hugging Face."""
     settings = ExperimentSettings.parse(ledger.experiment.settings)
-    rows, name = read_rounds(ledger)[: round_ + 1], experiment_name(ledger.store.uri)
+    rows, name = read_rounds(ledger)[: round_ + 1], ledger.name
     row = rows[-1]
     parts = [
         f"---\n{yaml.safe_dump(front_matter(ledger, settings, form), sort_keys=False, allow_unicode=True)}---",

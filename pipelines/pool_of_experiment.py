@@ -7,7 +7,6 @@ from oatflow.components.errors import RefusedInput
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.records.records import Candidate, KnownReward
 from oatflow.components.records.table import from_parquet
-from oatflow.components.reporting.report import experiment_name
 from oatflow.components.reward_model.beliefs import FEATURES
 from oatflow.components.reward_model.checkpoint import features_from_bytes
 from oatflow.components.simulator.pool import Pool
@@ -23,8 +22,7 @@ def pool_of(ledger: Ledger) -> Pool:
     return Pool(
         together.reshape(-1, samples, together.shape[1]),
         np.concatenate(rewards).astype(np.float32).reshape(-1, samples),
-        f"rounds 0 to {rounds[-1]} of experiment {experiment_name(ledger.store.uri)!r}, "
-        f"rewards of {_oracle(ledger, rounds[-1])}",
+        f"rounds 0 to {rounds[-1]} of experiment {ledger.name!r}, rewards of {_oracle(ledger, rounds[-1])}",
     )
 
 

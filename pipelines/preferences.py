@@ -23,7 +23,6 @@ from oatflow.components.ledger.plan import Plan
 from oatflow.components.policy.reading import preference_parts
 from oatflow.components.records.records import OF_REFERENCE, Duel, Preference, Prompt, duel_id
 from oatflow.components.records.table import from_parquet, from_parts, schema_of, to_parquet
-from oatflow.components.reporting.report import experiment_name
 
 from .export import arriving_folder
 
@@ -145,7 +144,7 @@ _WRITERS = {"parquet": to_table, "jsonl": to_lines, "argilla": to_argilla}
 
 def card(ledger: Ledger, rounds: Sequence[int], found: Gathered, name: str, messages: bool) -> str:
     """Return the data set's card."""
-    experiment, settings = experiment_name(ledger.store.uri), ledger.experiment.settings
+    experiment, settings = ledger.name, ledger.experiment.settings
     template = settings["prompts"].get("apply_chat_template", True)
     texts = "chat messages" if messages else "plain text"
     hint = "" if messages or not template else (
@@ -194,7 +193,7 @@ def _preferred(ledger: Ledger, plan: Plan, duel: Duel, answer: Preference) -> Pr
     ]
     (chosen, better, by), (rejected, worse, against) = sides if answer.chosen == "first" else sides[::-1]
     return Preferred(
-        duel.prompt, chosen, rejected, duel.prompt_id, duel.duel_id, experiment_name(ledger.store.uri), plan.round,
+        duel.prompt, chosen, rejected, duel.prompt_id, duel.duel_id, ledger.name, plan.round,
         _origin(duel, answer), answer.oracle, answer.first_wins, str(answer.chosen), answer.orders,
         bool(duel.synthetic), duel.member, better, worse, duel.strategy, duel.predicted, duel.uncertainty, by, against,
     )  # fmt: skip
@@ -220,7 +219,7 @@ def _outside(ledger: Ledger, plan: Plan) -> Iterator[Preferred]:
     # A small set may come round within one round; equal texts are no preference.
     once = {prompt.prompt_id: prompt for prompt in plan.outside if prompt.chosen != prompt.rejected}
     for prompt in once.values():
-        yield _from_outside(prompt, source, experiment_name(ledger.store.uri), plan.round)
+        yield _from_outside(prompt, source, ledger.name, plan.round)
 
 
 def _from_outside(prompt: Prompt, source: str, experiment: str, round_: int) -> Preferred:

@@ -103,7 +103,7 @@ def measure_held_out(ledger: Ledger, step: Step, answered: Answered, oracle: Ora
     ]
     duels = [as_duel(pairing, ledger.seed) for pairing in pairings]
     known = earlier_answers(step, "evaluation", JUDGEMENTS, range(step.round), duels)
-    judged = judge(step, JUDGEMENTS, oracle, pairings, known)
+    judged = judge(step, JUDGEMENTS, oracle, pairings, duels, known)
     verdicts = [verdict for verdict in judged.verdicts if verdict is not None]
     step.write(VERDICTS, to_parquet(verdicts, Verdict))
     samples = ledger.section(EvaluationSettings, "evaluation").bootstrap_samples
@@ -124,7 +124,8 @@ def measure_online(ledger: Ledger, step: Step, answered: Answered, oracle: Oracl
         Pairing(prompts[name], HeldOutAnswer(name, text, 0), answered.online_opponent[name])
         for name, text in ((duel.prompt_id, text) for duel in real for text in (duel.first, duel.second))
     ]
-    judged = judge(step, ONLINE_JUDGEMENTS, oracle, pairings, _labels_of(step), spent)
+    duels = [as_duel(pairing, ledger.seed) for pairing in pairings]
+    judged = judge(step, ONLINE_JUDGEMENTS, oracle, pairings, duels, _labels_of(step), spent)
     # Two of them, one after the other, make a duel; one without both is left out.
     pairs = zip(judged.verdicts[::2], judged.verdicts[1::2], strict=True)
     both = [(first, second) for first, second in pairs if first is not None and second is not None]
@@ -142,12 +143,12 @@ def judge(
     name: str,
     oracle: Oracle,
     pairings: Sequence[Pairing],
+    duels: Sequence[Duel],
     known: Mapping[str, Preference],
     spent: float = 0.0,
 ) -> Judged:
-    """Ask the oracle, in batches that are durable one by one, about the pairings that are not `known` or equal."""
+    """Ask the oracle, in batches that are durable one by one, about the pairings' duels that are not `known`."""
     settings = step.ledger.section(LabelingSettings, "labeling")
-    duels = [as_duel(pairing, step.ledger.seed) for pairing in pairings]
     interview = Interview(
         oracle,
         settings.oracle_batch_size,

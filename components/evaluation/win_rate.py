@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_Z2 = 1.959964**2
+from .intervals import wilson_interval
+
 Probabilities = npt.NDArray[np.float64]
 
 
@@ -46,8 +47,7 @@ def bootstrap_interval(counts: npt.NDArray[np.int64], samples: int, seed: int) -
     n = int(counts.sum())
     if n in (counts[0], counts[2]):
         # Resampling equal outcomes gives no width at all, however few they are; Wilson's interval (1927) does.
-        slack = _Z2 / (n + _Z2)
-        return (1 - slack, 1.0) if counts[0] else (0.0, slack)
+        return wilson_interval(float(counts[0] > 0), n)
     resampled = np.random.default_rng(seed).multinomial(n, counts / n, size=samples)
     low, high = np.quantile(resampled @ np.array([1.0, 0.5, 0.0]) / n, [0.025, 0.975])
     return float(low), float(high)

@@ -8,7 +8,7 @@ on after their last row, so that nothing depends on where an earlier attempt was
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import OracleError
@@ -59,7 +59,7 @@ class Interview:
         receipts, parts, seconds = Receipts(step, name, self.oracle.identity), _adopt(step, name), 0.0
         self._stop_if_another_oracle(receipts.by_duel.values())
         done = join(parts)
-        most = len(open_duels(duels, {}))
+        most = len(open_duels(duels))
         if self.oracle.purse is not None:
             self.oracle.purse.note(self.spent + spent(receipts.by_duel.values()))
         watch(len(done))
@@ -67,12 +67,11 @@ class Interview:
             batch = duels[len(done) : len(done) + self.batch_size]
             step.verify()
             begun, is_paid_for = time.monotonic(), True
-            while is_paid_for and (left := open_duels(batch, {**known, **receipts.by_duel})):
+            while is_paid_for and (left := open_duels(batch, receipts.by_duel, known)):
                 is_paid_for = self.ask(left, receipts)
             seconds += time.monotonic() - begun
             self._stop_if_unreadable(receipts.by_duel.values(), most)
-            answered = {**known, **{name: as_preference(row) for name, row in receipts.by_duel.items()}}
-            part = to_parquet([self.labelled(duel, answered) for duel in batch], Preference)
+            part = to_parquet([self.labelled(duel, receipts.by_duel, known) for duel in batch], Preference)
             parts.append(step.write(part_name(name, len(parts)), part))
             # What is durable counts, also where another attempt of this step was faster.
             done += join(parts[-1:])
@@ -99,17 +98,17 @@ class Interview:
         checked(answers, duels, self.oracle.identity)
         return True
 
-    def labelled(self, duel: Duel, answered: Mapping[str, Preference]) -> Preference:
+    def labelled(self, duel: Duel, receipts: Mapping[str, Receipt], known: Mapping[str, Preference]) -> Preference:
         """Return the duel's preference: the answer to it, with a label if it says who is better."""
         if duel.clash:
             return clash(duel)
         if duel.labelled_by_member:
             return by_member(duel)
-        answer = answered.get(duel.duel_id)
+        receipt = receipts.get(duel.duel_id)
+        answer = known.get(duel.duel_id) if receipt is None else as_preference(receipt)
         if answer is None:
             return unasked(duel)
-        mute = answer.first_wins is None or answer.undecided
-        label = None if mute or answer.first_wins is None else self.label(duel, answer.first_wins)
+        label = self.label(duel, answer.first_wins) if answer.first_wins is not None and not answer.undecided else None
         return replace(answer, prompt_id=duel.prompt_id, chosen=label, synthetic=duel.synthetic)
 
     def _stop_if_another_oracle(self, receipts: Iterable[Receipt]) -> None:
@@ -132,10 +131,10 @@ class Interview:
             )
 
 
-def open_duels(duels: Iterable[Duel], answered: Mapping[str, object]) -> list[Duel]:
+def open_duels(duels: Iterable[Duel], *answered: Container[str]) -> list[Duel]:
     """Return the duels that the oracle must be asked about: each once, and none that was answered."""
     waiting = {duel.duel_id: duel for duel in duels if not duel.clash and not duel.labelled_by_member}
-    return [duel for name, duel in waiting.items() if name not in answered]
+    return [duel for name, duel in waiting.items() if not any(name in told for told in answered)]
 
 
 def part_name(name: str, number: int) -> str:

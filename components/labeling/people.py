@@ -10,7 +10,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
 
 from .. import progress
 from ..errors import LedgerError, ObjectExists, ObjectNotFound, RefusedInput, WaitingForLabels
@@ -214,9 +213,8 @@ def _noted(step: Step, answers: dict[str, list[Annotation]]) -> dict[str, list[A
 
 
 def _batch(ledger: Ledger, round_: int, questions: bytes) -> Batch:
-    name = unquote(urlsplit(ledger.store.uri).path.rstrip("/").rpartition("/")[2])
     guideline = ledger.section(HumanSettings, "human").human_guideline
-    return Batch(name, round_, guideline, read_questions(questions, layout.output(round_, ROOM, QUESTIONS)))
+    return Batch(ledger.name, round_, guideline, read_questions(questions, layout.output(round_, ROOM, QUESTIONS)))
 
 
 def _tell(round_: int) -> Say:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 
 from ..errors import LedgerError
 from ..ledger.step import Step
@@ -18,6 +19,7 @@ from ..records.records import Duel, Receipt
 from ..records.table import from_parquet, to_parquet
 
 RECEIPTS = "receipts"
+LOST = Answer(None, lost=True)
 
 
 class Receipts:
@@ -43,7 +45,11 @@ class Receipts:
 
         `alone`: nobody else may have written it; raises `LedgerError` otherwise. If not, what is there is taken over.
         """
-        kept = [receipt(duel, answers[duel.duel_id], self._oracle) for duel in duels if duel.duel_id in answers]
+        kept = [
+            receipt(duel.duel_id, duel.prompt_id, answers[duel.duel_id], self._oracle)
+            for duel in duels
+            if duel.duel_id in answers
+        ]
         if not self._write(kept) and alone:
             raise self._not_alone()
 
@@ -57,7 +63,7 @@ class Receipts:
         if noted is None:
             return False
         asked = json.loads(noted)["duels"]
-        self._write([_lost(each["duel_id"], each["prompt_id"], self._oracle) for each in asked])
+        self._write([receipt(each["duel_id"], each["prompt_id"], LOST, self._oracle) for each in asked])
         return True
 
     def _write(self, rows: Sequence[Receipt]) -> bool:
@@ -86,35 +92,11 @@ class Receipts:
         return f"asking-{self._name}-{self._parts:04d}.json"
 
 
-def receipt(duel: Duel, answer: Answer, oracle: str) -> Receipt:
+def receipt(duel_id: str, prompt_id: str, answer: Answer, oracle: str) -> Receipt:
     """Return the receipt for an answer."""
-    return Receipt(
-        duel_id=duel.duel_id,
-        prompt_id=duel.prompt_id,
-        oracle=oracle,
-        lost=answer.lost,
-        undecided=answer.undecided,
-        raw=answer.raw,
-        requests=answer.requests,
-        retried=answer.retried,
-        seconds=answer.seconds,
-        first_wins=None if answer.first_wins is None else float(answer.first_wins),
-        first_reward=answer.first_reward,
-        second_reward=answer.second_reward,
-        orders=answer.orders,
-        shown_first_wins=answer.shown_first_wins,
-        consistent=answer.consistent,
-        input_tokens=answer.input_tokens,
-        output_tokens=answer.output_tokens,
-        cost=answer.cost,
-    )
+    return Receipt(duel_id, prompt_id, oracle, **asdict(answer))
 
 
 def spent(receipts: Iterable[Receipt]) -> float:
     """Add up what the answers cost; those without a price cost nothing."""
     return sum(row.cost or 0.0 for row in receipts)
-
-
-def _lost(duel_id: str, prompt_id: str, oracle: str) -> Receipt:
-    nothing = [None] * 9
-    return Receipt(duel_id, prompt_id, oracle, True, False, "", 0, 0, 0.0, *nothing)

@@ -39,7 +39,10 @@ def earlier_answers(
     """Return the oracle's answers to these duels in the outputs ``PREFIX-...`` of those rounds: inputs of this step."""
     wanted = {duel.duel_id for duel in duels}
     found: dict[str, Preference] = {}
-    for round_ in rounds:
+    # The newest first: an answer that stayed as it was is in the round before.
+    for round_ in reversed(rounds):
+        if wanted <= found.keys():
+            break
         done = step.ledger.done(round_, room)
         names = [placed.name for placed in done.outputs if placed.name.startswith(f"{prefix}-")] if done else []
         rows = answers_of(join(step.ledger.read(round_, room, name) for name in names))

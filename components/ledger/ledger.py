@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from ..errors import DamagedObject, LedgerError, ObjectExists, ObjectNotFound
 from ..records.records import Prompt
@@ -106,6 +107,11 @@ class Ledger:
     def identity(self) -> str:
         """Digest of where the experiment lies, however its server is reached."""
         return digest_of(self.store.uri.partition("?")[0].encode())
+
+    @property
+    def name(self) -> str:
+        """What the experiment is called: the last part of where it lies."""
+        return unquote(urlsplit(self.store.uri).path.rstrip("/").rpartition("/")[2])
 
     @property
     def seed(self) -> int:

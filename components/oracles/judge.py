@@ -79,12 +79,12 @@ class JudgeOracle:
         except OracleFailed as failure:
             if asked:
                 # Half of it was paid for: it is not asked again.
-                spent = sum(self._cost(reply, dearest[swapped]) for swapped, (reply, _) in asked.items())
                 seconds = self._clock.monotonic() - began
-                failure.answers[duel.duel_id] = replace(answer(asked, spent, seconds), first_wins=None, lost=True)
+                half = answer(asked, self._spent(asked, dearest), seconds)
+                failure.answers[duel.duel_id] = replace(half, first_wins=None, lost=True)
             raise
         finally:
-            cost = sum(self._cost(reply, dearest[swapped]) for swapped, (reply, _) in asked.items())
+            cost = self._spent(asked, dearest)
             self._settle(held, cost)
         return {duel.duel_id: answer(asked, cost, self._clock.monotonic() - began)}
 
@@ -123,6 +123,9 @@ class JudgeOracle:
     def _dearest(self, messages: Sequence[Message]) -> float:
         most = sum(len(message["content"].encode()) for message in messages) + TOKENS_OF_A_TEMPLATE
         return self._price(most, self._settings.judge_max_tokens)
+
+    def _spent(self, asked: Mapping[bool, tuple[Reply, int]], dearest: Mapping[bool, float]) -> float:
+        return sum(self._cost(reply, dearest[swapped]) for swapped, (reply, _) in asked.items())
 
     def _cost(self, reply: Reply, dearest: float) -> float:
         if reply.input_tokens is None or reply.output_tokens is None:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import RefusedInput, SettingsError
 from ..settings import did_you_mean
+from .bearer import bearer_secret
 from .judge_prompt import Message
 from .oracle import OracleFailed
 from .patience import TryAgain
@@ -175,11 +176,9 @@ def find_key(url: str) -> str:
     host = parts.hostname or ""
     is_openai = parts.scheme == "https" and (host == "openai.com" or host.endswith(".openai.com"))
     name = KEY if os.environ.get(KEY, "").strip() or not is_openai else OPENAI_KEY
-    key = os.environ.get(name, "").strip()
+    key = bearer_secret(name)
     if is_openai and not key:
         raise SettingsError(f"judge_url={url!r}: needs a key; set {KEY} or {OPENAI_KEY} in the environment")
-    if not (key.isascii() and (key.isprintable())) or " " in key:
-        raise SettingsError(f"{name}: not a key: it holds spaces or characters that no header can carry")
     return key
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 from ..errors import RefusedInput, SettingsError
 from ..records.records import Duel
 from . import web, wire
+from .bearer import TOKEN, bearer_secret
 from .concurrent import ask_all
 from .oracle import Answer, OracleFailed, Say
 from .patience import Breaker, Clock, GaveUp, Pauses, TryAgain
 from .settings import RemoteSettings
 
-TOKEN = "OATFLOW_ORACLE_TOKEN"
 _TRIES_OF_A_CHECK = 3
 # Not answers, and gone with time: everything else below 500 stays as it is, however often it is asked.
 _MAY_PASS = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
@@ -47,7 +47,7 @@ class RemoteOracle:
         self._breaker = Breaker(
             self._who, settings.remote_tries, settings.remote_patience, say, self._pauses, self._clock
         )
-        self._token = _token()
+        self._token = bearer_secret(TOKEN)
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
         self._client = web.capped_client(settings.remote_timeout, settings.remote_concurrency, headers=headers)
         self._lock = threading.Lock()
@@ -189,13 +189,6 @@ class RemoteOracle:
             )
 
 
-def _token() -> str:
-    token = os.environ.get(TOKEN, "").strip()
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise SettingsError(f"{TOKEN}: the token has spaces or letters that no header can carry; check how it was set")
-    return token
-
-
 def _read(read: Callable[[], T]) -> T:
     try:
         return read()
@@ -215,11 +208,4 @@ def _named_status(status: int) -> str:
 
 
 def _counted(answer: Answer, seconds: float, requests: int, retried: int) -> Answer:
-    return Answer(
-        answer.first_wins,
-        answer.first_reward,
-        answer.second_reward,
-        requests=requests,
-        retried=retried,
-        seconds=seconds,
-    )
+    return replace(answer, requests=requests, retried=retried, seconds=seconds)

@@ -11,7 +11,7 @@ from ..ledger.ledger import Ledger
 from ..records.records import Verdict
 from .curves import read_rounds
 from .held_out import read_verdicts
-from .report import OPPONENTS, experiment_name
+from .report import OPPONENTS
 from .words import PREFERENCES, QUERIES, Unit
 
 LABELS = Unit("label", "labels", "labels: oracle queries, or preferences of a set")
@@ -92,7 +92,7 @@ def read_entrant(ledger: Ledger, meaning: Mapping[str, Any]) -> Entrant:
     judges = sorted({str(mark.facts["oracle"]) for mark in marks if mark and "oracle" in mark.facts})
     opponent = meaning["evaluation.opponent"]
     return Entrant(
-        name=experiment_name(ledger.store.uri),
+        name=ledger.name,
         seed=ledger.seed,
         meaning={name: value for name, value in meaning.items() if name != _SEED},
         conditions={

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import fmean
 from typing import Any, TypeVar
 
+from ..evaluation.intervals import wilson_interval
 from ..ledger import layout
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
@@ -15,7 +16,6 @@ from ..records.records import Duel, Preference, Verdict
 from ..records.table import from_parquet
 from ..seeds import derive
 from .held_out import HeldOut, read_verdicts
-from .intervals import wilson_interval
 from .queries import Queried, queried
 from .words import PREFERENCES, QUERIES, Unit
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from ..evaluation.intervals import wilson_interval
 from ..ledger.ledger import Ledger
 from .curves import SampledDuel, answered_duels
-from .intervals import wilson_interval
 
 ROUNDS = 10
 """Last rounds whose foretellings are looked at: an ensemble of long ago is another one."""

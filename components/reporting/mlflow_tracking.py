@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 from ..ledger.ledger import Ledger
-from .report import experiment_name
 from .settings import TrackingSettings
 from .tracked import SampleTable, TrackedRound, run_id, tracked_rounds
 
@@ -35,7 +34,7 @@ def _run(client: Any, ledger: Ledger) -> str:
     found = client.search_runs([project], f"tags.`{TAG}` = '{run_id(ledger)}'")
     if found:
         return str(found[0].info.run_id)
-    name = experiment_name(ledger.store.uri)
+    name = ledger.name
     run = str(client.create_run(project, run_name=name, tags={TAG: run_id(ledger)}).info.run_id)
     client.log_dict(run, dict(ledger.experiment.settings), "settings.json")
     return run

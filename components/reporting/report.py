@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..ledger.ledger import Ledger
 from ..records.records import Verdict
@@ -116,7 +115,7 @@ def read_report(ledger: Ledger) -> Report:
     judged = [row.round for row in rows if row.win_rate is not None]
     settings = experiment.settings
     return Report(
-        name=experiment_name(ledger.store.uri),
+        name=ledger.name,
         rows=rows,
         rounds=ledger.plan(head.round).rounds if rows else None,
         budget=int(settings["labeling"]["max_queries"]),
@@ -158,8 +157,3 @@ def _oracle(ledger: Ledger, round_: int, judged: Sequence[int]) -> str:
     marks = [*(ledger.done(evaluated, "evaluation") for evaluated in judged[-1:]), ledger.done(round_, "labeling")]
     known = [mark.facts["oracle"] for mark in marks if mark and "oracle" in mark.facts]
     return str(known[0] if known else ledger.experiment.settings["labeling"]["preference_oracle"])
-
-
-def experiment_name(uri: str) -> str:
-    """Return the name of the experiment whose ledger lies at `uri`."""
-    return urlsplit(uri).path.rstrip("/").rpartition("/")[2]

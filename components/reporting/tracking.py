@@ -22,7 +22,6 @@ from .. import progress
 from ..errors import OatflowError
 from ..jobs.orphans import die_with_parent
 from ..ledger.ledger import Ledger
-from .report import experiment_name
 from .settings import TrackingSettings
 from .tracked import SampleTable, TrackedPolicy, TrackedRound, axis_of, run_id, settings_of, tracked_rounds
 
@@ -76,10 +75,10 @@ def send_to_wandb(ledger: Ledger, settings: TrackingSettings) -> None:
     with wandb.init(
         project=settings.wandb_project, entity=settings.wandb_entity or None, mode=settings.wandb_mode,
         dir=settings.wandb_dir or None, id=run_id(ledger), resume="allow" if settings.wandb_mode == "online" else None,
-        name=experiment_name(ledger.store.uri), config=dict(ledger.experiment.settings), settings=quiet,
+        name=ledger.name, config=dict(ledger.experiment.settings), settings=quiet,
     ) as run:  # fmt: skip
         for found in tracked_rounds(ledger, sent=run.step):
-            _log(run, found, experiment_name(ledger.store.uri))
+            _log(run, found, ledger.name)
 
 
 def _log(run: Any, found: TrackedRound, experiment: str) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable
 
 from aiohttp import web
 
 from ..errors import OracleError, RefusedInput, SettingsError
+from ..oracles.bearer import TOKEN, bearer_secret
 from ..oracles.reward_model import RewardModelOracle
 from ..oracles.settings import ScorerSettings
 from .batcher import Batcher, start
 from .gateway import Gateway
 from .settings import ServerSettings
 
-TOKEN = "OATFLOW_ORACLE_TOKEN"
 Say = Callable[[str], None]
 
 
@@ -24,14 +23,12 @@ def read_token(wanted: bool) -> str | None:
     """Return the token that clients must have, from the environment; None where none is wanted."""
     if not wanted:
         return None
-    token = os.environ.get(TOKEN, "").strip()
+    token = bearer_secret(TOKEN)
     if not token:
         raise SettingsError(
             f"{TOKEN}: not set; set it to a long random word, which clients then need, too. With --no_token everybody "
             "may ask who reaches the port"
         )
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise SettingsError(f"{TOKEN}: the token has spaces or letters that no header can carry; check how it was set")
     return token
 
 

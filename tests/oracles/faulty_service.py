@@ -72,9 +72,15 @@ def faulty_service(
     rate: float = 0.0, seed: int = 0, faults: Sequence[str] = FAULTS, hold: float = 3.0
 ) -> Iterator[FaultyService]:
     """Serve on a free port. `rate`: share of requests that go wrong; `hold`: seconds of silent and slow replies."""
-    service = FaultyService(rate, seed, faults, hold)
-    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"service": service}))
-    service.url = f"http://127.0.0.1:{server.server_port}"
+    with served(FaultyService(rate, seed, faults, hold), _Handler) as service:
+        yield service
+
+
+@contextmanager
+def served(service, handler, path: str = ""):
+    """Serve what `handler` replies for the service, whose address ends in `path`."""
+    server = _Server(("127.0.0.1", 0), type("Handler", (handler,), {"service": service}))
+    service.url = f"http://127.0.0.1:{server.server_port}{path}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import exp, log
 
 from oatflow.components.records.records import duel_id
 
-from .faulty_service import FaultyService, _Handler, _Server
+from .faulty_service import FaultyService, _Handler, served
 
 FAULTS = ("error", "busy", "silent", "dropped", "slow", "truncated", "malformed")
 MODEL = "judge-1"
@@ -61,17 +60,8 @@ def openai_service(
 ) -> Iterator[OpenAIService]:
     service = OpenAIService(rate, seed, faults, hold)
     service.token = KEY
-    server = _Server(("127.0.0.1", 0), type("Handler", (_OpenAI,), {"service": service}))
-    service.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with served(service, _OpenAI, "/v1"):
         yield service
-    finally:
-        service.stopping.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 class _OpenAI(_Handler):

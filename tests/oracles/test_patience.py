@@ -12,24 +12,11 @@ import pytest
 from oatflow.components.errors import OracleError
 from oatflow.components.oracles.concurrent import ask_all
 from oatflow.components.oracles.oracle import Answer, OracleFailed, SpendingLimit
-from oatflow.components.oracles.patience import Breaker, Clock, GaveUp, Pauses, TryAgain, duration
+from oatflow.components.oracles.patience import Breaker, GaveUp, Pauses, TryAgain, duration
+
+from .clock import Time
 
 OAT = json.loads((Path(__file__).parents[1] / "golden" / "oat_oracles.json").read_text())["oracles"]
-
-
-class Time:
-    """A clock that only sleeping moves."""
-
-    def __init__(self):
-        self.now = 0.0
-        self.slept = []
-        self.lock = threading.Lock()
-        self.clock = Clock(lambda: self.now, self.sleep)
-
-    def sleep(self, seconds):
-        with self.lock:
-            self.now += seconds
-            self.slept.append(seconds)
 
 
 class Service:

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from oatflow.components.errors import RefusedInput, SettingsError
 from oatflow.components.oracles.oracle import OracleFailed
-from oatflow.components.oracles.patience import Clock
 from oatflow.components.oracles.remote import RemoteOracle
 from oatflow.components.oracles.settings import RemoteSettings
 from oatflow.components.records.records import Duel, duel_id
 
+from .clock import Time
 from .faulty_service import FAULTS, IDENTITY, faulty_service, right_answer
 
 OAT = json.loads((Path(__file__).parents[1] / "golden" / "oat_oracles.json").read_text())["oracles"]
@@ -30,21 +30,6 @@ def duels(number, prompt="what is {}?"):
 
 def right(asked):
     return [right_answer(duel.prompt, duel.first, duel.second) for duel in asked]
-
-
-class Time:
-    """A clock that only sleeping moves."""
-
-    def __init__(self):
-        self.now = 0.0
-        self.slept = []
-        self.lock = threading.Lock()
-        self.clock = Clock(lambda: self.now, self.sleep)
-
-    def sleep(self, seconds):
-        with self.lock:
-            self.now += seconds
-            self.slept.append(seconds)
 
 
 def oracle(url, said=None, time=None, **settings):

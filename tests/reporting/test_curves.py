@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from oatflow.components.evaluation.intervals import wilson_interval
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.sealed import digest_of, seal
 from oatflow.components.records.records import Preference
@@ -11,7 +12,6 @@ from oatflow.components.reporting.curves import (
     sample_duels,
     sample_verdicts,
 )
-from oatflow.components.reporting.intervals import wilson_interval
 from oatflow.components.reporting.report import read_report
 
 

@@ -1,4 +1,5 @@
 import pytest
+from oatflow.components.evaluation.intervals import wilson_interval
 from oatflow.components.reporting.charts import charts
 from oatflow.components.reporting.curves import Explored
 from oatflow.components.reporting.exploration_charts import (
@@ -10,7 +11,6 @@ from oatflow.components.reporting.exploration_charts import (
     uncertainty_chart,
 )
 from oatflow.components.reporting.foretold import Bin, Foretold
-from oatflow.components.reporting.intervals import wilson_interval
 from oatflow.components.reporting.words import percent
 
 OPPONENT = "the starting model"

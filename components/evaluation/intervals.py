@@ -13,4 +13,5 @@ def wilson_interval(share: float, cases: int) -> tuple[float, float]:
     weight = 1 / (1 + Z * Z / cases)
     centre = weight * (share + Z * Z / (2 * cases))
     half = weight * Z * sqrt(share * (1 - share) / cases + (Z / (2 * cases)) ** 2)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # None or all of the cases: that end is exact, and rounding must not put it beyond the share.
+    return 0.0 if share == 0 else max(0.0, centre - half), 1.0 if share == 1 else min(1.0, centre + half)
