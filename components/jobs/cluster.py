@@ -10,7 +10,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,9 +112,14 @@ class Cluster:
         path = self._path(resource, found["metadata"]["name"])
         self._document("DELETE", resource, path, body=body, none_for=(404, 409), patience=patience)
 
-    def changes(self, resource: Resource, stopped: threading.Event, **selectors: str) -> Iterator[Change]:
-        """Yield every object that matches as it is now, and then whenever it changes, until `stopped`."""
-        known: dict[str, Document] = {}
+    def changes(
+        self, resource: Resource, stopped: threading.Event, seen: Iterable[Document] = (), **selectors: str
+    ) -> Iterator[Change]:
+        """Yield every object that matches as it is now, and then whenever it changes, until `stopped`.
+
+        `seen`: objects that were there before; whichever of them is not there any more is gone.
+        """
+        known: dict[str, Document] = {found["metadata"]["uid"]: found for found in seen}
         while not stopped.is_set():
             listed = self.list_all(resource, **selectors)
             here = {found["metadata"]["uid"]: found for found in listed["items"]}

@@ -60,11 +60,12 @@ class JobWatch:
     def _listening(self) -> Iterator[None]:
         """Follow the job and its pods in threads of their own, which queue what they hear."""
         stopped = threading.Event()
-        for resource, selector in (
-            (Resource.of(self._kind), {"fieldSelector": f"metadata.name={self._job.name}"}),
-            (PODS, {"labelSelector": self._kind.pods(self._job.name)}),
+        # The job may have been deleted since it was found, with nobody listening yet.
+        for resource, seen, selector in (
+            (Resource.of(self._kind), [self._found], {"fieldSelector": f"metadata.name={self._job.name}"}),
+            (PODS, [], {"labelSelector": self._kind.pods(self._job.name)}),
         ):
-            args = (resource, selector, stopped)
+            args = (resource, seen, selector, stopped)
             threading.Thread(target=self._listen, args=args, name=f"watch {resource.plural}", daemon=True).start()
         try:
             yield
@@ -72,9 +73,11 @@ class JobWatch:
             stopped.set()
             self._pods.log.stop()
 
-    def _listen(self, resource: Resource, selector: dict[str, str], stopped: threading.Event) -> None:
+    def _listen(
+        self, resource: Resource, seen: list[Document], selector: dict[str, str], stopped: threading.Event
+    ) -> None:
         try:
-            for change in self._cluster.changes(resource, stopped, **selector):
+            for change in self._cluster.changes(resource, stopped, seen, **selector):
                 self._news.put((resource, change))
         except BaseException as error:  # Raised again by `_take_in`, in the thread that waits for the job.
             self._news.put(error)

@@ -271,6 +271,16 @@ def test_a_job_that_somebody_deletes_has_failed(double, settings, job, launch, w
         running.result()
 
 
+def test_a_job_that_is_deleted_before_it_is_watched_has_failed(double, settings, job, launch, wait_until):
+    double.fail("GET", "pytorchjobs\\?fieldSelector", 503, times=5)
+    running = launch(settings(), job("import time; time.sleep(600)"))
+    wait_until(lambda: double.runs)
+    double.delete("pytorchjobs", NAME)
+    with pytest.raises(TrainingFailed, match="somebody deleted it"):
+        running.result()
+    assert double.asked("GET", "pytorchjobs\\?fieldSelector") > 5
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "headers"),
     [
