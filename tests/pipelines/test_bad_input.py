@@ -166,7 +166,8 @@ def test_prompts_that_are_too_long_are_dropped_counted_and_reported(tmp_path, ca
     monkeypatch.chdir(tmp_path)
     file = rows(tmp_path / "p.jsonl", {"prompt": "a b c"}, {"prompt": "a b c d e f g h"}, {"prompt": "d e"})
     with pytest.raises(SystemExit) as stop:
-        main(["align", "--preset", "scripted", "--ledger", f"file://{tmp_path}/ledger", "--max-queries", "2",
+        main(["align", "--preset", "scripted", "--ledger", f"file://{tmp_path}/ledger",
+              "--rollout-batch-size", "2", "--max-queries", "2",
               "--prompt-data", file, "--eval-data", file, "--prompt-max-length", "3"])  # fmt: skip
     assert stop.value.code == 0
     assert "2 train (1 too long, dropped), 2 eval (1 too long, dropped)" in capsys.readouterr().out
