@@ -14,6 +14,7 @@ from ..records.records import Duel, KnownReward, Preference
 from ..records.table import from_parquet
 from .calibration import agreement, brier, expected_calibration_error
 from .regret import duel_regret, simple_regret
+from .win_rate import mean_interval
 
 Facts = dict[str, float]
 
@@ -27,30 +28,45 @@ class Labelled:
     rewards: Sequence[float]
 
 
-def diagnose(step: Step) -> Facts:
-    """Return what can be said of the step's round; what was not measured is not among it."""
+def diagnose(step: Step, samples: int, seed: int) -> Facts:
+    """Return what can be said of the step's round; what was not measured is not among it.
+
+    `samples`, `seed`: of the resamples behind the intervals.
+    """
     labelled = read_labelled(step)
     asked = [row for row in labelled if not row.duel.synthetic]
-    return {**regrets(asked), **foresight(asked), **imagination([row for row in labelled if row.duel.synthetic])}
+    return {
+        **regrets(asked, samples, seed),
+        **foresight(asked),
+        **imagination([row for row in labelled if row.duel.synthetic]),
+    }
 
 
-def regrets(rows: Sequence[Labelled]) -> Facts:
+def regrets(rows: Sequence[Labelled], samples: int, seed: int) -> Facts:
     """Return mean regret of the duels, and of the answers that the ensemble recommends, within the candidates.
 
-    In units of the oracle's reward. A clash counts: both answers were shown.
+    In units of the oracle's reward, with its 95% interval over the prompts. A clash counts: both answers were shown.
     """
     known = [row for row in rows if row.rewards]
-    found: Facts = {}
-    if known:
-        regret = [
-            duel_regret(_matrix(row), np.array([[row.duel.first_candidate, row.duel.second_candidate]]))
-            for row in known
-        ]
-        found = {"duel_regret": float(np.mean(regret)), "regret_duels": len(known)}
-    picked = [(row, row.duel.recommended) for row in known if row.duel.recommended is not None]
-    if picked:
-        found["simple_regret"] = float(np.mean([simple_regret(_matrix(row), np.array([best])) for row, best in picked]))
-    return found
+    shown = [
+        float(duel_regret(_matrix(row), np.array([[row.duel.first_candidate, row.duel.second_candidate]]))[0])
+        for row in known
+    ]
+    picked = [
+        float(simple_regret(_matrix(row), np.array([row.duel.recommended]))[0])
+        for row in known
+        if row.duel.recommended is not None
+    ]
+    found = _mean(shown, "duel_regret", samples, seed) | _mean(picked, "simple_regret", samples, seed)
+    return {**found, "regret_duels": len(known)} if known else {}
+
+
+def _mean(values: Sequence[float], name: str, samples: int, seed: int) -> Facts:
+    """Return a mean with its interval; values that are all equal do not say how far it can be trusted."""
+    if not values:
+        return {}
+    low, high = mean_interval(np.array(values), samples, seed)
+    return {name: float(np.mean(values)), **({f"{name}_low": low, f"{name}_high": high} if low < high else {})}
 
 
 def foresight(rows: Sequence[Labelled]) -> Facts:

@@ -8,6 +8,12 @@ Z = 1.959964
 """Standard deviations on either side of the mean that hold 95% of a normal distribution."""
 
 
+def normal_interval(mean: float, deviation: float, cases: int) -> tuple[float, float]:
+    """95% interval of a mean over independent cases with this standard deviation, as the normal law has it."""
+    half = Z * deviation / sqrt(cases)
+    return mean - half, mean + half
+
+
 def wilson_interval(share: float, cases: int) -> tuple[float, float]:
     """95% interval of a share of independent cases, each of which counts or does not (Wilson 1927)."""
     weight = 1 / (1 + Z * Z / cases)

@@ -80,7 +80,8 @@ def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
             found.append(measure_online(ledger, step, answered, oracle, spent))
         if not held_out:
             step.write(VERDICTS, to_parquet([], Verdict))
-        facts: dict[str, Any] = diagnose(step)
+        samples = ledger.section(EvaluationSettings, "evaluation").bootstrap_samples
+        facts: dict[str, Any] = diagnose(step, samples, derive(ledger.seed, step.round, "regret"))
         counts: dict[str, int] = {"prompts": 0, **({"generated_tokens": answered.generated_tokens} if found else {})}
         for measured in found:
             costs = facts.get("cost", 0.0) + measured.facts.get("cost", 0.0)

@@ -56,7 +56,8 @@ def bootstrap_interval(counts: npt.NDArray[np.int64], samples: int, seed: int) -
 def mean_interval(values: npt.NDArray[np.float64], samples: int, seed: int) -> tuple[float, float]:
     """95% percentile interval of the mean of the values (n,), drawn with replacement (Efron 1979).
 
-    Drawn as the counts of the distinct values, of which there may be many fewer than n.
+    It has no width where all values are equal. Drawn as the counts of the distinct values, of which there may be many
+    fewer than n.
     """
     distinct, counts = np.unique(values, return_counts=True)
     n = len(values)

@@ -85,14 +85,13 @@ def open_for(step: Step, settings: LabelingSettings, duels: Sequence[Duel]) -> t
     """Open the oracle that answers these duels, and return what is known of it as a whole: how far people agree."""
     if settings.preference_oracle != "human":
         return oracle_of(step.ledger, "labeling", step.round), {}
-    from ..oracles.agreement import krippendorff_alpha
+    from ..oracles.agreement import agreement_facts
     from ..oracles.human import HumanOracle
     from .people import collect_answers
 
     people = step.ledger.section(HumanSettings, "human")
     answers = collect_answers(step, duels, people)
-    alpha = krippendorff_alpha(answers)
-    return HumanOracle(people, answers), {} if alpha is None else {"krippendorff_alpha": alpha}
+    return HumanOracle(people, answers), agreement_facts(answers, derive(step.ledger.seed, step.round, "agreement"))
 
 
 def read_labels(step: Step) -> Done:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 
 from ..records.records import Preference, Receipt
 from .asking import answers_of
@@ -36,8 +36,9 @@ def what_it_took(receipts: Sequence[Receipt]) -> dict[str, float]:
     """Return what was measured of the answers; what nobody told is not there.
 
     `cost`, `input_tokens`, `output_tokens`: sums. `latency`: median seconds of an answer. `position_bias`: mean
-    probability that whichever response was shown first wins, minus one half, over `shown` duels. `consistent`: share of
-    the duels asked in both orders whose winner is the same in both.
+    probability that whichever response was shown first wins, minus one half, over `shown` duels, and `position_spread`
+    its standard deviation among them. `consistent`: share of the duels asked in both orders whose winner is the same in
+    both.
     """
     found: dict[str, list[float]] = {
         "cost": [row.cost for row in receipts if row.cost is not None],
@@ -49,6 +50,8 @@ def what_it_took(receipts: Sequence[Receipt]) -> dict[str, float]:
         facts["latency"] = median(seconds)
     if shown := [row.shown_first_wins for row in receipts if row.shown_first_wins is not None]:
         facts |= {"position_bias": fmean(shown) - 0.5, "shown": len(shown)}
+        if len(shown) > 1:
+            facts["position_spread"] = stdev(shown)
     if both := [row.consistent for row in receipts if row.consistent is not None]:
         facts |= {"consistent": fmean(both), "asked_in_both_orders": len(both)}
     return facts

@@ -129,11 +129,18 @@ def points_of(rows: Sequence[RoundRow], estimates: Sequence[Estimate | None]) ->
     )
 
 
-def plain_points(rows: Sequence[RoundRow], values: Sequence[float | None]) -> tuple[Point, ...]:
-    """Place values that are no estimates."""
+def plain_points(
+    rows: Sequence[RoundRow],
+    values: Sequence[float | None],
+    intervals: Sequence[tuple[float, float] | None] | None = None,
+) -> tuple[Point, ...]:
+    """Place values that are no estimates, or that are not all estimates with an interval."""
+    between = [None] * len(rows) if intervals is None else intervals
     return tuple(
-        Point(row.learned_from, value) for row, value in zip(rows, values, strict=True) if value is not None
-    )  # fmt: skip
+        Point(row.learned_from, value, *(ends or ()))
+        for row, value, ends in zip(rows, values, between, strict=True)
+        if value is not None
+    )
 
 
 def _paint(axes: Axes, curves: Sequence[Curve], unit: Unit, scale: Scale) -> None:

@@ -27,8 +27,9 @@ class Explored:
     """What a round's exploration was worth; None where it was not measured.
 
     `duel_regret`: mean over the `regret_duels` duels of the best candidate's known reward minus the mean of both
-    answers', and `regret_total` its sum up to this round; `simple_regret`: the same for the answer that the ensemble
-    recommends, and `anytime_regret` its mean over the rounds up to this one. `online_win_rate`: of both members of each
+    answers', from `duel_regret_low` to `duel_regret_high` with 95% confidence, and `regret_total` its sum up to this
+    round; `simple_regret`: the same for the answer that the ensemble recommends, and `anytime_regret` its mean over the
+    rounds up to this one. `online_win_rate`: of both members of each
     duel against the opponent, over `online_prompts` prompts. `rm_accuracy`, `rm_brier`, `rm_ece`: how well the ensemble
     foresaw the labels of `rm_foretold` duels, before it learned from them. `uncertainty_chosen`, `uncertainty_all`:
     standard deviation over the members of a pair's win probability, mean over the picked pairs and over all.
@@ -37,9 +38,13 @@ class Explored:
     """
 
     duel_regret: float | None = None
+    duel_regret_low: float | None = None
+    duel_regret_high: float | None = None
     regret_duels: int | None = None
     regret_total: float | None = None
     simple_regret: float | None = None
+    simple_regret_low: float | None = None
+    simple_regret_high: float | None = None
     anytime_regret: float | None = None
     online_win_rate: float | None = None
     online_low: float | None = None
@@ -59,9 +64,19 @@ class Explored:
     synthetic_known: int | None = None
 
     @property
+    def regret_interval(self) -> tuple[float, float] | None:
+        """Where `duel_regret` lies with 95% confidence."""
+        return _between(self.duel_regret_low, self.duel_regret_high)
+
+    @property
+    def simple_interval(self) -> tuple[float, float] | None:
+        """Where `simple_regret` lies with 95% confidence."""
+        return _between(self.simple_regret_low, self.simple_regret_high)
+
+    @property
     def online_interval(self) -> tuple[float, float] | None:
         """Where `online_win_rate` lies with 95% confidence."""
-        return None if self.online_low is None or self.online_high is None else (self.online_low, self.online_high)
+        return _between(self.online_low, self.online_high)
 
     @property
     def foresight_interval(self) -> tuple[float, float] | None:
@@ -247,6 +262,10 @@ def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before:
         rejected_logprob=trained.get("rejected_logprob"),
         outside_pairs=trained.get("outside_pairs"),
     )
+
+
+def _between(low: float | None, high: float | None) -> tuple[float, float] | None:
+    return None if low is None or high is None else (low, high)
 
 
 def _explored(found: Mapping[str, Any]) -> Explored:

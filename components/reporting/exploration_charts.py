@@ -40,22 +40,24 @@ def regret_chart(rows: Sequence[RoundRow]) -> Chart | None:
         return None
     told = [row.explored for row in known]
     duels, picked = [one.duel_regret for one in told], [one.simple_regret for one in told]
-    curves = [Curve("both answers of a duel", OF_POLICY, plain_points(known, duels))]
+    of_duels, of_picked = [one.regret_interval for one in told], [one.simple_interval for one in told]
+    curves = [Curve("both answers of a duel", OF_POLICY, plain_points(known, duels, of_duels))]
     if any(regret is not None for regret in picked):
-        curves.insert(0, Curve("the ensemble’s choice", OF_ENSEMBLE, plain_points(known, picked)))
+        curves.insert(0, Curve("the ensemble’s choice", OF_ENSEMBLE, plain_points(known, picked, of_picked)))
     total = told[-1].regret_total
     summed = "" if total is None else f" The sum over all duels so far is {rounded(total)}."
     return curve_chart(
         "regret", "Regret within the candidates", curves, rows[0].unit, AMOUNT,
         over_rounds(
             known, Column("Duels", tuple(one.regret_duels for one in told), count),
-            Column("Mean regret", tuple(duels), rounded),
+            Column("Mean regret", tuple(duels), rounded), *_ends(of_duels, ""),
             Column("Sum so far", tuple(one.regret_total for one in told), rounded),
-            Column("Ensemble’s choice", tuple(picked), rounded),
+            Column("Ensemble’s choice", tuple(picked), rounded), *_ends(of_picked, "its "),
             Column("Its mean so far", tuple(one.anytime_regret for one in told), rounded),
         ),
         label="the mean regret of a round’s duels",
-        note=f"Mean over all duels of a round, by their known rewards; 0 is the best candidate.{summed}",
+        note="Mean over all duels of a round with its 95% interval, by their known rewards; 0 is the best candidate."
+        f"{summed}",
     )  # fmt: skip
 
 
@@ -174,6 +176,11 @@ def clash_chart(rows: Sequence[RoundRow]) -> Chart | None:
 def _before(rows: Sequence[RoundRow]) -> list[Column]:
     before = tuple(row.explored.clash_rate_before for row in rows)
     return [Column("Before repair", before, percent)] if any(share is not None for share in before) else []
+
+
+def _ends(intervals: Sequence[tuple[float, float] | None], whose: str) -> list[Column]:
+    lows, highs = zip(*(ends or (None, None) for ends in intervals), strict=True)
+    return [Column(f"{whose}95% from", lows, rounded), Column(f"{whose}to", highs, rounded)]
 
 
 def _with(value: float | None, interval: tuple[float, float] | None) -> Estimate | None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .words import NOT_MEASURED, count, percent
+from ..evaluation.intervals import normal_interval, wilson_interval
+from .words import NOT_MEASURED, count, interval, percent, points
 
 CLASSES = ("unreadable", "lost", "undecided", "retried", "unpaid", "reused")
 _SUMMED = ("cost", "input_tokens", "output_tokens")
@@ -20,9 +21,10 @@ class Queried:
     the duels' own, and do not. Over all three: `unreadable` answers, which are left out; `lost` ones, perhaps given but
     not kept; `undecided` ones, where neither is better; requests `retried`; duels `unpaid` at the spending limit; duels
     `reused`, answered in the ledger already. `cost`: in the currency of the price list. `latency`: median seconds of an
-    answer. `position_bias`: probability that what was shown first wins, minus one half, mean over `shown` duels.
-    `consistent`: share of `asked_in_both_orders` duels with the same winner in both. `krippendorff_alpha`: how far
-    people agree.
+    answer. `position_bias`: probability that what was shown first wins, minus one half, mean over `shown` duels, among
+    which its standard deviation is `position_spread`. `consistent`: share of `asked_in_both_orders` duels with the same
+    winner in both. `krippendorff_alpha`: how far people agree on the `agreed_upon` duels that two or more of them
+    judged, from `krippendorff_low` to `krippendorff_high` with 95% confidence.
     """
 
     training_queries: int | None = None
@@ -39,10 +41,14 @@ class Queried:
     output_tokens: float | None = None
     latency: float | None = None
     position_bias: float | None = None
+    position_spread: float | None = None
     shown: int | None = None
     consistent: float | None = None
     asked_in_both_orders: int | None = None
     krippendorff_alpha: float | None = None
+    krippendorff_low: float | None = None
+    krippendorff_high: float | None = None
+    agreed_upon: int | None = None
 
 
 def queried(labeled: Mapping[str, Any], judged: Mapping[str, Any]) -> Queried:
@@ -72,19 +78,39 @@ def query_table(rounds: Sequence[tuple[int, int | None, Queried]]) -> list[list[
 
 
 def oracle_notes(asked: Queried) -> list[str]:
-    """Say what was measured of the oracle's answers in a round, each with the number of duels behind it."""
+    """Say what was measured of the oracle's answers in a round, with the interval and the number of duels behind it."""
     notes = []
     if asked.position_bias is not None and asked.shown:
-        points = 100 * asked.position_bias
+        between = ""
+        # Duels that all end alike do not say how far their mean can be trusted.
+        if asked.position_spread:
+            low, high = normal_interval(asked.position_bias, asked.position_spread, asked.shown)
+            between = f", 95% interval {points(low)} to {points(high)}"
         notes.append(
-            f"Position bias: what is shown first wins {points:+.1f} points more than half ({asked.shown} duels)."
+            f"Position bias: what is shown first wins {points(asked.position_bias)} more than half"
+            f"{between} ({_duels(asked.shown)})."
         )
     if asked.consistent is not None and asked.asked_in_both_orders:
-        share, number = percent(asked.consistent), asked.asked_in_both_orders
-        notes.append(f"Asked in both orders, {share} of {number} duels have the same winner.")
+        number = asked.asked_in_both_orders
+        share = f"{percent(asked.consistent)} {interval(*wilson_interval(asked.consistent, number))}"
+        notes.append(f"Asked in both orders, {share} of {_duels(number)} have the same winner (95% interval).")
     if asked.krippendorff_alpha is not None:
-        notes.append(f"The annotators' agreement (Krippendorff's alpha) is {asked.krippendorff_alpha:.2f}.")
+        notes.append(
+            f"The annotators' agreement (Krippendorff's alpha) is {asked.krippendorff_alpha:.2f}{_agreed(asked)}."
+        )
     return notes
+
+
+def _agreed(asked: Queried) -> str:
+    """Say how far to trust the agreement. An experiment begun before it was counted does not know."""
+    between = ""
+    if asked.krippendorff_low is not None and asked.krippendorff_high is not None:
+        between = f", 95% interval {asked.krippendorff_low:.2f} to {asked.krippendorff_high:.2f}"
+    return between if asked.agreed_upon is None else f"{between} ({_duels(asked.agreed_upon)} judged by two or more)"
+
+
+def _duels(number: int) -> str:
+    return f"{count(number)} duel{'' if number == 1 else 's'}"
 
 
 _HEAD = (

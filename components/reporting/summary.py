@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..labeling.given import PREFERENCE_SET
 from ..labeling.labels import MEMBER
 from ..records.records import Duel, Preference, Verdict
-from .curves import RoundRow, SampledDuel
+from .curves import Explored, RoundRow, SampledDuel
 from .report import BLIND, Report
 from .words import NOT_MEASURED, count, duration, interval, percent, rounded
 
@@ -159,10 +159,16 @@ def _line(row: RoundRow) -> list[str]:
     return [
         str(row.round), count(row.queries_total if row.labels_total is None else None), count(row.labels_total),
         percent(row.win_rate), interval(row.low, row.high), _with_interval(told.online_win_rate, told.online_interval),
-        rounded(told.duel_regret), _with_interval(told.rm_accuracy, told.foresight_interval), rounded(row.mean_reward),
+        _regret(told), _with_interval(told.rm_accuracy, told.foresight_interval), rounded(row.mean_reward),
         rounded(row.opponent_mean_reward), _accuracy(row), count(row.pairs), count(told.synthetic), count(row.clashes),
         rounded(row.loss), rounded(row.reward_margin), duration(wall_seconds(row)),
     ]  # fmt: skip
+
+
+def _regret(told: Explored) -> str:
+    between = told.regret_interval
+    ends = "" if between is None else f" [{rounded(between[0])}, {rounded(between[1])}]"
+    return rounded(told.duel_regret) + ends
 
 
 def _accuracy(row: RoundRow) -> str:

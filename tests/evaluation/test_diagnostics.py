@@ -14,11 +14,16 @@ def labelled(first, second, chosen, rewards=(), predicted=None, recommended=None
 def test_regret_is_what_the_best_candidate_would_have_given_more():
     rows = [labelled(0, 1, "first", (1.0, 2.0, 4.0), recommended=1), labelled(2, 1, "first", (1.0, 2.0, 4.0))]
     # Best 4: less the mean of 1 and 2, and of 4 and 2; the one answer that was recommended is worth 2.
-    assert regrets(rows) == {"duel_regret": pytest.approx((2.5 + 1.0) / 2), "regret_duels": 2, "simple_regret": 2.0}
+    found = regrets(rows, 1000, 1)
+    assert (found["duel_regret"], found["regret_duels"], found["simple_regret"]) == (pytest.approx(1.75), 2, 2.0)
+    # Of two duels, a quarter of the draws takes the same one twice.
+    assert (found["duel_regret_low"], found["duel_regret_high"]) == (pytest.approx(1.0), pytest.approx(2.5))
+    # One answer does not say how far it can be trusted.
+    assert "simple_regret_low" not in found
 
 
 def test_where_no_reward_is_known_there_is_no_regret():
-    assert regrets([labelled(0, 1, "first", recommended=1)]) == {}
+    assert regrets([labelled(0, 1, "first", recommended=1)], 1000, 1) == {}
 
 
 def test_labels_are_compared_with_what_was_foretold():

@@ -1,3 +1,4 @@
+import pytest
 from oatflow.components.labeling.queries import count_queries, what_it_took
 from oatflow.components.records.records import Preference, Receipt
 
@@ -41,7 +42,8 @@ def test_costs_are_sums_and_a_bias_is_a_mean_with_its_number():
         receipt("b", cost=0.5, input_tokens=20, output_tokens=1, seconds=3.0, shown_first_wins=0.5, consistent=False),
     ])  # fmt: skip
     assert took == {
-        "cost": 0.75, "input_tokens": 30.0, "output_tokens": 2.0, "latency": 2.0, "position_bias": 0.125, "shown": 2,
+        "cost": 0.75, "input_tokens": 30.0, "output_tokens": 2.0, "latency": 2.0, "position_bias": 0.125,
+        "position_spread": pytest.approx(0.125 * 2**0.5), "shown": 2,
         "consistent": 0.5, "asked_in_both_orders": 2,
     }  # fmt: skip
 

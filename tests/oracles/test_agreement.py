@@ -1,5 +1,6 @@
+import numpy as np
 import pytest
-from oatflow.components.oracles.agreement import krippendorff_alpha, nominal_alpha
+from oatflow.components.oracles.agreement import agreement_facts, alpha_interval, nominal_alpha, verdicts_on
 from oatflow.components.oracles.annotations import Annotation
 
 
@@ -16,6 +17,10 @@ def verdicts(**people):
         f"duel-{n}": [Annotation(f"duel-{n}", who, words[said[n]]) for who, said in people.items() if said[n] != "."]
         for n in range(size)
     }
+
+
+def krippendorff_alpha(answers):
+    return nominal_alpha(verdicts_on(answers))
 
 
 def test_krippendorffs_worked_example_of_two_observers_and_two_values():
@@ -76,3 +81,28 @@ def test_a_verdict_without_a_second_one_changes_nothing():
 )
 def test_where_agreement_is_not_defined_there_is_none(answers):
     assert krippendorff_alpha(answers) is None
+    assert agreement_facts(answers, 1) == {}
+
+
+def test_agreement_is_told_with_its_interval_and_how_many_duels_it_is_over():
+    found = agreement_facts(verdicts(ann="ffsfssfsff.t", ben="ffssssfffft."), 7)
+    assert found["agreed_upon"] == 10
+    assert -1 <= found["krippendorff_low"] < found["krippendorff_alpha"] < found["krippendorff_high"] <= 1
+    assert found == agreement_facts(verdicts(ann="ffsfssfsff.t", ben="ffssssfffft."), 7)
+
+
+def test_the_interval_holds_the_true_agreement_19_times_of_20():
+    # Values of two are the same with 0.7, and either value is as likely as the other: alpha 1 - 0.3 / 0.5.
+    rng = np.random.default_rng(0)
+    held = 0
+    for trial in range(60):
+        first, same = rng.integers(0, 2, 80), rng.random(80) < 0.7
+        units = [[str(one), str(one if alike else 1 - one)] for one, alike in zip(first, same, strict=True)]
+        low, high = alpha_interval(units, trial)
+        held += low <= 0.4 <= high
+    assert held >= 51
+
+
+@pytest.mark.parametrize("people", [{"ann": "fsft", "ben": "fsft"}, {"ann": "fs", "ben": "ff"}], ids=["alike", "few"])
+def test_duels_that_cannot_say_how_far_to_trust_them_give_no_interval(people):
+    assert set(agreement_facts(verdicts(**people), 1)) == {"krippendorff_alpha", "agreed_upon"}

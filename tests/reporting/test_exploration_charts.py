@@ -27,10 +27,12 @@ def test_exploration_is_drawn_between_the_rewards_and_the_training(made_explored
 
 def test_regret_is_told_per_round_and_in_the_sum(made_explored_row):
     chart = regret_chart([made_explored_row(0, duel_regret=0.9), made_explored_row(1, regret_total=89.6)])
-    assert "both answers of a duel 0.90 after 64 queries, 0.50 after 128" in chart.label
-    assert "the ensemble’s choice 0.25 after 64 queries, 0.25 after 128" in chart.label
+    assert "both answers of a duel 0.90 after 64 queries, 0.50 (95% interval 0.42 to 0.58) after 128" in chart.label
+    assert "the ensemble’s choice 0.25 after 64 queries, 0.25 (95% interval 0.19 to 0.31) after 128" in chart.label
     assert "The sum over all duels so far is 89.60." in chart.note
-    assert chart.table.body[1] == ("1", "128", "64", "0.50", "89.60", "0.25", "0.25")
+    assert chart.table.body[1] == (
+        "1", "128", "64", "0.50", "0.42", "0.58", "89.60", "0.25", "0.19", "0.31", "0.25",
+    )  # fmt: skip
 
 
 def test_a_passive_experiment_has_its_regret_drawn_as_the_baseline_and_nothing_of_an_ensemble(made_row):
@@ -45,11 +47,18 @@ def test_a_passive_experiment_has_its_regret_drawn_as_the_baseline_and_nothing_o
 def test_a_sum_that_is_not_known_is_not_told(made_explored_row):
     chart = regret_chart([made_explored_row(0, regret_total=None)])
     assert "sum over all duels" not in chart.note
-    assert chart.table.body[0][4] == "–"
+    assert chart.table.body[0][6] == "–"
+
+
+def test_a_round_from_before_its_regret_had_an_interval_is_drawn_without_one(made_explored_row):
+    old = made_explored_row(0, duel_regret_low=None, duel_regret_high=None)
+    chart = regret_chart([old, made_explored_row(1)])
+    assert chart.table.body[0][3:6] == ("0.50", "–", "–") and chart.table.body[1][3:6] == ("0.50", "0.42", "0.58")
 
 
 def test_no_regret_at_all_is_drawn_on_the_floor(made_explored_row):
-    rows = [made_explored_row(round_, duel_regret=0.0, simple_regret=0.0) for round_ in (0, 1)]
+    none = dict.fromkeys(("duel_regret_low", "duel_regret_high", "simple_regret_low", "simple_regret_high"))
+    rows = [made_explored_row(round_, duel_regret=0.0, simple_regret=0.0, **none) for round_ in (0, 1)]
     assert "0.00 after 128" in regret_chart(rows).label
 
 

@@ -58,7 +58,7 @@ def test_exploration_has_its_columns_where_it_was_measured(made_explored_row, ma
     head, _, line = summary_table([made_explored_row(0), made_explored_row(1, synthetic=19, rm_foretold=45)])
     cells = dict(zip(head, line, strict=True))
     assert {name: cells[name] for name in ("Online win rate", "Regret", "Foreseen", "Synthetic")} == {
-        "Online win rate": "55% [45, 64]", "Regret": "0.50", "Foreseen": "75% [61, 85]", "Synthetic": "19",
+        "Online win rate": "55% [45, 64]", "Regret": "0.50 [0.42, 0.58]", "Foreseen": "75% [61, 85]", "Synthetic": "19",
     }  # fmt: skip
     assert not {"Online win rate", "Regret", "Foreseen", "Synthetic"} & set(summary_table([made_row()])[0])
 
