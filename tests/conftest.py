@@ -35,7 +35,7 @@ _WORDS = "the soup was warm cold and good bad I you we liked ate it all never ag
 
 @pytest.fixture(scope="session")
 def s3_store_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Uri]:
-    """Return a maker of s3:// URIs: every call names a prefix of its own on the session's embedded server.
+    """Return a maker of s3:// URIs: every call names a prefix of its own on the process's embedded server.
 
     The server's keys are in the environment for the rest of the session. Mark what uses this as slow.
     """

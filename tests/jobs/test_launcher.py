@@ -124,7 +124,7 @@ def test_a_job_that_finds_no_node_is_given_up_and_deleted(double, settings, job,
     with pytest.raises(TrainingFailed, match=r"did not start within 1 s .* finds no node: Unschedulable: 0/3 nodes"):
         run(settings(train_start_timeout_seconds=1.0), job(SAY))
     assert double.job() is None
-    assert capfd.readouterr().out.count("waits: pod") == 1
+    assert capfd.readouterr().out.count("finds no node") == 1
 
 
 @pytest.mark.parametrize(
