@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DamagedObject, LedgerError
+from ..records.table import read_table
 from . import layout
 from .done import Done
 from .ledger import Ledger
@@ -21,7 +21,7 @@ def show_table(window: Any, ledger: Ledger, round_: int, room: str, names: str) 
     """Fill a Dataset artifact with a copy of the Parquet outputs whose names match a pattern, joined in order."""
     names_there = (placed.name for placed in _done(ledger, round_, room).outputs)
     parts = sorted(fnmatch.filter(names_there, names))
-    tables = [pq.read_table(io.BytesIO(ledger.read(round_, room, part))) for part in parts]
+    tables = [read_table(ledger.read(round_, room, part)) for part in parts]
     if tables:
         pq.write_table(pa.concat_tables(tables, promote_options="default"), window.path)
     _describe(window, ledger, round_, room)

@@ -71,4 +71,6 @@ def _counts(units: Sequence[Sequence[str]]) -> npt.NDArray[np.int64]:
     """Count how often each value was given to each unit: (units, distinct values)."""
     counted = [Counter(values) for values in units]
     domain = sorted(set().union(*counted))
-    return np.array([[unit[value] for value in domain] for unit in counted], dtype=np.int64).reshape(len(counted), len(domain))
+    return np.array([[unit[value] for value in domain] for unit in counted], dtype=np.int64).reshape(
+        len(counted), len(domain)
+    )

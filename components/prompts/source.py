@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import ObjectNotFound, PromptError
 from ..records.records import Prompt
+from ..records.table import read_table
 from ..store.store import open_store
 from .settings import PromptSettings
 from .template import Tokenizer, encode_prompt
@@ -178,7 +177,7 @@ def _json_rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]
 
 def _parquet_rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = read_table(data)
     except (pa.ArrowInvalid, OSError) as error:
         raise _refuse(name, f"is not a readable Parquet file ({error})", "write it anew") from error
     yield from _numbered(table.to_pylist())

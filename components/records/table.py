@@ -38,7 +38,7 @@ def from_parquet(data: bytes, kind: type[Record], name: str) -> list[Record]:
     record does not allow.
     """
     try:
-        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        table = read_table(data)
     except (pa.ArrowInvalid, OSError) as error:
         raise RecordError(f"{name}: not a readable Parquet file ({error})") from error
     expected = schema_of(kind)
@@ -49,6 +49,15 @@ def from_parquet(data: bytes, kind: type[Record], name: str) -> list[Record]:
         for column in lists:
             row[column] = None if row.get(column) is None else tuple(row[column])
     return [kind(**row) for row in rows]
+
+
+def read_table(data: bytes) -> pa.Table:
+    """Read a Parquet file that is in memory, and verify its checksums. Raises `pa.ArrowInvalid` and `OSError`.
+
+    Without threads: one of Arrow's that still holds a Python object when the interpreter ends may abort the process
+    (apache/arrow#34314), and a step that has done all its work would count as failed.
+    """
+    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
 
 
 def from_parts(parts: Iterable[bytes], kind: type[Record], name: str) -> list[Record]:

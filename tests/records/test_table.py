@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,3 +65,22 @@ def test_a_flipped_byte_in_the_data_is_noticed():
 def test_a_duel_is_named_by_its_whole_content():
     assert duel_id("ab", "c", "d") != duel_id("a", "bc", "d")
     assert duel_id("a", "b", "c") == duel_id("a", "b", "c")
+
+
+ALONE = """
+import sys
+from pathlib import Path
+from oatflow.components.records.records import Prompt
+from oatflow.components.records.table import from_parquet, to_parquet
+
+threads = lambda: {task.name: (task / "comm").read_text() for task in Path("/proc/self/task").iterdir()}
+before = threads()
+data = to_parquet([Prompt(str(number), "text") for number in range(10_000)], Prompt)
+assert len(from_parquet(data, Prompt, "prompts")) == 10_000
+print(sorted(name for task, name in threads().items() if task not in before), file=sys.stderr)
+"""
+
+
+def test_reading_leaves_no_thread_that_could_abort_the_end_of_a_process():
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
