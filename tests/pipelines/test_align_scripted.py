@@ -5,13 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
+from oatflow.components.records.records import Receipt
+from oatflow.components.records.table import from_parquet
 from oatflow.pipelines.alignment.config import gather
 from oatflow.pipelines.alignment.form import form_arguments
 from oatflow.pipelines.alignment.pipeline import compile_pipeline
 
 COMMAND = [sys.executable, "-m", "oatflow.pipelines.cli"]
+BATCH = 6
 STEPS = ("open", "sample", "label", "train", "evaluate", "close")
 
 
@@ -165,6 +169,11 @@ def truth(folder):
     return {str(path.relative_to(root)): path.read_bytes() for path in found}
 
 
+def with_receipts(folder):
+    parts = (folder / "ledger" / "demo").rglob("receipts-*.parquet")
+    return {row.duel_id for part in parts for row in from_parquet(part.read_bytes(), Receipt, part.name)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_in_any_step_and_started_again_it_ends_the_same(finished, tmp_path, step, wait_for):
@@ -172,11 +181,15 @@ def test_killed_in_any_step_and_started_again_it_ends_the_same(finished, tmp_pat
     wait_for(tmp_path, step, "start")
     running.send_signal(signal.SIGKILL)
     running.wait()
+    answered = with_receipts(tmp_path)
     again = align(tmp_path)
     assert again.returncode == 0, again.stderr
     assert truth(tmp_path) == truth(finished[0])
-    asked = (tmp_path / "asked").read_text().split()
-    assert len(asked) == len(set(asked))
+    asked = Counter((tmp_path / "asked").read_text().split())
+    twice = {duel for duel, times in asked.items() if times > 1}
+    # One batch may have been in flight. Its answers died with the process and cost nothing, so it is asked again.
+    assert not twice & answered and len(twice) <= BATCH
+    assert max(asked.values()) <= 2
 
 
 @pytest.mark.slow
