@@ -29,12 +29,11 @@ class Explored:
     `duel_regret`: mean over the `regret_duels` duels of the best candidate's known reward minus the mean of both
     answers', from `duel_regret_low` to `duel_regret_high` with 95% confidence, and `regret_total` its sum up to this
     round; `simple_regret`: the same for the answer that the ensemble recommends, and `anytime_regret` its mean over the
-    rounds up to this one. `online_win_rate`: of both members of each
-    duel against the opponent, over `online_prompts` prompts. `rm_accuracy`, `rm_brier`, `rm_ece`: how well the ensemble
-    foresaw the labels of `rm_foretold` duels, before it learned from them. `uncertainty_chosen`, `uncertainty_all`:
-    standard deviation over the members of a pair's win probability, mean over the picked pairs and over all.
-    `synthetic`: pairs that a member labelled; of those whose rewards are known, `synthetic_accuracy` were labelled as
-    these say.
+    rounds up to this one. `online_win_rate`: of both members of each duel against the opponent, over `online_prompts`
+    prompts. `rm_accuracy`, `rm_brier`, `rm_ece`: how well the ensemble foresaw the labels of `rm_foretold` duels,
+    before it learned from them. `uncertainty_chosen`, `uncertainty_all`: standard deviation over the members of a
+    pair's win probability, mean over the picked pairs and over all. `synthetic`: pairs that a member labelled; of those
+    whose rewards are known, `synthetic_accuracy` were labelled as these say.
     """
 
     duel_regret: float | None = None
