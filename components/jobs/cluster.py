@@ -106,9 +106,12 @@ class Cluster:
         query = [("fieldValidation", "Strict")]
         return self._document("PATCH", resource, self._path(resource, name), query, patch, none_for=(404,))
 
-    def delete(self, resource: Resource, found: Document, patience: float | None = None) -> None:
-        """Have an object deleted, and after it what it owns; not another one that took over its name."""
-        body = {"propagationPolicy": "Background", "preconditions": {"uid": found["metadata"]["uid"]}}
+    def delete(
+        self, resource: Resource, found: Document, patience: float | None = None, owned_first: bool = False
+    ) -> None:
+        """Have an object deleted, and what it owns after it, or before; not another one that took over its name."""
+        policy = "Foreground" if owned_first else "Background"
+        body = {"propagationPolicy": policy, "preconditions": {"uid": found["metadata"]["uid"]}}
         path = self._path(resource, found["metadata"]["name"])
         self._document("DELETE", resource, path, body=body, none_for=(404, 409), patience=patience)
 

@@ -32,7 +32,8 @@ class JobKind:
 
     `operator`: what a cluster needs to know the kind. `manifest`: the job as the cluster takes it, given the
     launcher's environment. `state`: how a job that the cluster returned fares. `pods`: the label selector of a job's
-    pods, by its name. `node`: which of its job's pods a pod is; pod 0 is the one of rank 0.
+    pods, by its name. `node`: which of its job's pods a pod is; pod 0 is the one of rank 0. `restarts_pods`: whether a
+    pod that fails is started again within the job.
     """
 
     name: str
@@ -44,6 +45,7 @@ class JobKind:
     state: Callable[[Document], JobState]
     pods: Callable[[str], str]
     node: Callable[[Document], int]
+    restarts_pods: bool
 
 
 def true_condition(found: Document, *types: str) -> Document | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from ..errors import ClusterError
+from ..errors import ClusterError, TrainingFailed
 from . import pods
 from .cluster import Cluster, Forbidden, NoSuchKind, Resource
 from .job import TrainingJob
@@ -40,12 +40,13 @@ class ClusterJobs:
     def run(self, job: TrainingJob) -> None:
         """Run a job to its end; one that runs already, of an earlier attempt of this step, is joined.
 
-        Should this process be interrupted, because its claim is lost, the job is deleted.
+        One whose pods failed is made anew, `train_restarts` times at most. Should this process be interrupted, because
+        its claim is lost, the job is deleted.
         """
         try:
-            found = self._create_or_adopt(job)
-            if self._kind.state(found).phase != "succeeded":
-                JobWatch(self._cluster, self._kind, job, self._settings, found).to_the_end()
+            for restart in range(self._settings.train_restarts + 1):
+                if self._succeeds(job, restart):
+                    return
         except KeyboardInterrupt:
             self._delete_in_a_hurry(job)
             raise
@@ -62,6 +63,22 @@ class ClusterJobs:
                     self._cluster.delete(Resource.of(kind), found)
                     reaped.append(str(found["metadata"]["name"]))
         return reaped
+
+    def _succeeds(self, job: TrainingJob, restart: int) -> bool:
+        """Wait for the job of this name, begun again so many times; False where a pod failed, and it may once more."""
+        found = self._create_or_adopt(job)
+        if self._kind.state(found).phase == "succeeded":
+            return True
+        watch = JobWatch(self._cluster, self._kind, job, self._settings, found)
+        try:
+            watch.to_the_end()
+        except TrainingFailed:
+            allowed = self._settings.train_restarts
+            if restart == allowed or not watch.failure_of_pods:
+                raise
+            self._tell(job, f"begins again as a new job ({restart + 1} of {allowed}): {watch.failure_of_pods}")
+            return False
+        return True
 
     def _create_or_adopt(self, job: TrainingJob) -> Document:
         """Return the one job of this name: made now, or by whoever was faster or came before."""
@@ -88,7 +105,8 @@ class ClusterJobs:
             return found
         if state.phase == "failed":
             self._tell(job, f"failed before ({state.why}); it is made anew")
-            self._cluster.delete(self._resource, found)
+            # Its pods would be taken for those of the next one.
+            self._cluster.delete(self._resource, found, owned_first=True)
             self._wait_until_gone(job, found)
             return None
         self._tell(job, "is there already; this step waits for it from now on")

@@ -45,6 +45,11 @@ class PodsSeen:
         return sum(pod.get("status", {}).get("phase", "Pending") != "Pending" for pod in self._pods.values())
 
     @property
+    def have_failed(self) -> bool:
+        """Whether a container of any pod ever ended badly."""
+        return bool(self._endings)
+
+    @property
     def troubles(self) -> list[Trouble]:
         """What pods wait for."""
         return troubles_of(self._pods[name] for name in sorted(self._pods))

@@ -32,15 +32,6 @@ def manifest(job: TrainingJob, settings: JobSettings, environment: Mapping[str, 
     }
 
 
-def backoff_limit(settings: JobSettings) -> int:
-    """Return after how many restarts of single pods the job has failed.
-
-    The operator adds up the restarts of all pods, and gives up when they *reach* this number. Where one pod dies the
-    others do, too, so a restart of the training counts once for each.
-    """
-    return settings.train_restarts * settings.train_pods + 1
-
-
 def state(found: Document) -> JobState:
     """Read how a job fares. Conditions stay when they are not true any more."""
     ended = true_condition(found, "Succeeded", "Failed")
@@ -89,13 +80,14 @@ def _template(job: TrainingJob, settings: JobSettings, environment: Mapping[str,
 
 
 def _replicas(count: int, template: Document) -> Document:
-    return {"replicas": count, "restartPolicy": "OnFailure", "template": template}
+    # One pod that is started again finds the torchrun of rank 0 from before, still ending: it joins that one, the next
+    # rank 0 waits for it, and nobody trains. So a job fails with its first pod, and the launcher makes another one.
+    return {"replicas": count, "restartPolicy": "Never", "template": template}
 
 
 def _run_policy(job: TrainingJob, settings: JobSettings) -> Document:
     policy = {
         "activeDeadlineSeconds": math.ceil(job.timeout_seconds),
-        "backoffLimit": backoff_limit(settings),
         "ttlSecondsAfterFinished": settings.train_keep_seconds,
         "cleanPodPolicy": "Running",
     }
@@ -115,4 +107,5 @@ KIND = JobKind(
     state=state,
     pods=lambda name: f"{_JOB}={name}",
     node=node,
+    restarts_pods=False,
 )

@@ -49,7 +49,8 @@ operator) or trainjob (Kubeflow Trainer 2)."""
     train_runtime: str = operational("torch-distributed", pattern=NAME)
     """trainjob only: the ClusterTrainingRuntime that the job runs on."""
     train_restarts: int = operational(2, ge=0)
-    """How often a training job may begin again after one of its pods failed; of a trainjob, its runtime decides."""
+    """How often a training may begin again, as a new job, after a pod of its job failed. The one pod of a trainjob is \
+restarted by its runtime before that."""
     train_start_timeout_seconds: float = operational(3600.0, gt=0)
     """How long a training job may wait for its pods to run (in a queue, for nodes, for its image)."""
     train_keep_seconds: int = operational(86_400, ge=0)

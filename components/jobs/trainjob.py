@@ -107,4 +107,5 @@ KIND = JobKind(
     state=state,
     pods=lambda name: f"{_JOBSET}={name},{_REPLICATED}={_NODE}",
     node=node,
+    restarts_pods=True,
 )

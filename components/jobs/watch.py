@@ -23,7 +23,10 @@ GRACE_SECONDS = 60.0
 
 
 class JobWatch:
-    """Follows a job and its pods until the job ends, or its time is up."""
+    """Follows a job and its pods until the job ends, or its time is up.
+
+    `failure_of_pods`: why its pods failed, where that ended the job; a new one may fare better.
+    """
 
     def __init__(self, cluster: Cluster, kind: JobKind, job: TrainingJob, settings: JobSettings, found: Document):
         self._cluster, self._kind, self._job, self._settings = cluster, kind, job, settings
@@ -32,6 +35,7 @@ class JobWatch:
         self._began = time.monotonic()
         self._started: float | None = None
         self._told: frozenset[str] = frozenset()
+        self.failure_of_pods = ""
         self._news: queue.Queue[tuple[Resource, Change] | BaseException] = queue.Queue()
 
     def to_the_end(self) -> None:
@@ -42,8 +46,13 @@ class JobWatch:
                 self._note_start()
                 self._tell_what_it_waits_for()
                 self._end_what_is_late()
+                self._end_what_has_lost_a_pod()
+            if self._state.phase == "failed":
+                self._catch_up_with_pods()
             self._pods.log.finish()
         if self._state.phase == "failed":
+            if not self._state.late:
+                self.failure_of_pods = self._why()
             raise self._failure(self._why())
         self._tell(f"is done after {span(self._age)}")
 
@@ -103,6 +112,11 @@ class JobWatch:
                 self._pods.log.finish()
                 raise self._failure("somebody deleted it: a person, a newer run, or the end of the step it was made by")
 
+    def _catch_up_with_pods(self) -> None:
+        """Take in how pods are that are left: news of the job may come before theirs."""
+        for pod in self._cluster.list_all(PODS, labelSelector=self._kind.pods(self._job.name))["items"]:
+            self._pods.take_in(pod, gone=False)
+
     def _note_start(self) -> None:
         if self._started is None and self._pods.started >= self._settings.train_pods:
             self._started = time.monotonic()
@@ -135,8 +149,20 @@ class JobWatch:
                 "not end it; it is deleted"
             )
 
-    def _delete(self) -> None:
-        self._cluster.delete(Resource.of(self._kind), self._found)
+    def _end_what_has_lost_a_pod(self) -> None:
+        """Delete a job of several pods of which the cluster starts one again: it would never find the others.
+
+        Its torchrun may join that of rank 0 while that one, too, is about to end; the next rank 0 waits in vain.
+        """
+        would_wait = self._kind.restarts_pods and self._settings.train_pods > 1 and not self._state.has_ended
+        if would_wait and self._pods.have_failed:
+            self._delete(pods_first=True)
+            self._pods.log.finish()
+            self.failure_of_pods = self._why()
+            raise self._failure(self.failure_of_pods)
+
+    def _delete(self, pods_first: bool = False) -> None:
+        self._cluster.delete(Resource.of(self._kind), self._found, owned_first=pods_first)
 
     def _why(self) -> str:
         """Say why the job failed: for want of time, by what its pods did, or else in the cluster's words."""

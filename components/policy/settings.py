@@ -110,7 +110,7 @@ or none."""
     train_workers: int = operational(1, ge=1)
     """Processes that train together."""
     train_timeout_seconds: float = operational(86_400.0, gt=0)
-    """How long one round's training may take before it is given up."""
+    """How long a training job may take before the round is given up."""
 
     @field_validator("dap_algo", mode="before")
     @classmethod

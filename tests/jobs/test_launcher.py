@@ -23,6 +23,12 @@ SAY = """
 import os, sys
 os.write(1, f"worker {os.environ['RANK']} of {os.environ['WORLD_SIZE']} {sys.argv[1:]}\\n".encode())
 """
+# Training ends on all workers or on none: a job is done when rank 0 is, and its other pods are stopped.
+TOGETHER = """
+import pathlib, time
+pathlib.Path(f"said-{os.environ['RANK']}").touch()
+while len(list(pathlib.Path().glob("said-*"))) < int(os.environ["WORLD_SIZE"]): time.sleep(0.01)
+"""
 # A program whose workers know how often they were started, and wait for each other.
 COUNTED = """
 import os, pathlib, signal, sys, time
@@ -30,7 +36,7 @@ rank, world = os.environ["RANK"], int(os.environ["WORLD_SIZE"])
 here = pathlib.Path(f"started-{rank}")
 count = len(here.read_text()) + 1 if here.exists() else 1
 here.write_text("x" * count)
-while len(list(pathlib.Path().glob("started-*"))) < world: time.sleep(0.01)
+while sum(len(one.read_text()) >= count for one in pathlib.Path().glob("started-*")) < world: time.sleep(0.01)
 """
 
 
@@ -40,7 +46,7 @@ def run(settings, job):
 
 @pytest.mark.parametrize("backend", ["pytorchjob", "trainjob"])
 def test_a_job_runs_to_its_end_on_all_of_its_pods(double, settings, job, backend, capfd):
-    run(settings(train_backend=backend, train_pods=2), job(SAY, LEDGER, "7", workers=4))
+    run(settings(train_backend=backend, train_pods=2), job(SAY + TOGETHER, LEDGER, "7", workers=4))
     said = capfd.readouterr().out
     assert f"worker 0 of 4 ['{LEDGER}', '7']" in said and "worker 2" not in said
     assert f"{NAME} is created in namespace team-a" in said and f"{NAME} is done after" in said
@@ -85,22 +91,33 @@ def test_a_worker_without_memory_is_named_with_its_last_lines_though_rank_0_fail
     assert "Last lines of worker 1:\nit grows" in str(failure.value)
 
 
-def test_a_worker_without_memory_is_restarted_with_its_peers_as_often_as_allowed(double, settings, job, capfd):
+@pytest.mark.parametrize("backend", ["pytorchjob", "trainjob"])
+def test_a_worker_without_memory_is_restarted_with_its_peers_as_often_as_allowed(double, settings, job, backend, capfd):
     program = COUNTED + (
-        "print('attempt', count, flush=True)\n"
         "if count == 3: sys.exit()\n"
-        "if rank == '1': time.sleep(0.1); os.kill(os.getpid(), signal.SIGKILL)\n"
-        "time.sleep(0.2); sys.exit('lost my peer')"
+        "if rank == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
+        # As a GPU's collective does, whose peer is gone.
+        "time.sleep(600)"
     )
-    run(settings(train_pods=2, train_restarts=2), job(program, workers=2))
+    run(settings(train_backend=backend, train_pods=2, train_restarts=2), job(program, workers=2))
     said = capfd.readouterr().out.splitlines()
-    assert [line for line in said if line.startswith("attempt")] == ["attempt 1", "attempt 2", "attempt 3"]
+    told = [line.partition(" begins again as a new job ")[2] for line in said if "begins again" in line]
+    assert [one.partition(" (pod")[0] for one in told] == [
+        "(1 of 2): OOMKilled on worker 1", "(2 of 2): OOMKilled on worker 1",
+    ]  # fmt: skip
+    assert len(double.runs) == 3
 
 
-def test_restarts_have_an_end(double, settings, job):
+def test_restarts_have_an_end(double, settings, job, capfd):
     with pytest.raises(TrainingFailed, match="OOMKilled on worker"):
-        run(settings(train_restarts=1), job("import os; print('again'); os.kill(os.getpid(), 9)"))
-    assert double.runs[0].pods[0].restarts == 2
+        run(settings(train_restarts=1), job("import os; print('again', flush=True); os.kill(os.getpid(), 9)"))
+    assert len(double.runs) == 2 and capfd.readouterr().out.count("again\n") == 2
+
+
+def test_what_no_restart_can_mend_is_not_begun_again(double, settings, job):
+    with pytest.raises(TrainingFailed, match="not done after 1 s"):
+        run(settings(train_restarts=2), job("import time; time.sleep(600)", seconds=1.0))
+    assert len(double.runs) == 1
 
 
 @pytest.mark.parametrize("backend", ["pytorchjob", "trainjob"])

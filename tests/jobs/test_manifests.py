@@ -211,12 +211,11 @@ def test_one_pod_is_a_master_without_workers():
     assert both["nprocPerNode"] == "2"
 
 
-@pytest.mark.parametrize(("restarts", "pods", "limit"), [(0, 1, 1), (2, 1, 3), (2, 4, 9)])
-def test_the_operator_counts_the_restarts_of_every_pod_and_gives_up_at_the_limit(restarts, pods, limit):
-    policy = manifest("pytorchjob", pods, train_pods=pods, train_restarts=restarts)["spec"]["runPolicy"]
-    assert policy == {
-        "activeDeadlineSeconds": 3601, "backoffLimit": limit, "ttlSecondsAfterFinished": 86_400,
-        "cleanPodPolicy": "Running",
+def test_a_pytorchjob_fails_with_its_first_pod():
+    spec = manifest("pytorchjob", 2, train_pods=2, train_restarts=2)["spec"]
+    assert {replicas["restartPolicy"] for replicas in spec["pytorchReplicaSpecs"].values()} == {"Never"}
+    assert spec["runPolicy"] == {
+        "activeDeadlineSeconds": 3601, "ttlSecondsAfterFinished": 86_400, "cleanPodPolicy": "Running",
     }  # fmt: skip
 
 

@@ -56,11 +56,12 @@ class Objects:
                 self._keep(plural, "MODIFIED", found)
             return copy.deepcopy(found)
 
-    def remove(self, plural: str, name: str) -> None:
+    def remove(self, plural: str, name: str, uid: str) -> None:
+        """Remove an object, unless it is gone, or another one of its name has come."""
         with self._changed:
-            found = self._here.pop((plural, name), None)
-            if found is not None:
-                self._note(plural, "DELETED", found)
+            found = self._here.get((plural, name))
+            if found is not None and found["metadata"]["uid"] == uid:
+                self._note(plural, "DELETED", self._here.pop((plural, name)))
 
     def forget(self) -> None:
         """Remember no version before the next change, as a server does after a while."""

@@ -19,10 +19,11 @@ class JobRun:
 
     def __init__(self, cluster, found: dict):
         self._cluster, self._objects = cluster, cluster.objects
-        self.name, self._uid, self._spec = found["metadata"]["name"], found["metadata"]["uid"], found["spec"]
+        self.name, self.uid, self._spec = found["metadata"]["name"], found["metadata"]["uid"], found["spec"]
         self.pods: list[Pod] = []
         self._port = free_port()
-        threading.Thread(target=self._run, name=f"operator of {self.name}", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name=f"operator of {self.name}", daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         if not self._wait_for_admission():
@@ -31,10 +32,12 @@ class JobRun:
         began = time.monotonic()
         self.pods = [self._pod(number) for number in range(self._count)]
         while self._is_wanted():
-            if self._restarts_are_spent(sum(pod.restarts for pod in self.pods)):
+            if self._has_failed():
                 # The pods go first, and their logs with them; only then the job says that it failed.
-                self._stop()
-                return self._failed_for_restarts()
+                for pod in self.pods:
+                    if not pod.failed:
+                        pod.stop()
+                return self._failed_for_its_pods()
             if time.monotonic() - began >= self._deadline:
                 self._stop()
                 return self._failed_for_time()
@@ -48,13 +51,18 @@ class JobRun:
             time.sleep(0.02)
         self._stop()
 
+    def end(self) -> None:
+        """Stop and delete all pods of a job that is not wanted any more."""
+        self._thread.join()
+        self._stop()
+
     def _stop(self) -> None:
         for pod in self.pods:
             pod.stop()
 
     def _is_wanted(self) -> bool:
         found = self._objects.get(self.plural, self.name)
-        here = found is not None and found["metadata"]["uid"] == self._uid
+        here = found is not None and found["metadata"]["uid"] == self.uid
         return here and "deletionTimestamp" not in found["metadata"] and not self._cluster.closed
 
     def _wait_for_admission(self) -> bool:
@@ -82,7 +90,7 @@ class JobRun:
             conditions[:] = [one for one in conditions if one["type"] != type_] + [new]
             here.update(status)
 
-        self._cluster.write_status(self.plural, self.name, self._uid, change)
+        self._cluster.write_status(self.plural, self.name, self.uid, change)
 
     def _master_environment(self, number: int) -> dict[str, str]:
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self._port)}
@@ -118,7 +126,8 @@ class PyTorchJobRun(JobRun):
             f"{prefix}replica-index": str(index), f"{prefix}operator-name": "pytorchjob-controller",
         }  # fmt: skip
         name = f"{self.name}-{type_.lower()}-{index}"
-        return Pod(self._objects, name, metadata | {"labels": labels}, container, environment, self._cluster)
+        policy = self._spec["pytorchReplicaSpecs"][type_]["restartPolicy"]
+        return Pod(self._objects, name, metadata | {"labels": labels}, container, environment, self._cluster, policy)
 
     def _begin(self) -> None:
         replicas = {type_: {"active": 0} for type_ in self._spec["pytorchReplicaSpecs"]}
@@ -135,18 +144,17 @@ class PyTorchJobRun(JobRun):
         said = f"PyTorchJob {self.name} is successfully completed."
         self._condition("Succeeded", "PyTorchJobSucceeded", said, completionTime=now())
 
-    def _restarts_are_spent(self, restarts: int) -> bool:
-        limit = self._spec["runPolicy"].get("backoffLimit")
-        return limit is not None and (restarts > 0 if limit == 0 else restarts >= limit)
+    def _has_failed(self) -> bool:
+        return any(pod.failed for pod in self.pods)
 
-    def _failed_for_restarts(self) -> None:
-        self._failed("has failed because it has reached the specified backoff limit")
+    def _failed_for_its_pods(self) -> None:
+        self._failed(f"PyTorchJob {self.name} is failed because 1 replica(s) failed.")
 
     def _failed_for_time(self) -> None:
-        self._failed("has failed because it was active longer than specified deadline")
+        self._failed(f"Job {self.name} has failed because it was active longer than specified deadline")
 
-    def _failed(self, why: str) -> None:
-        self._condition("Failed", "PyTorchJobFailed", f"Job {self.name} {why}", completionTime=now())
+    def _failed(self, said: str) -> None:
+        self._condition("Failed", "PyTorchJobFailed", said, completionTime=now())
 
 
 class TrainJobRun(JobRun):
@@ -177,7 +185,7 @@ class TrainJobRun(JobRun):
             "batch.kubernetes.io/job-completion-index": str(number),
         }  # fmt: skip
         name = f"{self.name}-node-0-{number}-{secrets.token_hex(3)[:5]}"
-        return Pod(self._objects, name, {"labels": labels}, container, environment, self._cluster)
+        return Pod(self._objects, name, {"labels": labels}, container, environment, self._cluster, "OnFailure")
 
     def _begin(self) -> None:
         self._count_active(0)
@@ -191,7 +199,7 @@ class TrainJobRun(JobRun):
         def change(found: dict) -> None:
             found.setdefault("status", {})["jobsStatus"] = [{"name": "node", "active": active} | counts]
 
-        self._cluster.write_status(self.plural, self.name, self._uid, change)
+        self._cluster.write_status(self.plural, self.name, self.uid, change)
 
     def _has_succeeded(self) -> bool:
         return all(pod.succeeded for pod in self.pods)
@@ -199,10 +207,10 @@ class TrainJobRun(JobRun):
     def _succeeded(self) -> None:
         self._condition("Complete", "AllJobsCompleted", "jobset completed successfully")
 
-    def _restarts_are_spent(self, restarts: int) -> bool:
-        return restarts > self.backoff_limit
+    def _has_failed(self) -> bool:
+        return sum(pod.restarts for pod in self.pods) > self.backoff_limit
 
-    def _failed_for_restarts(self) -> None:
+    def _failed_for_its_pods(self) -> None:
         self._condition("Failed", "FailedJobs", "jobset failed due to one or more job failures")
 
     def _failed_for_time(self) -> None:

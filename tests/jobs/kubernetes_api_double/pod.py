@@ -35,21 +35,27 @@ class Log:
 
 
 class Pod:
-    """Runs a container until it ends well; after a failure, again."""
+    """Runs a container until it ends well; after a failure again, if its policy is so."""
 
-    def __init__(self, objects: Objects, name: str, metadata: dict, container: dict, environment: dict, cluster):
+    def __init__(
+        self, objects: Objects, name: str, metadata: dict, container: dict, environment: dict, cluster, policy: str
+    ):
+        assert policy in ("Never", "OnFailure")
+        self._is_restarted = policy == "OnFailure"
         self._objects, self._cluster, self.name = objects, cluster, name
         self._container, self._environment = container, environment
         self.logs: list[Log] = []
         self.restarts = 0
-        self.succeeded = False
+        self.succeeded = self.failed = False
         self._last: dict = {}
         self._process: subprocess.Popen | None = None
         self._stopped = threading.Event()
-        objects.add("pods", {
+        made = objects.add("pods", {
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata},
             "spec": {"containers": [container]}, "status": {"phase": "Pending"},
         })  # fmt: skip
+        assert made is not None, f"pod {name} is still there"
+        self._uid = made["metadata"]["uid"]
         self._thread = threading.Thread(target=self._run, name=f"pod {name}", daemon=True)
         self._thread.start()
 
@@ -59,7 +65,7 @@ class Pod:
         if self._process is not None:
             kill(self._process)
         self._thread.join()
-        self._objects.remove("pods", self.name)
+        self._objects.remove("pods", self.name, self._uid)
 
     def kill(self) -> None:
         """End the container as the kernel does for want of memory."""
@@ -81,6 +87,10 @@ class Pod:
                 self.succeeded = True
                 return
             ended = {"terminated": _terminated(code)}
+            if not self._is_restarted:
+                self._status("Failed", ended)
+                self.failed = True
+                return
             self._status("Running", ended)
             self._stopped.wait(self._cluster.restart_seconds)
             self.restarts += 1

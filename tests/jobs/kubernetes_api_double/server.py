@@ -83,7 +83,7 @@ class KubernetesApiDouble:
         self.closed = True
         self.news.set()
         for run in self.runs:
-            run._stop()
+            run.end()
         self._server.shutdown()
         self._server.server_close()
 
@@ -106,7 +106,7 @@ class KubernetesApiDouble:
 
     def pod(self, name_ends: str):
         """Return the living pod whose name ends so."""
-        return next(pod for run in self.runs for pod in run.pods if re.search(f"{name_ends}$", pod.name))
+        return next(pod for run in reversed(self.runs) for pod in run.pods if re.search(f"{name_ends}$", pod.name))
 
     def admit(self, plural: str, name: str) -> None:
         """Resume a suspended job, as Kueue does."""
@@ -140,15 +140,20 @@ class KubernetesApiDouble:
     def take_up(self, plural: str, found: dict) -> None:
         self.runs.append(_RUNS[plural](self, found))
 
-    def delete(self, plural: str, name: str) -> None:
-        """Delete an object, at once or after a while."""
-        if self.deletion_seconds:
+    def delete(self, plural: str, name: str, owned_first: bool = False) -> None:
+        """Delete an object and its pods, at once or after a while; the object first or last."""
+        run = next(run for run in reversed(self.runs) if (run.plural, run.name) == (plural, name))
+        if owned_first or self.deletion_seconds:
             self.objects.update(plural, name, lambda found: found["metadata"].update(deletionTimestamp=now()))
-            timer = threading.Timer(self.deletion_seconds, self.objects.remove, (plural, name))
-            timer.daemon = True
-            timer.start()
         else:
-            self.objects.remove(plural, name)
+            self.objects.remove(plural, name, run.uid)
+
+        def go() -> None:
+            time.sleep(self.deletion_seconds)
+            run.end()
+            self.objects.remove(plural, name, run.uid)
+
+        threading.Thread(target=go, name=f"deletion of {name}", daemon=True).start()
 
     def _write_kubeconfig(self) -> Path:
         path = self.folder / "kubeconfig"
@@ -279,7 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = ((self.body or {}).get("preconditions") or {}).get("uid")
         if wanted not in (None, found["metadata"]["uid"]):
             return self._refuse(409, "Conflict", f"the UID in the precondition ({wanted}) does not match")
-        self.double.delete(self.plural, self.name)
+        self.double.delete(self.plural, self.name, owned_first=self.body["propagationPolicy"] == "Foreground")
         self._answer(200, {"kind": "Status", "status": "Success"})
 
     def _valid(self, found: dict) -> bool:
@@ -311,7 +316,8 @@ class _Handler(BaseHTTPRequestHandler):
         return all(labels.get(key) == text for key, _, text in wanted) and (not field or metadata["name"] == value)
 
     def _log(self) -> None:
-        pod = next((pod for run in self.double.runs for pod in run.pods if pod.name == self.name), None)
+        runs = reversed(self.double.runs)
+        pod = next((pod for run in runs for pod in run.pods if pod.name == self.name), None)
         if pod is None or self.double.objects.get("pods", self.name) is None:
             return self._not_found()
         wanted = -2 if self.query.get("previous") == "true" else -1
