@@ -45,7 +45,7 @@ class Browser:
     """One page of a headless Chromium, driven over the DevTools protocol."""
 
     def __init__(self, address):
-        self._socket = websocket.create_connection(address, timeout=30, suppress_origin=True)
+        self._socket = websocket.create_connection(address, timeout=120, suppress_origin=True)
         self._numbers = itertools.count(1)
         self.console = []
         self.requests = []
@@ -130,14 +130,14 @@ def browser(tmp_path):
         yield Browser(_page_address(profile / "DevToolsActivePort"))
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def _page_address(port_file):
     """Wait until Chromium says where it listens, and return the address of its first page."""
     for _ in range(600):
         if port_file.exists() and (lines := port_file.read_text().split()):
-            targets = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{lines[0]}/json/list", timeout=10).read())
+            targets = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{lines[0]}/json/list", timeout=120).read())
             pages = [target["webSocketDebuggerUrl"] for target in targets if target["type"] == "page"]
             if pages:
                 return pages[0]
@@ -220,7 +220,7 @@ def test_twenty_duels_are_labelled_with_the_keyboard_and_the_answers_arrive(brow
     browser.until("document.activeElement.id === 'send'")
     browser.press("Enter")
     browser.until("document.getElementById('end-text').textContent.includes('have arrived')")
-    assert desk.finished.wait(30)
+    assert desk.finished.wait(120)
     browser.picture("sent")
 
     said = ["left", "right", "tie", "skip", "tie", "left", "right", "right", *["left", "right"] * 6]

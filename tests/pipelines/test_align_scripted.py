@@ -108,7 +108,7 @@ def test_a_pipeline_with_more_rounds_than_the_budget_pays_for_ends_well_and_does
     command = [sys.executable, "-m", "oatflow.pipelines.local_run", "--pipeline", str(tmp_path / "alignment.yaml"),
                "--arguments", json.dumps(arguments), "--outputs", str(tmp_path)]  # fmt: skip
     run = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd=tmp_path)
-    assert run.wait(timeout=60) == 0
+    assert run.wait(timeout=240) == 0
     assert status(folder)["head"] == before["head"]
 
 
@@ -207,6 +207,6 @@ def test_ctrl_c_stops_everything_that_was_started(tmp_path, wait_for):
     running = start(tmp_path)
     wait_for(tmp_path, "sample", "start")
     running.send_signal(signal.SIGINT)
-    assert running.wait(timeout=40) == 130
+    assert running.wait(timeout=120) == 130
     left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout.split()
     assert left == []

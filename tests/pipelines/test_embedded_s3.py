@@ -61,7 +61,7 @@ def endpoint_of(user: subprocess.Popen[str]) -> str:
 
 
 def leave(user: subprocess.Popen[str]) -> None:
-    user.communicate("\n", timeout=30)
+    user.communicate("\n", timeout=120)
     assert user.returncode == 0
 
 
@@ -156,7 +156,7 @@ def test_ctrl_c_reaches_the_user_and_not_the_server(tmp_path: Path, start: Start
     endpoint_of(user)
     pid = pid_of(tmp_path)
     os.killpg(user.pid, signal.SIGINT)
-    user.communicate(timeout=30)
+    user.communicate(timeout=120)
     assert user.returncode == 0
     assert not is_alive(pid)
     with embedded_s3(tmp_path) as server:

@@ -465,7 +465,7 @@ def package(tmp_path_factory):
 
 def kfp(api, *arguments, output="json"):
     command = [KFP, "--endpoint", api.endpoint, "-n", "team-a", "--output", output, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
 GIVEN = ["ledger=s3://bucket/oatflow/demo", "prompt_data=oatflow:reviews", "pretrain=someone/small"]

@@ -113,7 +113,7 @@ def browse(tmp_path_factory):
             f"--user-data-dir={profile}",
             *map(str, arguments),
         ]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
 
     return run
 
