@@ -203,13 +203,11 @@ def test_two_that_race_make_one_job(double, settings, job, launch):
 
 
 LAUNCHER = """
-import json, signal, sys
+import json, sys
 from oatflow.components.jobs.job import TrainingJob
 from oatflow.components.jobs.launcher import ClusterJobs
 from oatflow.components.jobs.settings import JobSettings
 job = json.loads(sys.argv[1])
-# As the claim does that a step keeps: whoever runs the tests may have them ignore interrupts.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 ClusterJobs.open(JobSettings.parse({"train_backend": "pytorchjob"})).run(TrainingJob(**job))
 """
 
