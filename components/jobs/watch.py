@@ -41,24 +41,34 @@ class JobWatch:
     def to_the_end(self) -> None:
         """Wait until the job has ended well. Raises `TrainingFailed`, and `ClusterError` where the cluster fails."""
         with self._listening():
-            while not self._state.has_ended:
+            while not self._state.has_ended and not self._waits_in_vain:
                 self._hear()
                 self._note_start()
                 self._tell_what_it_waits_for()
                 self._end_what_is_late()
-                self._end_what_has_lost_a_pod()
             if self._state.phase == "failed":
                 self._catch_up_with_pods()
+            elif self._state.phase != "succeeded":
+                self._delete(pods_first=True)
             self._pods.log.finish()
-        if self._state.phase == "failed":
-            if not self._state.late:
-                self.failure_of_pods = self._why()
-            raise self._failure(self._why())
-        self._tell(f"is done after {span(self._age)}")
+        if self._state.phase == "succeeded":
+            return self._tell(f"is done after {span(self._age)}")
+        why = self._why()
+        if not self._state.late:
+            self.failure_of_pods = why
+        raise self._failure(why)
 
     @property
     def _state(self) -> JobState:
         return self._kind.state(self._found)
+
+    @property
+    def _waits_in_vain(self) -> bool:
+        """Whether one of several pods has failed, and the cluster starts it again: it would never find the others.
+
+        Its torchrun may join that of rank 0 while that one, too, is about to end; the next rank 0 waits for it.
+        """
+        return self._kind.restarts_pods and self._settings.train_pods > 1 and self._pods.have_failed
 
     @property
     def _age(self) -> float:
@@ -148,18 +158,6 @@ class JobWatch:
                 f"not done after {span(self._job.timeout_seconds)} (policy.train_timeout_seconds), and the cluster did "
                 "not end it; it is deleted"
             )
-
-    def _end_what_has_lost_a_pod(self) -> None:
-        """Delete a job of several pods of which the cluster starts one again: it would never find the others.
-
-        Its torchrun may join that of rank 0 while that one, too, is about to end; the next rank 0 waits in vain.
-        """
-        would_wait = self._kind.restarts_pods and self._settings.train_pods > 1 and not self._state.has_ended
-        if would_wait and self._pods.have_failed:
-            self._delete(pods_first=True)
-            self._pods.log.finish()
-            self.failure_of_pods = self._why()
-            raise self._failure(self.failure_of_pods)
 
     def _delete(self, pods_first: bool = False) -> None:
         self._cluster.delete(Resource.of(self._kind), self._found, owned_first=pods_first)

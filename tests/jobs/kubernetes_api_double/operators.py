@@ -7,6 +7,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 from .objects import now
 from .pod import Pod
@@ -34,17 +35,13 @@ class JobRun:
         while self._is_wanted():
             if self._has_failed():
                 # The pods go first, and their logs with them; only then the job says that it failed.
-                for pod in self.pods:
-                    if not pod.failed:
-                        pod.stop()
+                self._stop(those=lambda pod: not pod.failed)
                 return self._failed_for_its_pods()
             if time.monotonic() - began >= self._deadline:
                 self._stop()
                 return self._failed_for_time()
             if self._has_succeeded():
-                for pod in self.pods:
-                    if not pod.succeeded:
-                        pod.stop()
+                self._stop(those=lambda pod: not pod.succeeded)
                 return self._succeeded()
             if any(pod.is_running for pod in self.pods):
                 self._running()
@@ -56,8 +53,8 @@ class JobRun:
         self._thread.join()
         self._stop()
 
-    def _stop(self) -> None:
-        for pod in self.pods:
+    def _stop(self, those: Callable[[Pod], bool] = lambda pod: True) -> None:
+        for pod in filter(those, self.pods):
             pod.stop()
 
     def _is_wanted(self) -> bool:

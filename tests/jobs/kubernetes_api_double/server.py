@@ -19,7 +19,7 @@ import yaml
 
 from .objects import Gone, Objects, now
 from .operators import JobRun, PyTorchJobRun, TrainJobRun
-from .pod import light_torchrun
+from .pod import Pod, light_torchrun
 from .schema import CrdSchema
 
 NAMESPACE, TOKEN = "team-a", "a-token"
@@ -106,7 +106,12 @@ class KubernetesApiDouble:
 
     def pod(self, name_ends: str):
         """Return the living pod whose name ends so."""
-        return next(pod for run in reversed(self.runs) for pod in run.pods if re.search(f"{name_ends}$", pod.name))
+        return next(pod for pod in self.pods if re.search(f"{name_ends}$", pod.name))
+
+    @property
+    def pods(self) -> list[Pod]:
+        """All pods that ever were, those of the newest job first."""
+        return [pod for run in reversed(self.runs) for pod in run.pods]
 
     def admit(self, plural: str, name: str) -> None:
         """Resume a suspended job, as Kueue does."""
@@ -316,8 +321,7 @@ class _Handler(BaseHTTPRequestHandler):
         return all(labels.get(key) == text for key, _, text in wanted) and (not field or metadata["name"] == value)
 
     def _log(self) -> None:
-        runs = reversed(self.double.runs)
-        pod = next((pod for run in runs for pod in run.pods if pod.name == self.name), None)
+        pod = next((pod for pod in self.double.pods if pod.name == self.name), None)
         if pod is None or self.double.objects.get("pods", self.name) is None:
             return self._not_found()
         wanted = -2 if self.query.get("previous") == "true" else -1
