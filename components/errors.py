@@ -106,7 +106,10 @@ class WaitingForLabels(OatflowError):
 
 
 class TrainingFailed(OatflowError, RuntimeError):
-    """The training job ended without a checkpoint; the message holds its last lines."""
+    """The training job ended without a checkpoint.
+
+    The first line of the message says why, and what to do; the lines after it are the end of the job's log.
+    """
 
 
 class ClusterError(OatflowError, RuntimeError):

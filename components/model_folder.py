@@ -245,5 +245,6 @@ def _from_hub(name: str, patterns: Sequence[str], setting: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, HTTPError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"{setting}={name!r}: no folder of that name, and the hub has none either ({reason})"
+            f"{setting}={name!r}: no folder of that name, and the hub has none either ({reason}); give a folder, "
+            "s3://BUCKET/FOLDER, or the name of a model on the hub, with HF_TOKEN where it is gated"
         ) from error

@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 PROGRESS_FILE = "OATFLOW_PROGRESS"
+_SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD)(_|$)", re.IGNORECASE)
+_SHORTEST_SECRET = 6
 
 
 def tell_failure(step: str, round_: int, error: BaseException) -> None:
     """Say why a step failed, for whoever started it to pass on."""
-    message = str(error) or type(error).__name__
+    message = hide_secrets(str(error) or type(error).__name__)
     tell(step, round_, "failed", error=message, exit_code=getattr(error, "exit_code", 1))
+
+
+def hide_secrets(text: str) -> str:
+    """Return the text without the values of variables that hold secrets, should a library have quoted one."""
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, f"${name}")
+    return text
 
 
 @contextmanager
@@ -51,3 +62,14 @@ def tell(step: str, round_: int, event: str, **facts: Any) -> None:
         return
     with open(path, "a", encoding="utf-8") as file:
         file.write(line + "\n")
+
+
+def is_progress(line: str) -> bool:
+    """Whether a line of a log is one that `tell` wrote."""
+    if not line.startswith("{"):
+        return False
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(told, dict) and {"at", "step", "round", "event"} <= told.keys()

@@ -23,12 +23,15 @@ def evaluate(
         reward_model: Window on the ensemble, where the experiment has one.
         verdicts: Window on the verdicts.
     """
-    from oatflow.components.evaluation.match import run_evaluation
-    from oatflow.components.ledger.ledger import Ledger
-    from oatflow.components.ledger.windows import check_window, show_table
+    from oatflow.components.step_ending import explain_failure
 
-    experiment = Ledger.open(ledger)
-    check_window(policy, experiment, round, "policy")
-    check_window(reward_model, experiment, round, "reward_model")
-    run_evaluation(experiment, round, run)
-    show_table(verdicts, experiment, round, "evaluation", "verdicts.parquet")
+    with explain_failure(memory="raise resources.sampler_memory, or on a GPU lower sampling.gpu_memory_utilization"):
+        from oatflow.components.evaluation.match import run_evaluation
+        from oatflow.components.ledger.ledger import Ledger
+        from oatflow.components.ledger.windows import check_window, show_table
+
+        experiment = Ledger.open(ledger)
+        check_window(policy, experiment, round, "policy")
+        check_window(reward_model, experiment, round, "reward_model")
+        run_evaluation(experiment, round, run)
+        show_table(verdicts, experiment, round, "evaluation", "verdicts.parquet")

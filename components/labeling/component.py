@@ -24,13 +24,16 @@ def label(
     Returns:
         1, or 0 where people have not answered yet: the next run carries on.
     """
-    from oatflow.components.labeling.labeling import label_or_wait
-    from oatflow.components.ledger.ledger import Ledger
-    from oatflow.components.ledger.windows import check_window, show_table
+    from oatflow.components.step_ending import explain_failure
 
-    experiment = Ledger.open(ledger)
-    check_window(duels, experiment, round, "sampling")
-    if not label_or_wait(experiment, round, run):
-        return 0
-    show_table(preferences, experiment, round, "labeling", "preferences-*.parquet")
-    return 1
+    with explain_failure(memory="raise resources.oracle_memory, or lower labeling.oracle_batch_size"):
+        from oatflow.components.labeling.labeling import label_or_wait
+        from oatflow.components.ledger.ledger import Ledger
+        from oatflow.components.ledger.windows import check_window, show_table
+
+        experiment = Ledger.open(ledger)
+        check_window(duels, experiment, round, "sampling")
+        if not label_or_wait(experiment, round, run):
+            return 0
+        show_table(preferences, experiment, round, "labeling", "preferences-*.parquet")
+        return 1

@@ -26,12 +26,15 @@ def train(
     Returns:
         policy_uri: Where the new policy lies.
     """
-    from oatflow.components.ledger.ledger import Ledger
-    from oatflow.components.ledger.windows import check_window, folder_uri, show_folder
-    from oatflow.components.policy.training import run_train
+    from oatflow.components.step_ending import explain_failure
 
-    experiment = Ledger.open(ledger)
-    check_window(preferences, experiment, round, "labeling")
-    run_train(experiment, round, run)
-    show_folder(policy, experiment, round, "policy", "model")
-    return (folder_uri(experiment, round, "policy", "model"),)
+    with explain_failure(memory="give this step's pod more memory"):
+        from oatflow.components.ledger.ledger import Ledger
+        from oatflow.components.ledger.windows import check_window, folder_uri, show_folder
+        from oatflow.components.policy.training import run_train
+
+        experiment = Ledger.open(ledger)
+        check_window(preferences, experiment, round, "labeling")
+        run_train(experiment, round, run)
+        show_folder(policy, experiment, round, "policy", "model")
+        return (folder_uri(experiment, round, "policy", "model"),)

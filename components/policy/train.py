@@ -37,6 +37,7 @@ from ..prompts.template import load_tokenizer
 from ..records.records import ReferenceScore
 from ..records.table import from_parquet, to_parquet
 from ..seeds import derive
+from ..step_ending import explain_failure
 from ..store.transfer import download_folder
 from .adapter import merged, save_adapter, with_new_adapter, with_saved_adapter
 from .buffer import buffer_sizes
@@ -339,4 +340,7 @@ def _means(curve: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    with explain_failure(
+        memory="lower policy.train_batch_size_per_device, or raise jobs.train_pod_memory on a CPU", peers=True
+    ):
+        main()

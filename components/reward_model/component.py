@@ -21,13 +21,16 @@ def fit_reward_model(
         preferences: Window on the preferences.
         reward_model: Window on the ensemble: its files and their digests.
     """
-    from oatflow.components.ledger.ledger import Ledger
-    from oatflow.components.ledger.windows import check_window, show_files
+    from oatflow.components.step_ending import explain_failure
 
-    experiment = Ledger.open(ledger)
-    check_window(preferences, experiment, round, "labeling")
-    if experiment.plan(round).learns_rewards:
-        from oatflow.components.reward_model.learning import run_fit
+    with explain_failure(memory="raise resources.sampler_memory, or lower reward_model.rm_encode_batch_size"):
+        from oatflow.components.ledger.ledger import Ledger
+        from oatflow.components.ledger.windows import check_window, show_files
 
-        run_fit(experiment, round, run)
-    show_files(reward_model, experiment, round, "reward_model")
+        experiment = Ledger.open(ledger)
+        check_window(preferences, experiment, round, "labeling")
+        if experiment.plan(round).learns_rewards:
+            from oatflow.components.reward_model.learning import run_fit
+
+            run_fit(experiment, round, run)
+        show_files(reward_model, experiment, round, "reward_model")

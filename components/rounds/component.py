@@ -84,10 +84,13 @@ def open_round(  # noqa: D417 (the settings are described where they are declare
         Number of the round, or -1 when the experiment's budget is spent.
     """
     fields = dict(locals())
-    from oatflow.components.rounds.form import sections_of
-    from oatflow.components.rounds.opening import open_round as work
+    from oatflow.components.step_ending import explain_failure
 
-    return work(fields.pop("ledger"), sections_of(fields), fields.pop("run"))
+    with explain_failure(memory="give this step's pod more memory"):
+        from oatflow.components.rounds.form import sections_of
+        from oatflow.components.rounds.opening import open_round as work
+
+        return work(fields.pop("ledger"), sections_of(fields), fields.pop("run"))
 
 
 @dsl.component(base_image=CONTROL, install_kfp_package=False)
@@ -113,23 +116,26 @@ def close_round(
         report: The experiment so far, one self-contained page.
         summary: The same in a few lines.
     """
-    from pathlib import Path
+    from oatflow.components.step_ending import explain_failure
 
-    from oatflow.components.ledger.ledger import Ledger
-    from oatflow.components.ledger.windows import check_window
-    from oatflow.components.reporting.curves import metrics_of
-    from oatflow.components.reporting.page import render
-    from oatflow.components.reporting.report import read_report
-    from oatflow.components.reporting.summary import page_markdown
-    from oatflow.components.reporting.tracking import track
-    from oatflow.components.rounds.closing import close_round as work
+    with explain_failure(memory="give this step's pod more memory"):
+        from pathlib import Path
 
-    check_window(policy, Ledger.open(ledger), round, "policy")
-    check_window(verdicts, Ledger.open(ledger), round, "evaluation")
-    closed = work(ledger, round, run)
-    found = read_report(closed)
-    for name, value in metrics_of(found.rows[round]).items():
-        metrics.log_metric(name, value)
-    Path(report.path).write_text(render(found), encoding="utf-8")
-    Path(summary.path).write_text(page_markdown(found), encoding="utf-8")
-    track(closed, round)
+        from oatflow.components.ledger.ledger import Ledger
+        from oatflow.components.ledger.windows import check_window
+        from oatflow.components.reporting.curves import metrics_of
+        from oatflow.components.reporting.page import render
+        from oatflow.components.reporting.report import read_report
+        from oatflow.components.reporting.summary import page_markdown
+        from oatflow.components.reporting.tracking import track
+        from oatflow.components.rounds.closing import close_round as work
+
+        check_window(policy, Ledger.open(ledger), round, "policy")
+        check_window(verdicts, Ledger.open(ledger), round, "evaluation")
+        closed = work(ledger, round, run)
+        found = read_report(closed)
+        for name, value in metrics_of(found.rows[round]).items():
+            metrics.log_metric(name, value)
+        Path(report.path).write_text(render(found), encoding="utf-8")
+        Path(summary.path).write_text(page_markdown(found), encoding="utf-8")
+        track(closed, round)

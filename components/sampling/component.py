@@ -14,10 +14,13 @@ def sample(ledger: str, round: int, run: str, duels: dsl.Output[dsl.Dataset]) ->
         run: Id of the pipeline run that claimed the round.
         duels: Window on the duels that were picked.
     """
-    from oatflow.components.ledger.ledger import Ledger
-    from oatflow.components.ledger.windows import show_table
-    from oatflow.components.sampling.generation import run_sampling
+    from oatflow.components.step_ending import explain_failure
 
-    experiment = Ledger.open(ledger)
-    run_sampling(experiment, round, run)
-    show_table(duels, experiment, round, "sampling", "duels.parquet")
+    with explain_failure(memory="raise resources.sampler_memory, or on a GPU lower sampling.gpu_memory_utilization"):
+        from oatflow.components.ledger.ledger import Ledger
+        from oatflow.components.ledger.windows import show_table
+        from oatflow.components.sampling.generation import run_sampling
+
+        experiment = Ledger.open(ledger)
+        run_sampling(experiment, round, run)
+        show_table(duels, experiment, round, "sampling", "duels.parquet")

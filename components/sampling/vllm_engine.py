@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class VllmEngine:
         try:
             self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         except (RuntimeError, ValueError, OSError) as error:
-            raise EngineError(f"vLLM could not load {folder}: {_first_line(error)}") from error
+            raise EngineError(f"vLLM could not load {folder}: {_describe_error(error)}") from error
         self._digest = digest
         self._names = map(str, itertools.count())
 
@@ -70,7 +71,7 @@ class VllmEngine:
             self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(path)})
             self._engine.reset_prefix_cache()
         except (RuntimeError, ValueError, OSError) as error:
-            raise EngineError(f"vLLM could not load the weights in {path}: {_first_line(error)}") from error
+            raise EngineError(f"vLLM could not load the weights in {path}: {_describe_error(error)}") from error
         self._digest = digest
 
     def loaded(self) -> str | None:
@@ -88,7 +89,7 @@ class VllmEngine:
             for done, tokens in self._answer_all(everything, decoding):
                 on_progress(done, len(everything), tokens)
         except (RuntimeError, ValueError) as error:
-            raise EngineError(f"vLLM failed while generating: {_first_line(error)}") from error
+            raise EngineError(f"vLLM failed while generating: {_describe_error(error)}") from error
         decode = self._engine.get_tokenizer().decode
         return [[_draw(answer, decode) for answer in group] for group in answers]
 
@@ -107,7 +108,7 @@ class VllmEngine:
                     done += len(tokens)
                 on_progress(len(found), len(asked), done)
         except (RuntimeError, ValueError) as error:
-            raise EngineError(f"vLLM failed while scoring answers: {_first_line(error)}") from error
+            raise EngineError(f"vLLM failed while scoring answers: {_describe_error(error)}") from error
         finally:
             self._engine.abort_request([name for name in asked if name not in found])
         return [found[name] for name in asked]
@@ -248,5 +249,13 @@ def _logprob(output: Any, prompt: Sequence[int], tokens: Sequence[int]) -> float
     return fsum(place[token].logprob for place, token in zip(places, tokens, strict=True))
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0]
+def _describe_error(error: Exception) -> str:
+    """Return the first line of vLLM's error, and what to change where the engine lacks memory."""
+    line = (str(error).strip() or type(error).__name__).partition("\n")[0]
+    # The engine's own process says why it died in the log alone; most often it found too little memory.
+    if not re.search("memory|KV cache|engine core", line, re.IGNORECASE):
+        return line
+    return (
+        f"{line.rstrip('.')}; if it lacks memory: raise resources.sampler_memory, lower sampling.max_model_len, or on "
+        "a GPU change sampling.gpu_memory_utilization"
+    )

@@ -15,6 +15,7 @@ LEFT = [
     "images",
     "seeds",
     "progress",
+    "step_ending",
     "number_format",
     "records",
     "store",

@@ -11,6 +11,7 @@ from oatflow.components.errors import TrainingFailed
 from oatflow.components.jobs.job import TrainingJob
 from oatflow.components.jobs.letters import reason
 from oatflow.components.jobs.local import LocalJobs
+from oatflow.components.step_ending import BUG, LOST_PEER
 
 TORCHRUN_SAYS = """
 Root Cause (first observed failure):
@@ -28,11 +29,16 @@ Root Cause (first observed failure):
         (1, TORCHRUN_SAYS.format(-15), "killed by SIGTERM"),
         (1, TORCHRUN_SAYS.format(3), "exit status 3"),
         (-9, "", "killed by SIGKILL, most likely for want of memory"),
+        (1, "oatflow: round 3 is b's\n" + TORCHRUN_SAYS.format(1), "round 3 is b's"),
+        # As images of older versions write it.
+        (1, "oatflow.components.errors.ClaimLost: round 3 is b's\n" + TORCHRUN_SAYS.format(1), "round 3 is b's"),
+        # What the other workers say then is no cause.
         (
             1,
-            "oatflow.components.errors.ClaimLost: round 3 is b's\n" + TORCHRUN_SAYS.format(1),
-            "ClaimLost: round 3 is b's",
+            f"oatflow: {BUG}: KeyError: 'a'\noatflow: the cause\noatflow: {LOST_PEER} (gloo)\noatflow: {BUG}: b\n",
+            "the cause",
         ),
+        (1, f"oatflow: {LOST_PEER} (gloo)\noatflow: {BUG}: KeyError: 'a'\n", f"exit status 1 ({BUG}: KeyError: 'a')"),
         (2, "usage: ...", "exit status 2"),
     ],
 )
@@ -69,7 +75,7 @@ def test_every_worker_runs_the_program_with_its_arguments_and_its_share_of_the_c
 @pytest.mark.slow
 def test_a_failure_comes_with_its_reason_and_its_last_lines(job):
     with pytest.raises(
-        TrainingFailed, match=r"^oatflow-abababababab-r00007-t3 failed after \d+ s: exit status 3. Its last lines:\n"
+        TrainingFailed, match=r"^oatflow-abababababab-r00007-t3 failed after \d+ s: exit status 3\.\nIts last lines:\n"
     ) as failure:
         LocalJobs().run(job("print('nearly there', flush=True); raise SystemExit(3)"))
     assert "nearly there" in str(failure.value)
