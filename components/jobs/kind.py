@@ -32,8 +32,9 @@ class JobKind:
 
     `operator`: what a cluster needs to know the kind. `manifest`: the job as the cluster takes it, given the
     launcher's environment. `state`: how a job that the cluster returned fares. `pods`: the label selector of a job's
-    pods, by its name. `node`: which of its job's pods a pod is; pod 0 is the one of rank 0. `restarts_pods`: whether a
-    pod that fails is started again within the job.
+    pods, by its name. `owns`: whether a job made a pod of that selector, or an earlier job of its name did.
+    `container`: the container of a pod that trains. `node`: which of its job's pods a pod is; pod 0 is the one of
+    rank 0. `restarts_pods`: whether a pod that fails is started again within the job.
     """
 
     name: str
@@ -44,6 +45,8 @@ class JobKind:
     manifest: Callable[[TrainingJob, JobSettings, Mapping[str, str]], Document]
     state: Callable[[Document], JobState]
     pods: Callable[[str], str]
+    owns: Callable[[Document, Document], bool]
+    container: str
     node: Callable[[Document], int]
     restarts_pods: bool
 

@@ -1,4 +1,4 @@
-"""What has been seen of a job's pods: which run, what the others wait for, and how they failed.
+"""What has been seen of a job's pods: which train, what the others wait for, and how they failed.
 
 All of it is noted when it happens: as an operator gives a job up, it deletes its pods, and their logs with them.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..errors import ClusterError
 from .cluster import Cluster
-from .endings import Ending, ending, first_of
+from .endings import Ending, ending, first_of, has_begun
 from .kind import Document, JobKind
 from .letters import LAST_LINES, own_letter
 from .rank_zero_log import RankZeroLog
@@ -18,31 +19,37 @@ from .troubles import Trouble, troubles_of
 class PodsSeen:
     """The pods of one job. `log`: that of rank 0, which is passed on while it is written."""
 
-    def __init__(self, cluster: Cluster, kind: JobKind):
-        self._cluster, self._kind = cluster, kind
+    def __init__(self, cluster: Cluster, kind: JobKind, job: Document):
+        self._cluster, self._kind, self._job = cluster, kind, job
         self._pods: dict[str, Document] = {}
+        self._began: set[str] = set()
         self._endings: dict[str, Ending] = {}
         self._tails: dict[tuple[str, int], list[str]] = {}
-        self.log = RankZeroLog(cluster)
+        self.log = RankZeroLog(cluster, kind.container)
 
     def take_in(self, pod: Document, gone: bool) -> None:
-        """Note how a pod is now, or how it was last."""
+        """Note how a pod is now, or how it was last. Pods of an earlier job of this name do not count."""
+        if not self._kind.owns(self._job, pod):
+            return
         name, node = pod["metadata"]["name"], self._kind.node(pod)
         self._pods.pop(name, None)
         if not gone:
             self._pods[name] = pod
-        found = ending(pod, node)
-        if found is not None:
+        if has_begun(pod, self._kind.container):
+            self._began.add(name)
+        found = ending(pod, node, self._kind.container)
+        # A pod that is deleted before it trains has not failed: it came in the place of one that had, or another one
+        # comes in its place.
+        if found is not None and (name in self._began or "deletionTimestamp" not in pod["metadata"]):
             self._endings[name] = found
             self._keep_tail(found)
-        restarts = _restarts_of_what_ran(pod)
-        if node == 0 and not gone and restarts is not None:
-            self.log.follow(name, restarts)
+        if node == 0 and not gone and name in self._began:
+            self.log.follow(name, _restarts(pod, self._kind.container))
 
     @property
     def started(self) -> int:
-        """How many pods are past waiting."""
-        return sum(pod.get("status", {}).get("phase", "Pending") != "Pending" for pod in self._pods.values())
+        """How many pods there are whose container that trains has begun to run."""
+        return sum(name in self._began for name in self._pods)
 
     @property
     def have_failed(self) -> bool:
@@ -54,14 +61,22 @@ class PodsSeen:
         """What pods wait for."""
         return troubles_of(self._pods[name] for name in sorted(self._pods))
 
+    def describe(self, trouble: Trouble) -> str:
+        """Return a trouble in words, with the last line of the log of the container that is waited for."""
+        line = self._last_line(trouble) if trouble.log_of else ""
+        return f"{trouble} (it wrote last: {line})" if line else str(trouble)
+
     def cause(self) -> str | None:
-        """Say what failed first, if anything did: in the program's own words, if it wrote any."""
+        """Return what failed first, if anything did: in the program's own words, if it wrote any."""
         first, own = first_of(self._endings.values()), own_letter(_text(self.log.last))
         if first is None:
             return own
-        tail = self._tail(first)
-        own = own_letter(_text(tail)) or own
-        return own or f"{first.words(_text(tail))} on worker {first.node} (pod {first.pod})"
+        tail = _text(self._tail(first))
+        if not first.explains_itself:
+            own = own_letter(tail) or own
+            if own is not None:
+                return own
+        return first.own_sentence or f"{first.words(tail)} on worker {first.node} (pod {first.pod}){first.remedy}"
 
     def last_lines(self) -> str:
         """Return the end of rank 0's log, and that of the pod that failed first where it is another."""
@@ -78,16 +93,22 @@ class PodsSeen:
         """Fetch the last lines of a pod that may be the one that took the others along."""
         key = found.pod, found.restarts
         if found.node and not self._tails.get(key) and first_of(self._endings.values()) == found:
+            options = {"container": found.log_of or self._kind.container, "tailLines": str(LAST_LINES)}
             previous = {"previous": "true"} if found.is_over else {}
-            self._tails[key] = list(self._cluster.log(found.pod, tailLines=str(LAST_LINES), **previous))
+            self._tails[key] = list(self._cluster.log(found.pod, **options, **previous))
+
+    def _last_line(self, trouble: Trouble) -> str:
+        try:
+            return "".join(self._cluster.log(trouble.pod, container=trouble.log_of, tailLines="1"))
+        except ClusterError as error:
+            # What is said of a pod that waits is not worth ending the training for.
+            return f"its log cannot be read: {error}"
 
 
-def _restarts_of_what_ran(pod: Document) -> int | None:
-    """Return how often a pod's container was restarted; None where it has not run yet."""
-    for container in pod.get("status", {}).get("containerStatuses", ()):
-        if container.get("restartCount") or {"running", "terminated"} & container.get("state", {}).keys():
-            return int(container.get("restartCount", 0))
-    return None
+def _restarts(pod: Document, container: str) -> int:
+    """Return how often a pod's container was restarted."""
+    found = (one for one in pod["status"]["containerStatuses"] if one["name"] == container)
+    return next((int(one.get("restartCount", 0)) for one in found), 0)
 
 
 def _text(lines: Iterable[str]) -> str:

@@ -12,6 +12,9 @@ from .settings import JobSettings
 
 _JOB, _TYPE, _INDEX = (f"training.kubeflow.org/{name}" for name in ("job-name", "replica-type", "replica-index"))
 
+# The operator looks for a container of this name.
+_CONTAINER = "pytorch"
+
 
 def manifest(job: TrainingJob, settings: JobSettings, environment: Mapping[str, str]) -> Document:
     """Describe the job to the training operator."""
@@ -48,6 +51,11 @@ def state(found: Document) -> JobState:
     return JobState("waiting", "the training operator has not taken it up" if not found.get("status") else "")
 
 
+def owns(job: Document, pod: Document) -> bool:
+    """Whether a pod belongs to this very job, and not to one that had its name before."""
+    return any(owner["uid"] == job["metadata"]["uid"] for owner in pod["metadata"].get("ownerReferences", ()))
+
+
 def node(pod: Document) -> int:
     """Number a pod among those of its job: the master, then the workers."""
     labels = pod["metadata"].get("labels", {})
@@ -56,8 +64,7 @@ def node(pod: Document) -> int:
 
 def _template(job: TrainingJob, settings: JobSettings, environment: Mapping[str, str]) -> Document:
     container = {
-        # The operator looks for a container of this name.
-        "name": "pytorch",
+        "name": _CONTAINER,
         "image": settings.train_image,
         "command": ["torchrun"],
         "args": pods.arguments(job),
@@ -106,6 +113,8 @@ KIND = JobKind(
     manifest=manifest,
     state=state,
     pods=lambda name: f"{_JOB}={name}",
+    owns=owns,
+    container=_CONTAINER,
     node=node,
     restarts_pods=False,
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from ..errors import ClusterError
+from ..progress import is_progress
 from .cluster import Cluster
 from .letters import LAST_LINES
 
@@ -21,10 +22,13 @@ class RankZeroLog:
 
     A thread of its own, begun by `follow`. Training is worth more than its log: where the log cannot be had, that is
     said in its place, and nothing stops.
+
+    `is_silent`: the training program has reported no progress yet, as far as the log can be read. What torchrun writes
+    while it waits for its peers is no progress.
     """
 
-    def __init__(self, cluster: Cluster):
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, container: str):
+        self._cluster, self._container = cluster, container
         self._pod = ""
         self._restarts = self._restarts_read = 0
         self._stamp = ""
@@ -32,6 +36,7 @@ class RankZeroLog:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="log of rank 0", daemon=True)
         self.last = deque[str](maxlen=LAST_LINES)
+        self.is_silent = True
 
     def follow(self, pod: str, restarts: int) -> None:
         """Read this pod's log from now on; its container has been restarted so many times."""
@@ -58,14 +63,17 @@ class RankZeroLog:
                 self._ended.wait(PAUSE_SECONDS)
             self._read()
         except ClusterError as error:
+            self.is_silent = False
             self._tell(f"(from here on, the log of {self._pod} cannot be read: {error})")
 
     def _read(self, **options: str) -> None:
         """Read on from the last line read, the end of the container before this one first."""
+        options |= {"container": self._container, "timestamps": "true"}
         if self._restarts_read < self._restarts:
             self._restarts_read = self._restarts
-            self._pass_on(self._cluster.log(self._pod, timestamps="true", previous="true", **self._since()))
-        self._pass_on(self._cluster.log(self._pod, timestamps="true", **options, **self._since()))
+            before = {name: value for name, value in options.items() if name != "follow"}
+            self._pass_on(self._cluster.log(self._pod, previous="true", **before, **self._since()))
+        self._pass_on(self._cluster.log(self._pod, **options, **self._since()))
 
     def _since(self) -> dict[str, str]:
         return {"sinceTime": self._stamp} if self._stamp else {}
@@ -84,6 +92,8 @@ class RankZeroLog:
     def _tell(self, text: str) -> None:
         print(text, flush=True)
         self.last.append(text)
+        if self.is_silent and is_progress(text):
+            self.is_silent = False
 
 
 def _instant(stamp: str) -> tuple[datetime, str]:

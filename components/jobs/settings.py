@@ -52,7 +52,8 @@ operator) or trainjob (Kubeflow Trainer 2)."""
     """How often a training may begin again, as a new job, after a pod of its job failed. The one pod of a trainjob is \
 restarted by its runtime before that."""
     train_start_timeout_seconds: float = operational(3600.0, gt=0)
-    """How long a training job may wait for its pods to run (in a queue, for nodes, for its image)."""
+    """How long a training job may wait for its pods to run (in a queue, for nodes, for its image), and then for its \
+first report (for the pods to find each other)."""
     train_keep_seconds: int = operational(86_400, ge=0)
     """How long a finished training job is kept for its logs."""
     image_pull_secrets: list[str] = operational([])

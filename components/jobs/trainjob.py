@@ -62,6 +62,14 @@ def state(found: Document) -> JobState:
     return JobState("running" if active else "waiting")
 
 
+def owns(job: Document, pod: Document) -> bool:
+    """Whether a pod belongs to this very job: those that an earlier job of its name left are older than it.
+
+    Between a TrainJob and its pods are a JobSet and a Job, which the launcher has no right to read.
+    """
+    return bool(job["metadata"]["creationTimestamp"] <= pod["metadata"]["creationTimestamp"])
+
+
 def node(pod: Document) -> int:
     """Number a pod among those of its job."""
     # The label came with Kubernetes 1.28; the annotation was there before.
@@ -106,6 +114,8 @@ KIND = JobKind(
     manifest=manifest,
     state=state,
     pods=lambda name: f"{_JOBSET}={name},{_REPLICATED}={_NODE}",
+    owns=owns,
+    container=_NODE,
     node=node,
     restarts_pods=True,
 )

@@ -1,4 +1,4 @@
-"""Waiting for one job on a cluster: it ends well, or whoever must act gets a letter that says why not."""
+"""Waiting for one job on a cluster, until it ends well, or an error says why not and what to do."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from .settings import JobSettings
 TICK_SECONDS = 1.0
 # How much later than the cluster itself this process ends a job whose time is up.
 GRACE_SECONDS = 60.0
+# When it is said that a job whose pods run has reported nothing yet, and how often then. Loading torch takes less.
+SILENT_SECONDS, STILL_SILENT_SECONDS = 120.0, 600.0
 
 
 class JobWatch:
@@ -31,10 +33,11 @@ class JobWatch:
     def __init__(self, cluster: Cluster, kind: JobKind, job: TrainingJob, settings: JobSettings, found: Document):
         self._cluster, self._kind, self._job, self._settings = cluster, kind, job, settings
         self._found = found
-        self._pods = PodsSeen(cluster, kind)
+        self._pods = PodsSeen(cluster, kind, found)
         self._began = time.monotonic()
         self._started: float | None = None
         self._told: frozenset[str] = frozenset()
+        self._silence_told = 0.0
         self.failure_of_pods = ""
         self._news: queue.Queue[tuple[Resource, Change] | BaseException] = queue.Queue()
 
@@ -45,6 +48,7 @@ class JobWatch:
                 self._hear()
                 self._note_start()
                 self._tell_what_it_waits_for()
+                self._tell_silence()
                 self._end_what_is_late()
             if self._state.phase == "failed":
                 self._catch_up_with_pods()
@@ -134,22 +138,56 @@ class JobWatch:
 
     def _tell_what_it_waits_for(self) -> None:
         """Tell what keeps the job from running, whenever that is something new."""
-        causes = {f"{trouble.pod} {trouble.cause}": str(trouble) for trouble in self._pods.troubles}
-        if self._started is None and self._state.phase == "waiting" and self._state.why:
-            causes[self._state.why] = self._state.why
-        if causes.keys() - self._told:
-            self._tell(f"waits: {'; '.join(causes.values())}")
+        troubles = self._pods.troubles
+        causes = {f"{trouble.pod} {trouble.cause}" for trouble in troubles}
+        why = self._state.why if self._started is None and self._state.phase == "waiting" else ""
+        causes |= {why} - {""}
+        if causes - self._told:
+            self._tell(f"waits: {'; '.join(filter(None, [*map(self._pods.describe, troubles), why]))}")
         self._told = frozenset(causes)
+
+    @property
+    def _silent_seconds(self) -> float:
+        """How long its pods run without a report of the training program; 0 from its first report on."""
+        return time.monotonic() - self._started if self._started is not None and self._pods.log.is_silent else 0.0
+
+    def _tell_silence(self) -> None:
+        """Say that the training has reported nothing yet: after a while, and then now and again."""
+        silent = self._silent_seconds
+        if silent >= (self._silence_told + STILL_SILENT_SECONDS if self._silence_told else SILENT_SECONDS):
+            self._silence_told = silent
+            limit = span(self._settings.train_start_timeout_seconds)
+            self._tell(
+                f"has reported nothing since all of its pods run, {span(silent)} ago: {self._what_to_look_at()}. It "
+                f"ends after {limit} of this (jobs.train_start_timeout_seconds)"
+            )
+
+    def _what_to_look_at(self) -> str:
+        last = f" (rank 0 wrote last: {self._pods.log.last[-1]})" if self._pods.log.last else ""
+        if self._settings.train_pods == 1:
+            return f"its program hangs before it begins{last}"
+        return (
+            f"most likely its pods cannot reach each other{last}; look for a NetworkPolicy that keeps training pods "
+            "apart (manifests/base opens all ports among them), for a mesh's sidecar in them, and at the network "
+            "interface they use (NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME)"
+        )
 
     def _end_what_is_late(self) -> None:
         """Delete a job that does not start in time, or that the cluster did not end when its time was up."""
         now, patience = time.monotonic(), self._settings.train_start_timeout_seconds
         if self._started is None and now - self._began > patience:
+            what = "; ".join(map(self._pods.describe, self._pods.troubles)) or self._state.why
+            what = what or "its pods, of which there are none"
             self._delete()
-            what = "; ".join(map(str, self._pods.troubles)) or self._state.why or "its pods, of which there are none"
             raise self._failure(
                 f"it did not start within {span(patience)} (jobs.train_start_timeout_seconds), and is deleted. "
                 f"It waited: {what}"
+            )
+        if self._silent_seconds > patience:
+            self._delete()
+            raise self._failure(
+                f"it reported nothing within {span(patience)} after all of its pods ran "
+                f"(jobs.train_start_timeout_seconds), and is deleted: {self._what_to_look_at()}"
             )
         if self._started is not None and now - self._started > self._job.timeout_seconds + GRACE_SECONDS:
             self._delete()
@@ -171,7 +209,8 @@ class JobWatch:
 
     def _failure(self, why: str) -> TrainingFailed:
         return TrainingFailed(
-            f"{self._kind.name} {self._job.name} failed after {span(self._age)}: {why}. {self._pods.last_lines()}"
+            f"{self._kind.name} {self._job.name} failed after {span(self._age)}: {why.rstrip('.')}.\n"
+            f"{self._pods.last_lines()}"
         )
 
     def _tell(self, words: str) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from oatflow.components.errors import ClusterError, SettingsError, TrainingFailed
@@ -75,10 +76,23 @@ def test_a_hundred_lines_are_kept_and_all_are_passed_on(double, settings, job, c
     assert capfd.readouterr().out.count("line ") == 150
 
 
-def test_the_programs_own_letter_is_the_reason(double, settings, job):
-    letter = "oatflow.components.errors.ClaimLost: round 7 is held by run 'b'"
-    with pytest.raises(TrainingFailed, match=r"failed after .*: ClaimLost: round 7 is held by run 'b'. Last lines"):
-        run(settings(), job(f"import sys; sys.exit({letter!r})"))
+@pytest.mark.parametrize("backend", ["pytorchjob", "trainjob"])
+def test_the_programs_own_sentence_is_the_reason_also_where_its_log_is_lost(double, settings, job, backend):
+    double.fail("GET", "/log", 403, times=10**9)
+    program = """
+    from oatflow.components.errors import ClaimLost
+    from oatflow.components.step_ending import explain_failure
+    with explain_failure(""):
+        raise ClaimLost("round 7 is held by run 'b'")
+    """
+    with pytest.raises(TrainingFailed, match=r"failed after \d+ s: round 7 is held by run 'b'\.\nLast lines of rank 0"):
+        run(settings(train_backend=backend), job(textwrap.dedent(program)))
+
+
+def test_the_programs_own_sentence_in_its_log_is_the_reason(double, settings, job):
+    said = "oatflow: round 7 is held by run 'b'"
+    with pytest.raises(TrainingFailed, match=r"failed after \d+ s: round 7 is held by run 'b'\.\nLast lines"):
+        run(settings(), job(f"import sys; sys.exit({said!r})"))
 
 
 def test_a_worker_without_memory_is_named_with_its_last_lines_though_rank_0_failed_because_of_it(double, settings, job):
@@ -86,7 +100,9 @@ def test_a_worker_without_memory_is_named_with_its_last_lines_though_rank_0_fail
         "if rank == '1': print('it grows', flush=True); time.sleep(0.3); os.kill(os.getpid(), signal.SIGKILL)\n"
         "time.sleep(0.6); print('lost my peer', flush=True); sys.exit(1)"
     )
-    with pytest.raises(TrainingFailed, match=r": OOMKilled on worker 1 \(pod .*-worker-0\)\. ") as failure:
+    with pytest.raises(
+        TrainingFailed, match=r": OOMKilled on worker 1 \(pod .*-worker-0\); .*train_pod_memory"
+    ) as failure:
         run(settings(train_pods=2), job(program, workers=2))
     assert "Last lines of worker 1:\nit grows" in str(failure.value)
 
@@ -156,6 +172,51 @@ def test_what_a_pod_waits_for_is_told(double, settings, job, capfd, problem, wor
     with pytest.raises(TrainingFailed, match="did not start"):
         run(settings(train_start_timeout_seconds=0.5), job(SAY))
     assert words in capfd.readouterr().out
+
+
+def test_a_worker_in_its_init_container_is_waited_for_and_what_that_wrote_last_is_said(double, settings, job, capfd):
+    double.master_unreachable = True
+    with pytest.raises(
+        TrainingFailed, match=r"did not start within 2 s .* init-pytorch .it wrote last: waiting for master"
+    ):
+        run(settings(train_pods=2, train_start_timeout_seconds=2.0), job("import time; time.sleep(600)", workers=2))
+    said = capfd.readouterr().out
+    assert "worker-0 waits for its init container init-pytorch" in said and "runs on all of its pods" not in said
+    assert double.job() is None
+
+
+@pytest.mark.parametrize(("pods", "hint"), [(2, "look for a NetworkPolicy"), (1, "hangs before it begins")])
+def test_a_job_that_runs_and_reports_nothing_is_given_up_and_deleted(
+    double, settings, job, monkeypatch, capfd, pods, hint
+):
+    monkeypatch.setattr(watch, "SILENT_SECONDS", 0.5)
+    # As torchrun does while it waits for its peers.
+    program = "import time; print('waiting', flush=True); time.sleep(600)"
+    with pytest.raises(TrainingFailed, match=r"reported nothing within 2 s .*wrote last: waiting") as failure:
+        run(settings(train_pods=pods, train_start_timeout_seconds=2.0, train_restarts=2), job(program, workers=pods))
+    assert hint in str(failure.value)
+    assert double.job() is None and len(double.runs) == 1
+    assert capfd.readouterr().out.count("has reported nothing since all of its pods run") == 1
+
+
+REPORTS = """
+import time
+from oatflow.components.progress import tell
+tell("train", 7, "start")
+time.sleep(2)
+"""
+
+
+def test_a_job_that_has_reported_once_may_take_its_time(double, settings, job, monkeypatch, capfd):
+    monkeypatch.setattr(watch, "SILENT_SECONDS", 0.1)
+    run(settings(train_start_timeout_seconds=1.5), job(REPORTS))
+    assert f"{NAME} is done after" in capfd.readouterr().out
+
+
+def test_a_log_that_cannot_be_read_is_not_taken_for_silence(double, settings, job, capfd):
+    double.fail("GET", "/log", 403, times=10**9)
+    run(settings(train_start_timeout_seconds=1.0), job("import time; time.sleep(2)"))
+    assert f"{NAME} is done after" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(("backend", "plural"), [("pytorchjob", "pytorchjobs"), ("trainjob", "trainjobs")])

@@ -6,6 +6,7 @@ from oatflow.components.jobs.kind import JobState
 from oatflow.components.jobs.kinds import KINDS
 from oatflow.components.jobs.letters import span
 from oatflow.components.jobs.troubles import troubles_of
+from oatflow.components.step_ending import BUG
 
 
 def a_job(*conditions, spec=None, labels=None, **status):
@@ -93,6 +94,10 @@ def waiting(reason, message="", **container):
     return [{"name": "pytorch", "image": "trainer:1", **state, **container}]
 
 
+def initial(state, **container):
+    return {"name": "init-pytorch", "image": "busybox:1", "state": state, **container}
+
+
 def unscheduled(message):
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
     return a_pod(conditions=[condition])
@@ -117,10 +122,27 @@ def unscheduled(message):
             "cannot pull the image trainer:1: ImagePullBackOff",
         ),
         (a_pod("Failed", reason="Evicted", message="disk"), "failed: Evicted: disk"),
+        (
+            a_pod(initContainerStatuses=[initial({"running": {}})], containerStatuses=waiting("PodInitializing")),
+            "waits for its init container init-pytorch",
+        ),
+        (
+            a_pod(
+                initContainerStatuses=[initial({"waiting": {"reason": "CrashLoopBackOff"}}, restartCount=3)],
+                containerStatuses=waiting("PodInitializing"),
+            ),
+            "init container init-pytorch has been restarted 3 times, and waits for the next",
+        ),
     ],
 )
 def test_what_a_pod_waits_for(pod, words):
     assert [str(trouble) for trouble in troubles_of([pod])] == [f"pod pod-1 {words}"]
+
+
+def test_a_sidecar_that_runs_is_not_waited_for():
+    pod = a_pod(initContainerStatuses=[initial({"running": {}})], containerStatuses=waiting("PodInitializing"))
+    pod["spec"] = {"initContainers": [{"name": "init-pytorch", "restartPolicy": "Always"}]}
+    assert [one.cause for one in troubles_of([pod])] == ["PodInitializing"]
 
 
 def test_pods_that_run_or_have_ended_or_go_wait_for_nothing():
@@ -135,8 +157,19 @@ def test_a_trouble_stays_the_same_while_only_its_numbers_change():
     assert troubles_of([three])[0].cause == troubles_of([two])[0].cause
 
 
-def ended(code, reason="Error", restarts=0, at="2026-01-01T00:00:00Z", over=False, name="pod-1"):
-    terminated = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": at}}
+def evicted(pod):
+    pod["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource"}
+    return pod
+
+
+def disrupted(pod):
+    why = {"reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}
+    pod["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", **why}]
+    return pod
+
+
+def ended(code, reason="Error", restarts=0, at="2026-01-01T00:00:00Z", over=False, name="pod-1", message=""):
+    terminated = {"terminated": {"exitCode": code, "reason": reason, "finishedAt": at, "message": message}}
     states = {"state": {"running": {}}, "lastState": terminated} if over else {"state": terminated}
     return a_pod("Running", name, containerStatuses=[{"name": "pytorch", "restartCount": restarts, **states}])
 
@@ -150,19 +183,30 @@ def ended(code, reason="Error", restarts=0, at="2026-01-01T00:00:00Z", over=Fals
         (ended(3), "exit status 3"),
         (ended(128, "StartError"), "StartError"),
         (a_pod("Failed", reason="Evicted", message="The node was low on resource"), "Evicted: The node was low"),
+        # What the node, or the cluster, did to the pod; its container was only stopped for it.
+        (evicted(ended(137)), "Evicted: The node was low"),
+        (disrupted(ended(143)), "EvictionByEvictionAPI: Eviction API: evicting"),
+        (disrupted(ended(137, "OOMKilled")), "OOMKilled"),
+        (ended(137, "ContainerStatusUnknown"), "its pod was deleted, or its node lost it"),
+        (ended(1, message="what the program said"), "what the program said"),
+        (ended(1, message=f"{BUG}: KeyError: 1"), f"exit status 1 ({BUG}: KeyError: 1)"),
+        (
+            a_pod("Failed", initContainerStatuses=[initial({"terminated": {"exitCode": 1, "reason": "Error"}})]),
+            "its init container init-pytorch failed with exit status 1",
+        ),
     ],
 )
 def test_how_a_pod_ended(pod, words):
-    assert ending(pod, 0).words("").startswith(words)
+    assert ending(pod, 0, "pytorch").words("").startswith(words)
 
 
 def test_a_pod_that_runs_or_ended_well_has_no_ending():
-    assert ending(ended(0, "Completed"), 0) is None and ending(a_pod("Running"), 0) is None
+    assert ending(ended(0, "Completed"), 0, "pytorch") is None and ending(a_pod("Running"), 0, "pytorch") is None
 
 
 def test_an_ending_belongs_to_the_run_of_the_container_that_it_ended():
-    assert ending(ended(1, restarts=2), 0).restarts == 2
-    before = ending(ended(1, restarts=3, over=True), 0)
+    assert ending(ended(1, restarts=2), 0, "pytorch").restarts == 2
+    before = ending(ended(1, restarts=3, over=True), 0, "pytorch")
     assert before.restarts == 2 and before.is_over
 
 
@@ -175,6 +219,12 @@ def test_the_first_to_fail_is_the_earliest_after_the_last_restart():
     # Within one second, who was killed was not taken along.
     killed = one("d", 1, 7, "OOMKilled", 137)
     assert first_of([early, killed]) == killed
+    # Nor within what the clocks of two nodes may differ by; much later, it was.
+    assert first_of([early, one("e", 1, 9, "OOMKilled", 137)]).pod == "e"
+    assert first_of([early, one("e", 1, 30, "OOMKilled", 137)]) == early
+    # Of a container that nobody saw end, as its pod was deleted, the cluster gives no time.
+    assert first_of([Ending("f", 1, 1, "", 137, "ContainerStatusUnknown", "", False), early]) == early
+    assert first_of([Ending("g", 1, 1, "", 1, "Evicted", "", False), early]).pod == "g"
     assert first_of([]) is None
 
 

@@ -32,7 +32,9 @@ class Objects:
             if (plural, name) in self._here:
                 return None
             made = copy.deepcopy(found)
-            made["metadata"] |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
+            # Recorded objects bring the time that they were made at.
+            made["metadata"] |= {"uid": str(uuid.uuid4()), "generation": 1}
+            made["metadata"].setdefault("creationTimestamp", now())
             self._keep(plural, "ADDED", made)
             return copy.deepcopy(made)
 

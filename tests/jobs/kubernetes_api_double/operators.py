@@ -124,7 +124,14 @@ class PyTorchJobRun(JobRun):
         }  # fmt: skip
         name = f"{self.name}-{type_.lower()}-{index}"
         policy = self._spec["pytorchReplicaSpecs"][type_]["restartPolicy"]
-        return Pod(self._objects, name, metadata | {"labels": labels}, container, environment, self._cluster, policy)
+        metadata = metadata | {"labels": labels, "ownerReferences": [self._owner]}
+        init = "init-pytorch" if number else ""
+        return Pod(self._objects, name, metadata, container, environment, self._cluster, policy, init)
+
+    @property
+    def _owner(self) -> dict:
+        owner = {"apiVersion": "kubeflow.org/v1", "kind": self.kind, "name": self.name, "uid": self.uid}
+        return owner | {"controller": True, "blockOwnerDeletion": True}
 
     def _begin(self) -> None:
         replicas = {type_: {"active": 0} for type_ in self._spec["pytorchReplicaSpecs"]}

@@ -35,15 +35,21 @@ class Log:
 
 
 class Pod:
-    """Runs a container until it ends well; after a failure again, if its policy is so."""
+    """Runs a container until it ends well; after a failure again, if its policy is so.
+
+    `init`: the name of an init container that waits for the master, for as long as the test wants.
+    """
 
     def __init__(
-        self, objects: Objects, name: str, metadata: dict, container: dict, environment: dict, cluster, policy: str
-    ):
+        self, objects: Objects, name: str, metadata: dict, container: dict, environment: dict, cluster, policy: str,
+        init: str = "",
+    ):  # fmt: skip
         assert policy in ("Never", "OnFailure")
         self._is_restarted = policy == "OnFailure"
         self._objects, self._cluster, self.name = objects, cluster, name
         self._container, self._environment = container, environment
+        self._init = init
+        self.init_log = Log()
         self.logs: list[Log] = []
         self.restarts = 0
         self.succeeded = self.failed = False
@@ -52,7 +58,8 @@ class Pod:
         self._stopped = threading.Event()
         made = objects.add("pods", {
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, **metadata},
-            "spec": {"containers": [container]}, "status": {"phase": "Pending"},
+            "spec": {"containers": [container], "initContainers": [{"name": init}] if init else []},
+            "status": {"phase": "Pending"},
         })  # fmt: skip
         assert made is not None, f"pod {name} is still there"
         self._uid = made["metadata"]["uid"]
@@ -76,17 +83,17 @@ class Pod:
         return self._process is not None and self._process.poll() is None
 
     def _run(self) -> None:
-        if not self._may_start():
+        if not self._may_start() or not self._initialise():
             return
         while not self._stopped.is_set():
             code = self._run_once()
             if self._stopped.is_set():
                 return
             if code == 0:
-                self._status("Succeeded", {"terminated": _terminated(0)})
+                self._status("Succeeded", {"terminated": self._terminated(0)})
                 self.succeeded = True
                 return
-            ended = {"terminated": _terminated(code)}
+            ended = {"terminated": self._terminated(code)}
             if not self._is_restarted:
                 self._status("Failed", ended)
                 self.failed = True
@@ -115,13 +122,25 @@ class Pod:
             self._cluster.news.wait(0.1)
         return False
 
+    def _initialise(self) -> bool:
+        """Run the init container, which looks for the master's name and says so."""
+        if self._init:
+            self._status("Pending", {"waiting": {"reason": "PodInitializing"}}, {"running": {"startedAt": now()}})
+            self.init_log.write("waiting for master")
+            while self._cluster.master_unreachable and not self._stopped.is_set():
+                self._stopped.wait(0.05)
+            self.init_log.end()
+        return not self._stopped.is_set()
+
     def _run_once(self) -> int:
         log = Log()
         # The pod's own scratch space, which outlives its containers.
         scratch = self._cluster.folder / self.name
         scratch.mkdir(exist_ok=True)
         environment = self._cluster.pod_environment | self._environment | self._cluster.resolve(self._container)
-        environment |= {"TMPDIR": str(scratch), "HOME": str(scratch)}
+        self._message = scratch / f"termination-log-{len(self.logs)}"
+        self._message.touch()
+        environment |= {"TMPDIR": str(scratch), "HOME": str(scratch), "OATFLOW_TERMINATION_LOG": str(self._message)}
         self._process = subprocess.Popen(
             [*self._container["command"], *self._container.get("args", ())], env=environment, text=True,
             errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -138,10 +157,24 @@ class Pod:
         log.end()
         return code
 
-    def _status(self, phase: str, state: dict) -> None:
+    def _terminated(self, code: int) -> dict:
+        reason = "Completed" if code == 0 else "OOMKilled" if code == -signal.SIGKILL else "Error"
+        ended = {
+            "exitCode": 128 - code if code < 0 else code,
+            "reason": reason,
+            "startedAt": now(),
+            "finishedAt": now(),
+        }
+        message = self._message.read_text()
+        return ended | ({"message": message} if message else {})
+
+    def _status(self, phase: str, state: dict, init: dict | None = None) -> None:
         container = {"name": self._container["name"], "image": self._container["image"], "state": state}
+        ended = {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": now(), "finishedAt": now()}}
+        inits = [{"name": self._init, "state": init or ended, "restartCount": 0, "lastState": {}}] if self._init else []
         self._set({
             "phase": phase, "conditions": [{"type": "PodScheduled", "status": "True"}],
+            **({"initContainerStatuses": inits} if inits else {}),
             "containerStatuses": [container | {"restartCount": self.restarts, "lastState": self._last}],
         })  # fmt: skip
 
@@ -155,11 +188,6 @@ def kill(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def _terminated(code: int) -> dict:
-    reason = "Completed" if code == 0 else "OOMKilled" if code == -signal.SIGKILL else "Error"
-    return {"exitCode": 128 - code if code < 0 else code, "reason": reason, "finishedAt": now()}
 
 
 def _secrets(container: dict) -> list[dict]:

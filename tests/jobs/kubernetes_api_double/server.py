@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -64,6 +64,10 @@ class KubernetesApiDouble:
         self.faults: list[Fault] = []
         self.drops: list[Drop] = []
         self.runs: list[JobRun] = []
+        # Whether the init containers of workers find no master.
+        self.master_unreachable = False
+        # What plays jobs, one after the other, instead of the operators.
+        self.recordings: list[Callable[[KubernetesApiDouble, dict], object]] = []
         self.unschedulable = self.image_problem = ""
         self.deletion_seconds = 0.0
         self.restart_seconds = 0.5
@@ -143,7 +147,7 @@ class KubernetesApiDouble:
         self.objects.update(plural, name, checked)
 
     def take_up(self, plural: str, found: dict) -> None:
-        self.runs.append(_RUNS[plural](self, found))
+        self.runs.append(self.recordings.pop(0)(self, found) if self.recordings else _RUNS[plural](self, found))
 
     def delete(self, plural: str, name: str, owned_first: bool = False) -> None:
         """Delete an object and its pods, at once or after a while; the object first or last."""
@@ -322,8 +326,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _log(self) -> None:
         pod = next((pod for pod in self.double.pods if pod.name == self.name), None)
-        if pod is None or self.double.objects.get("pods", self.name) is None:
+        found = self.double.objects.get("pods", self.name)
+        if pod is None or found is None:
             return self._not_found()
+        containers = [one["name"] for one in found["spec"]["containers"]]
+        inits = [one["name"] for one in found["spec"].get("initContainers", ())]
+        wanted = self.query.get("container", containers[0] if len(containers) == 1 else "")
+        if wanted not in containers + inits:
+            return self._refuse(400, "BadRequest", f"container {wanted!r} is not valid for pod {self.name}")
+        if wanted in inits:
+            return self._stream("log", self._log_lines(pod.init_log), content="text/plain")
         wanted = -2 if self.query.get("previous") == "true" else -1
         if len(pod.logs) < -wanted:
             return self._refuse(400, "BadRequest", f'container in pod "{self.name}" is waiting to start')
