@@ -1,4 +1,4 @@
-"""Training jobs on a cluster: created or joined, waited for, and ended where nobody wants them any more."""
+"""Training jobs on a cluster: created or joined, waited for, and deleted when no run needs them any more."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..errors import ClusterError, TrainingFailed
 from . import pods
 from .cluster import Cluster, Forbidden, NoSuchKind, Resource
 from .job import TrainingJob
+from .job_owner import find_owners
 from .kind import Document, JobKind
 from .kinds import KINDS
 from .settings import JobSettings
@@ -83,18 +84,21 @@ class ClusterJobs:
     def _create_or_adopt(self, job: TrainingJob) -> Document:
         """Return the one job of this name: made now, or by whoever was faster or came before."""
         manifest = self._kind.manifest(job, self._settings, self._environment)
+        owners = find_owners(self._cluster, self._environment)
+        if owners:
+            manifest["metadata"]["ownerReferences"] = owners
         for _ in range(TRIES):
             made = self._cluster.create(self._resource, manifest)
             if made is not None:
                 self._tell(job, f"is created in namespace {self._cluster.namespace}")
                 return made
             there = self._cluster.get(self._resource, job.name)
-            found = self._adopt(job, there) if there is not None else None
+            found = self._adopt(job, there, owners) if there is not None else None
             if found is not None:
                 return found
         raise ClusterError(f"{self._kind.name} {job.name} comes and goes: after {TRIES} tries, it is not there to stay")
 
-    def _adopt(self, job: TrainingJob, found: Document) -> Document | None:
+    def _adopt(self, job: TrainingJob, found: Document, owners: list[Document]) -> Document | None:
         """Take over a job of this name; None where it had to go, and another one can be made."""
         self._refuse_a_strangers(job, found)
         if "deletionTimestamp" in found["metadata"]:
@@ -110,8 +114,7 @@ class ClusterJobs:
             self._wait_until_gone(job, found)
             return None
         self._tell(job, "is there already; this step waits for it from now on")
-        # The pod of the earlier attempt may be collected at any time, and what it owns with it.
-        owners = pods.owner_references(self._environment)
+        # An earlier run, or the pod of an earlier attempt, may be deleted at any time, and what it owns with it.
         return self._cluster.patch(self._resource, job.name, {"metadata": {"ownerReferences": owners or None}})
 
     def _refuse_a_strangers(self, job: TrainingJob, found: Document) -> None:

@@ -46,15 +46,13 @@ def labels(job: TrainingJob) -> dict[str, str]:
     }
 
 
-def job_metadata(job: TrainingJob, settings: JobSettings, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the job's own metadata: its name, whose it is, and the queue it waits in."""
+def job_metadata(job: TrainingJob, settings: JobSettings) -> dict[str, Any]:
+    """Return the job's own metadata: its name, what it is found by, and the queue it waits in."""
     queue = {QUEUE: settings.train_queue} if settings.train_queue else {}
-    owners = owner_references(environment)
     return {
         "name": job.name,
         "labels": labels(job) | queue,
         "annotations": {LEDGER: job.ledger},
-        **({"ownerReferences": owners} if owners else {}),
     }
 
 
@@ -62,15 +60,6 @@ def pod_metadata(job: TrainingJob) -> dict[str, Any]:
     """Return the metadata of each pod."""
     # Istio reads the label; its older versions read the annotation alone.
     return {"labels": labels(job) | _NO_SIDECAR, "annotations": {LEDGER: job.ledger} | _NO_SIDECAR}
-
-
-def owner_references(environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Refer to the pod of this step, so that the job is deleted with it; outside of a pod there is none."""
-    name, uid = environment.get("POD_NAME"), environment.get("POD_UID")
-    if not name or not uid:
-        return []
-    owner = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
-    return [owner | {"controller": False, "blockOwnerDeletion": False}]
 
 
 def processes_per_pod(job: TrainingJob, settings: JobSettings) -> int:

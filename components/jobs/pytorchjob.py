@@ -26,7 +26,7 @@ def manifest(job: TrainingJob, settings: JobSettings, environment: Mapping[str, 
     return {
         "apiVersion": "kubeflow.org/v1",
         "kind": "PyTorchJob",
-        "metadata": pods.job_metadata(job, settings, environment),
+        "metadata": pods.job_metadata(job, settings),
         "spec": {
             "nprocPerNode": str(pods.processes_per_pod(job, settings)),
             "runPolicy": _run_policy(job, settings),

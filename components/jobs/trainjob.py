@@ -3,7 +3,7 @@
 What a pod is comes from a runtime of the cluster's, which the job patches. A patch reaches less of a pod than a
 PyTorchJob does: priority class, service links, the token of the service account, and how often pods are restarted are
 the runtime's. Nor does a TrainJob end itself some time after it finished: the next run's reaper, or the end of the
-step's pod, does that.
+run's Workflow, does that.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def manifest(job: TrainingJob, settings: JobSettings, environment: Mapping[str, 
     return {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",
-        "metadata": pods.job_metadata(job, settings, environment),
+        "metadata": pods.job_metadata(job, settings),
         "spec": spec,
     }
 

@@ -23,19 +23,25 @@ def pod_troubles(namespace: str, run_id: str) -> list[str]:
     steps = cluster.list_all(PODS, labelSelector=f"{_RUN}={run_id}")["items"]
     said = [str(trouble) for trouble in troubles_of(steps)]
     for kind in KINDS.values():
-        for job in _jobs_of(cluster, kind, {pod["metadata"]["uid"] for pod in steps}):
+        for job in _jobs_of(cluster, kind, _owners(steps)):
             said += _job_troubles(cluster, kind, job)
     return said
 
 
-def _jobs_of(cluster: Cluster, kind: JobKind, steps: set[str]) -> Iterator[Document]:
-    """Yield the jobs of one kind that these pods own."""
+def _owners(steps: list[Document]) -> set[str]:
+    """Return the uids of what may own the jobs of a run: its Workflow, which owns its pods, or a pod itself."""
+    pods = {pod["metadata"]["uid"] for pod in steps}
+    return pods | {owner["uid"] for pod in steps for owner in pod["metadata"].get("ownerReferences", ())}
+
+
+def _jobs_of(cluster: Cluster, kind: JobKind, owners: set[str]) -> Iterator[Document]:
+    """Yield the jobs of one kind that one of these owns."""
     try:
         found = cluster.list_all(Resource.of(kind), labelSelector=_OURS)["items"]
     except (NoSuchKind, Forbidden):
         # A cluster seldom has both kinds.
         return
-    yield from (job for job in found if steps & {owner["uid"] for owner in job["metadata"].get("ownerReferences", ())})
+    yield from (job for job in found if owners & {owner["uid"] for owner in job["metadata"].get("ownerReferences", ())})
 
 
 def _job_troubles(cluster: Cluster, kind: JobKind, job: Document) -> list[str]:

@@ -124,7 +124,7 @@ class JobWatch:
             self._found = found
             if gone and not self._state.has_ended:
                 self._pods.log.finish()
-                raise self._failure("somebody deleted it: a person, a newer run, or the end of the step it was made by")
+                raise self._failure("it was deleted: by a person, by a newer run, or with the run that made it")
 
     def _catch_up_with_pods(self) -> None:
         """Take in how pods are that are left: news of the job may come before theirs."""

@@ -238,22 +238,103 @@ def test_a_job_waits_in_its_queue_until_it_is_admitted(
     assert "worker 0 of 1" in capfd.readouterr().out
 
 
-def test_a_job_of_an_earlier_attempt_is_joined_and_its_owner_replaced(
-    double, settings, job, launch, wait_until, monkeypatch, capfd
+WAITING = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\nprint('gone on')"
+
+
+@pytest.fixture
+def in_step(double, monkeypatch):
+    """Return what makes this process the step of a pod, of a Workflow if one is named."""
+
+    def become(name, workflow=""):
+        made = double.add_step(name, workflow)
+        monkeypatch.setenv("POD_NAME", name)
+        monkeypatch.setenv("POD_UID", made["metadata"]["uid"])
+
+    return become
+
+
+def owner_of(double, plural="pytorchjobs"):
+    (owner,) = double.job(plural)["metadata"]["ownerReferences"]
+    assert owner["controller"] is False and owner["blockOwnerDeletion"] is False
+    return owner["kind"], owner["name"]
+
+
+@pytest.mark.parametrize(("backend", "plural"), [("pytorchjob", "pytorchjobs"), ("trainjob", "trainjobs")])
+def test_a_step_whose_pod_is_evicted_is_carried_on_by_the_next_pod_and_nothing_is_trained_again(
+    double, settings, job, launch, in_step, wait_until, capfd, backend, plural
 ):
-    waiting = job("import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\nprint('gone on')")
-    monkeypatch.setenv("POD_NAME", "first")
-    monkeypatch.setenv("POD_UID", "uid-of-first")
+    waiting = job("open('began', 'a').write('x')\n" + WAITING)
+    in_step("step-1", "oatflow-alignment-abcde")
+    step = in_a_process(waiting, backend)
+    wait_until(lambda: (double.folder / "began").exists())
+    assert owner_of(double, plural) == ("Workflow", "oatflow-alignment-abcde")
+    # As an eviction does, which Argo answers with a new pod.
+    step.terminate()
+    step.wait()
+    double.remove("pods", "step-1")
+    assert "deletionTimestamp" not in double.job(plural)["metadata"]
+    in_step("step-2", "oatflow-alignment-abcde")
+    again = launch(settings(train_backend=backend), waiting)
+    wait_until(lambda: double.asked("PATCH", NAME))
+    (double.folder / "go").touch()
+    again.result()
+    assert "gone on" in capfd.readouterr().out
+    assert len(double.runs) == 1 and (double.folder / "began").read_text() == "x"
+
+
+def test_a_job_goes_with_the_workflow_of_its_run(double, settings, job, launch, in_step, wait_until):
+    in_step("step", "oatflow-alignment-abcde")
+    running = launch(settings(), job("import time; time.sleep(600)"))
+    wait_until(lambda: double.runs and double.runs[0].pods and double.runs[0].pods[0].is_running)
+    double.remove("workflows", "oatflow-alignment-abcde")
+    with pytest.raises(TrainingFailed, match="it was deleted: by a person, by a newer run, or with the run that made"):
+        running.result()
+    assert double.job() is None
+
+
+def test_a_job_that_a_later_run_adopts_outlives_the_run_that_made_it(
+    double, settings, job, launch, in_step, wait_until, capfd
+):
+    waiting = job(WAITING)
+    in_step("step-1", "first")
     first = launch(settings(), waiting)
     wait_until(lambda: double.job() is not None)
-    monkeypatch.setenv("POD_NAME", "second")
-    monkeypatch.setenv("POD_UID", "uid-of-second")
+    in_step("step-2", "second")
     second = launch(settings(), waiting)
-    wait_until(lambda: double.job()["metadata"]["ownerReferences"][0]["uid"] == "uid-of-second")
+    wait_until(lambda: owner_of(double) == ("Workflow", "second"))
+    double.remove("workflows", "first")
     (double.folder / "go").touch()
     first.result()
     second.result()
     assert len(double.runs) == 1 and capfd.readouterr().out.count("gone on") == 2
+
+
+@pytest.mark.parametrize(
+    ("workflow", "status", "why"),
+    [
+        ("", 0, "pod step in namespace team-a belongs to no Workflow"),
+        ("oatflow-alignment-abcde", 403, "does not let this service account list pods"),
+    ],
+)
+def test_a_job_belongs_to_the_steps_pod_where_its_workflow_cannot_be_read_and_the_log_says_so(
+    double, settings, job, launch, in_step, wait_until, capfd, workflow, status, why
+):
+    in_step("step", workflow)
+    if status:
+        double.fail("GET", r"pods\?fieldSelector", status, times=10**9)
+    running = launch(settings(), job("import time; time.sleep(600)"))
+    wait_until(lambda: double.runs and double.runs[0].pods and double.runs[0].pods[0].is_running)
+    assert owner_of(double) == ("Pod", "step")
+    said = capfd.readouterr().out
+    assert "will belong to this step's pod, and end with it should the pod be evicted" in said and why in said
+    double.remove("pods", "step")
+    with pytest.raises(TrainingFailed, match="it was deleted"):
+        running.result()
+
+
+def test_outside_of_a_pod_a_job_belongs_to_nobody(double, settings, job):
+    run(settings(), job(SAY))
+    assert "ownerReferences" not in double.job()["metadata"]
 
 
 def test_two_that_race_make_one_job(double, settings, job, launch):
@@ -269,13 +350,13 @@ from oatflow.components.jobs.job import TrainingJob
 from oatflow.components.jobs.launcher import ClusterJobs
 from oatflow.components.jobs.settings import JobSettings
 job = json.loads(sys.argv[1])
-ClusterJobs.open(JobSettings.parse({"train_backend": "pytorchjob"})).run(TrainingJob(**job))
+ClusterJobs.open(JobSettings.parse({"train_backend": sys.argv[2]})).run(TrainingJob(**job))
 """
 
 
-def in_a_process(job):
+def in_a_process(job, backend="pytorchjob"):
     fields = {name: getattr(job, name) for name in job.__dataclass_fields__}
-    return subprocess.Popen([sys.executable, "-c", LAUNCHER, json.dumps(fields)], env=dict(os.environ))
+    return subprocess.Popen([sys.executable, "-c", LAUNCHER, json.dumps(fields), backend], env=dict(os.environ))
 
 
 def test_a_step_that_is_killed_and_run_again_adopts_its_job(double, settings, job, launch, wait_until, capfd):
@@ -345,7 +426,7 @@ def test_a_job_that_somebody_deletes_has_failed(double, settings, job, launch, w
     running = launch(settings(), job("import time; print('here', flush=True); time.sleep(600)"))
     wait_until(lambda: double.runs and double.runs[0].pods and double.runs[0].pods[0].is_running)
     double.delete("pytorchjobs", NAME)
-    with pytest.raises(TrainingFailed, match="somebody deleted it"):
+    with pytest.raises(TrainingFailed, match="it was deleted"):
         running.result()
 
 
@@ -354,7 +435,7 @@ def test_a_job_that_is_deleted_before_it_is_watched_has_failed(double, settings,
     running = launch(settings(), job("import time; time.sleep(600)"))
     wait_until(lambda: double.runs)
     double.delete("pytorchjobs", NAME)
-    with pytest.raises(TrainingFailed, match="somebody deleted it"):
+    with pytest.raises(TrainingFailed, match="it was deleted"):
         running.result()
     assert double.asked("GET", "pytorchjobs\\?fieldSelector") > 5
 
@@ -473,7 +554,7 @@ def test_the_reaper_ends_older_jobs_of_the_experiment_alone(double, settings, jo
     assert jobs.reap("f" * 64, 9) == []
     assert sorted(jobs.reap("0123456789abcdef" * 4, 3)) == [NAME[:-1] + "1", NAME[:-1] + "2"]
     for one in running[:2]:
-        with pytest.raises(TrainingFailed, match="somebody deleted it"):
+        with pytest.raises(TrainingFailed, match="it was deleted"):
             one.result()
     assert running[2].is_alive()
 
@@ -492,14 +573,12 @@ def test_the_reaper_needs_the_kind_in_use_alone(double, settings):
         ClusterJobs.open(settings(train_backend="trainjob")).reap("f" * 64, 9)
 
 
-def test_what_a_run_waits_for_includes_the_pods_of_its_jobs(double, settings, job, launch, wait_until, monkeypatch):
+@pytest.mark.parametrize("workflow", ["", "oatflow-alignment-abcde"])
+def test_what_a_run_waits_for_includes_the_pods_of_its_jobs(
+    double, settings, job, launch, in_step, wait_until, workflow
+):
     double.unschedulable = "no GPU"
-    double.objects.add("pods", {
-        "metadata": {"name": "step", "labels": {"pipeline/runid": "run-1"}}, "status": {"phase": "Running"},
-    })  # fmt: skip
-    uid = double.objects.get("pods", "step")["metadata"]["uid"]
-    monkeypatch.setenv("POD_NAME", "step")
-    monkeypatch.setenv("POD_UID", uid)
+    in_step("step", workflow)
     launch(settings(), job(SAY))
     wait_until(lambda: pod_troubles("team-a", "run-1") == [f"pod {NAME}-master-0 finds no node: Unschedulable: no GPU"])
     assert pod_troubles("", "run-2") == []
@@ -518,7 +597,7 @@ def test_the_role_in_the_manifests_grants_what_is_used_and_nothing_else(
     wait_until(lambda: double.asked("PATCH", NAME) and double.asked("GET", "watch=true") >= 4)
     ClusterJobs.open(chosen).reap(waiting.experiment, waiting.token + 1)
     for one in (first, second):
-        with pytest.raises(TrainingFailed, match="somebody deleted it"):
+        with pytest.raises(TrainingFailed, match="it was deleted"):
             one.result()
     mine = f"{backend}s"
     assert {right for right in double.used if right[2] in (mine, "pods", "pods/log")} == {

@@ -18,7 +18,6 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "kept-secret-1", "AWS_ACCESS_KEY_ID": "kept-secret-2", "HF_TOKEN": "kept-secret-3",
     "WANDB_API_KEY": "kept-secret-4", "OPENAI_API_KEY": "kept-secret-5", "AWS_SESSION_TOKEN": "kept-secret-6",
 }  # fmt: skip
-POD = {"POD_NAME": "step-pod", "POD_UID": "step-uid"}
 
 
 def a_job(workers=1, **changes):
@@ -81,10 +80,10 @@ SETTINGS = st.fixed_dictionaries(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@given(chosen=SETTINGS, each=EACH, gpu=st.booleans(), in_a_pod=st.booleans())
+@given(chosen=SETTINGS, each=EACH, gpu=st.booleans())
 @hypothesis_settings(deadline=None, max_examples=60)
-def test_every_manifest_is_one_that_the_cluster_knows_every_field_of(schemas, backend, chosen, each, gpu, in_a_pod):
-    environment = {"HF_HUB_OFFLINE": "1", **SECRETS, **(POD if in_a_pod else {})}
+def test_every_manifest_is_one_that_the_cluster_knows_every_field_of(schemas, backend, chosen, each, gpu):
+    environment = {"HF_HUB_OFFLINE": "1", **SECRETS}
     workers = chosen["train_pods"] * each
     found = manifest(backend, workers, environment, train_pod_gpus=str(each if gpu else 0), **chosen)
     assert schemas[backend].unknown(found) == [] and schemas[backend].invalid(found) == []
@@ -186,14 +185,6 @@ def test_a_job_and_its_pods_are_found_by_experiment_round_and_token(backend):
         "labels": ours | {"sidecar.istio.io/inject": "false"},
         "annotations": {"oatflow.dev/ledger": "s3://bucket/name", "sidecar.istio.io/inject": "false"},
     }
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_the_steps_pod_owns_the_job_where_there_is_one(backend):
-    (owner,) = manifest(backend, environment=POD)["metadata"]["ownerReferences"]
-    assert (owner["kind"], owner["name"], owner["uid"]) == ("Pod", "step-pod", "step-uid")
-    assert owner["controller"] is False and owner["blockOwnerDeletion"] is False
-    assert "ownerReferences" not in manifest(backend)["metadata"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -164,6 +164,32 @@ class KubernetesApiDouble:
 
         threading.Thread(target=go, name=f"deletion of {name}", daemon=True).start()
 
+    def add_step(self, name: str, workflow: str = "") -> dict:
+        """Add the pod of a step, and the Workflow that it belongs to unless that is there."""
+        metadata = {"name": name, "labels": {"pipeline/runid": "run-1"}}
+        if workflow:
+            self.objects.add("workflows", {"metadata": {"name": workflow}})
+            uid = self.objects.get("workflows", workflow)["metadata"]["uid"]
+            metadata["labels"]["workflows.argoproj.io/workflow"] = workflow
+            owner = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": workflow, "uid": uid}
+            metadata["ownerReferences"] = [owner | {"controller": True, "blockOwnerDeletion": True}]
+        spec = {"containers": [{"name": "main"}, {"name": "wait"}]}
+        return self.objects.add("pods", {"metadata": metadata, "spec": spec, "status": {"phase": "Running"}})
+
+    def remove(self, plural: str, name: str) -> None:
+        """Remove a step's pod or a Workflow, and with it what it owns, as Kubernetes' garbage collector does."""
+        self.objects.remove(plural, name, self.objects.get(plural, name)["metadata"]["uid"])
+        self.collect_garbage()
+
+    def collect_garbage(self) -> None:
+        """Delete the jobs that have owners, of which none is there any more."""
+        here = {one["metadata"]["uid"] for plural in ("pods", "workflows") for one in self.objects.list(plural)[0]}
+        for plural in _RUNS:
+            for job in self.objects.list(plural)[0]:
+                owners = {owner["uid"] for owner in job["metadata"].get("ownerReferences", ())}
+                if owners and not owners & here:
+                    self.delete(plural, job["metadata"]["name"])
+
     def _write_kubeconfig(self) -> Path:
         path = self.folder / "kubeconfig"
         server = f"http://127.0.0.1:{self._server.server_port}"
@@ -264,6 +290,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(409, "AlreadyExists", f'{self.plural}.{self.schema.group} "{name}" already exists')
         self.double.take_up(self.plural, made)
         self._answer(201, made)
+        self.double.collect_garbage()
 
     def _get(self) -> None:
         found = self.double.objects.get(self.plural, self.name)
@@ -285,6 +312,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.plural, self.name, lambda found: found.update(_merged(found, self.body))
             )
             self._answer(200, changed)
+            self.double.collect_garbage()
 
     def _delete(self) -> None:
         found = self.double.objects.get(self.plural, self.name)
