@@ -20,8 +20,9 @@ _SHORTEST_SECRET = 6
 
 
 def tell_failure(step: str, round_: int, error: BaseException) -> None:
-    """Say why a step failed, for whoever started it to pass on."""
-    message = hide_secrets(str(error) or type(error).__name__)
+    """Report why a step failed, in one line: what started the step shows it."""
+    # The lines after the first are the end of a job's log, which the step's own log ends with.
+    message = hide_secrets(str(error).strip() or type(error).__name__).partition("\n")[0]
     tell(step, round_, "failed", error=message, exit_code=getattr(error, "exit_code", 1))
 
 

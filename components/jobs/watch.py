@@ -22,6 +22,8 @@ TICK_SECONDS = 1.0
 GRACE_SECONDS = 60.0
 # When it is said that a job whose pods run has reported nothing yet, and how often then. Loading torch takes less.
 SILENT_SECONDS, STILL_SILENT_SECONDS = 120.0, 600.0
+# When what a job waits for is said again, with what has changed in its details, and how often then.
+REMINDER_SECONDS, REMINDERS_SECONDS = 60.0, 600.0
 
 
 class JobWatch:
@@ -37,6 +39,7 @@ class JobWatch:
         self._began = time.monotonic()
         self._started: float | None = None
         self._told: frozenset[str] = frozenset()
+        self._remind_at = 0.0
         self._silence_told = 0.0
         self.failure_of_pods = ""
         self._news: queue.Queue[tuple[Resource, Change] | BaseException] = queue.Queue()
@@ -137,13 +140,15 @@ class JobWatch:
             self._tell("runs on all of its pods")
 
     def _tell_what_it_waits_for(self) -> None:
-        """Tell what keeps the job from running, whenever that is something new."""
+        """Say what keeps the job from running: when it is something new, after a minute, and then now and again."""
         troubles = self._pods.troubles
         causes = {f"{trouble.pod} {trouble.cause}" for trouble in troubles}
         why = self._state.why if self._started is None and self._state.phase == "waiting" else ""
         causes |= {why} - {""}
-        if causes - self._told:
+        now, is_new = time.monotonic(), bool(causes - self._told)
+        if is_new or (causes and now >= self._remind_at):
             self._tell(f"waits: {'; '.join(filter(None, [*map(self._pods.describe, troubles), why]))}")
+            self._remind_at = now + (REMINDER_SECONDS if is_new else REMINDERS_SECONDS)
         self._told = frozenset(causes)
 
     @property

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from oatflow.components.errors import ClusterError, SettingsError, TrainingFailed
@@ -185,38 +186,94 @@ def test_a_worker_in_its_init_container_is_waited_for_and_what_that_wrote_last_i
     assert double.job() is None
 
 
+class Clock:
+    """The watch's clock, which a test may put forward."""
+
+    ahead = 0.0
+
+    def monotonic(self):
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    made = Clock()
+    monkeypatch.setattr(watch, "time", made)
+    return made
+
+
+@pytest.fixture
+def said(capfd):
+    """Return what the launcher has said so far."""
+    lines = []
+
+    def read():
+        lines.append(capfd.readouterr().out)
+        return "".join(lines)
+
+    return read
+
+
+def test_what_a_job_waits_for_is_said_again_after_a_minute_and_then_every_ten(
+    double, settings, job, launch, wait_until, clock, said
+):
+    double.unschedulable = "no GPU"
+    running = launch(settings(), job(SAY))
+    for seconds, times in ((0, 1), (61, 2), (610, 2), (700, 3)):
+        clock.ahead = seconds
+        wait_until(lambda times=times: said().count("finds no node: Unschedulable: no GPU") == times)
+    clock.ahead = 3700
+    with pytest.raises(TrainingFailed, match=r"did not start within 60 min .* finds no node"):
+        running.result()
+
+
 @pytest.mark.parametrize(("pods", "hint"), [(2, "look for a NetworkPolicy"), (1, "hangs before it begins")])
 def test_a_job_that_runs_and_reports_nothing_is_given_up_and_deleted(
-    double, settings, job, monkeypatch, capfd, pods, hint
+    double, settings, job, launch, wait_until, clock, said, pods, hint
 ):
-    monkeypatch.setattr(watch, "SILENT_SECONDS", 0.5)
     # As torchrun does while it waits for its peers.
-    program = "import time; print('waiting', flush=True); time.sleep(600)"
-    with pytest.raises(TrainingFailed, match=r"reported nothing within 2 s .*wrote last: waiting") as failure:
-        run(settings(train_pods=pods, train_start_timeout_seconds=2.0, train_restarts=2), job(program, workers=pods))
-    assert hint in str(failure.value)
+    program = "import time; print('no peer yet', flush=True); time.sleep(600)"
+    running = launch(settings(train_pods=pods, train_restarts=2), job(program, workers=pods, seconds=10_000.0))
+    wait_until(lambda: "runs on all of its pods" in said() and "no peer yet" in said())
+    assert "has reported nothing" not in said()
+    for seconds, times in ((130, 1), (700, 1), (740, 2)):
+        clock.ahead = seconds
+        wait_until(lambda times=times: said().count("has reported nothing since all of its pods run") == times)
+    clock.ahead = 3700
+    with pytest.raises(TrainingFailed, match=r"reported nothing within 60 min .*wrote last: no peer yet") as failure:
+        running.result()
+    assert hint in str(failure.value).partition("\n")[0] and hint in said()
     assert double.job() is None and len(double.runs) == 1
-    assert capfd.readouterr().out.count("has reported nothing since all of its pods run") == 1
 
 
 REPORTS = """
-import time
+import pathlib, time
 from oatflow.components.progress import tell
 tell("train", 7, "start")
-time.sleep(2)
+while not pathlib.Path("go").exists(): time.sleep(0.01)
 """
 
 
-def test_a_job_that_has_reported_once_may_take_its_time(double, settings, job, monkeypatch, capfd):
-    monkeypatch.setattr(watch, "SILENT_SECONDS", 0.1)
-    run(settings(train_start_timeout_seconds=1.5), job(REPORTS))
-    assert f"{NAME} is done after" in capfd.readouterr().out
+def test_a_job_that_has_reported_once_may_take_its_time(double, settings, job, launch, wait_until, clock, said):
+    running = launch(settings(), job(REPORTS, seconds=10_000.0))
+    wait_until(lambda: "runs on all of its pods" in said() and '"event": "start"' in said())
+    clock.ahead = 5000
+    # The watch looks at its clock more often than that.
+    time.sleep(0.2)
+    (double.folder / "go").touch()
+    running.result()
+    assert "has reported nothing" not in said()
 
 
-def test_a_log_that_cannot_be_read_is_not_taken_for_silence(double, settings, job, capfd):
+def test_a_log_that_cannot_be_read_is_not_taken_for_silence(double, settings, job, launch, wait_until, clock, said):
     double.fail("GET", "/log", 403, times=10**9)
-    run(settings(train_start_timeout_seconds=1.0), job("import time; time.sleep(2)"))
-    assert f"{NAME} is done after" in capfd.readouterr().out
+    running = launch(settings(), job(REPORTS, seconds=10_000.0))
+    wait_until(lambda: "runs on all of its pods" in said() and "cannot be read" in said())
+    clock.ahead = 5000
+    time.sleep(0.2)
+    (double.folder / "go").touch()
+    running.result()
+    assert "has reported nothing" not in said()
 
 
 @pytest.mark.parametrize(("backend", "plural"), [("pytorchjob", "pytorchjobs"), ("trainjob", "trainjobs")])
