@@ -28,7 +28,7 @@ def train(
     """
     from oatflow.components.step_ending import explain_failure
 
-    with explain_failure(memory="give this step's pod more memory"):
+    with explain_failure(memory="raise resources.light_memory"):
         from oatflow.components.ledger.ledger import Ledger
         from oatflow.components.ledger.windows import check_window, folder_uri, show_folder
         from oatflow.components.policy.training import run_train

@@ -23,7 +23,7 @@ def fit_reward_model(
     """
     from oatflow.components.step_ending import explain_failure
 
-    with explain_failure(memory="raise resources.sampler_memory, or lower reward_model.rm_encode_batch_size"):
+    with explain_failure(memory="raise resources.light_memory, or lower reward_model.rm_encode_batch_size"):
         from oatflow.components.ledger.ledger import Ledger
         from oatflow.components.ledger.windows import check_window, show_files
 

@@ -86,7 +86,7 @@ def open_round(  # noqa: D417 (the settings are described where they are declare
     fields = dict(locals())
     from oatflow.components.step_ending import explain_failure
 
-    with explain_failure(memory="give this step's pod more memory"):
+    with explain_failure(memory="raise resources.light_memory"):
         from oatflow.components.rounds.form import sections_of
         from oatflow.components.rounds.opening import open_round as work
 
@@ -118,7 +118,7 @@ def close_round(
     """
     from oatflow.components.step_ending import explain_failure
 
-    with explain_failure(memory="give this step's pod more memory"):
+    with explain_failure(memory="raise resources.light_memory"):
         from pathlib import Path
 
         from oatflow.components.ledger.ledger import Ledger

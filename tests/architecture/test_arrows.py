@@ -135,6 +135,18 @@ def test_a_door_imports_its_work_inside_the_function(path):
     assert all(re.match(r"(from typing|from kfp|from oatflow\.components\.images) ", line) for line in top), top
 
 
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.name == "component.py"], ids=str)
+def test_every_component_does_all_of_its_work_where_a_failure_is_explained(path):
+    functions = [node for node in ast.parse((ROOT / path).read_text()).body if isinstance(node, ast.FunctionDef)]
+    assert functions
+    for function in functions:
+        work = function.body[-1]
+        assert isinstance(work, ast.With) and ast.unparse(work.items[0]).startswith("explain_failure("), function.name
+        before = [ast.unparse(node) for node in function.body[1:-1]]
+        allowed = {"fields = dict(locals())", "from oatflow.components.step_ending import explain_failure"}
+        assert set(before) <= allowed, function.name
+
+
 @pytest.mark.parametrize(
     "path", [p for p in SOURCES if p.parts[0] == "components" and p.name == "__init__.py"], ids=str
 )
