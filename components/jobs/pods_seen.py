@@ -17,12 +17,13 @@ from .troubles import Trouble, troubles_of
 
 
 class PodsSeen:
-    """The pods of one job. `log`: that of rank 0, which is passed on while it is written."""
+    """The pods of one job, so many at a time. `log`: that of rank 0, which is passed on while it is written."""
 
-    def __init__(self, cluster: Cluster, kind: JobKind, job: Document):
-        self._cluster, self._kind, self._job = cluster, kind, job
+    def __init__(self, cluster: Cluster, kind: JobKind, job: Document, count: int):
+        self._cluster, self._kind, self._job, self._count = cluster, kind, job, count
         self._pods: dict[str, Document] = {}
         self._began: set[str] = set()
+        self._made: dict[str, str] = {}
         self._endings: dict[str, Ending] = {}
         self._tails: dict[tuple[str, int], list[str]] = {}
         self.log = RankZeroLog(cluster, kind.container)
@@ -32,6 +33,7 @@ class PodsSeen:
         if not self._kind.owns(self._job, pod):
             return
         name, node = pod["metadata"]["name"], self._kind.node(pod)
+        self._made[name] = pod["metadata"]["creationTimestamp"]
         self._pods.pop(name, None)
         if not gone:
             self._pods[name] = pod
@@ -68,7 +70,7 @@ class PodsSeen:
 
     def cause(self) -> str | None:
         """Return what failed first, if anything did: in the program's own words, if it wrote any."""
-        first, own = first_of(self._endings.values()), own_letter(_text(self.log.last))
+        first, own = self._first(), own_letter(_text(self.log.last))
         if first is None:
             return own
         tail = _text(self._tail(first))
@@ -80,11 +82,19 @@ class PodsSeen:
 
     def last_lines(self) -> str:
         """Return the end of rank 0's log, and that of the pod that failed first where it is another."""
-        first = first_of(self._endings.values())
+        first = self._first()
         lines = f"Last lines of rank 0:\n{_text(self.log.last) or '(it wrote nothing)'}"
         if first is None or first.node == 0:
             return lines
         return f"{lines}\nLast lines of worker {first.node}:\n{_text(self._tail(first)) or '(they are lost)'}"
+
+    def _first(self) -> Ending | None:
+        """Return the first failure of the last attempt."""
+        found = self._endings
+        if self._count == 1 and found:
+            # The cluster may have made another pod in the place of one that was evicted: a new attempt.
+            return found[max(found, key=self._made.__getitem__)]
+        return first_of(found.values())
 
     def _tail(self, found: Ending) -> list[str]:
         return list(self.log.last) if found.node == 0 else self._tails.get((found.pod, found.restarts), [])

@@ -35,7 +35,7 @@ class JobWatch:
     def __init__(self, cluster: Cluster, kind: JobKind, job: TrainingJob, settings: JobSettings, found: Document):
         self._cluster, self._kind, self._job, self._settings = cluster, kind, job, settings
         self._found = found
-        self._pods = PodsSeen(cluster, kind, found)
+        self._pods = PodsSeen(cluster, kind, found, settings.train_pods)
         self._began = time.monotonic()
         self._started: float | None = None
         self._told: frozenset[str] = frozenset()

@@ -1,5 +1,8 @@
 """What a real cluster was seen to do while a training ran out of memory, played to the launcher."""
 
+import copy
+import time
+
 import pytest
 from oatflow.components.errors import TrainingFailed
 from oatflow.components.jobs.endings import has_begun
@@ -169,3 +172,32 @@ def test_a_pod_that_jobset_begins_in_the_place_of_the_one_that_failed_is_not_the
     recorded(double, "trainjobs", "node", play)
     with pytest.raises(TrainingFailed, match="OOMKilled on worker 0"):
         ClusterJobs.open(settings(train_backend="trainjob", train_pods=2)).run(job("10dc4d03dc13"))
+
+
+@pytest.mark.slow
+def test_of_a_pod_that_was_evicted_and_the_one_in_its_place_the_latter_is_the_cause(double, settings):
+    _, _, _, killed, _, _ = states(TRAINJOB, "oatflow-10dc4d03dc13")
+    killed = {**killed, "metadata": {k: v for k, v in killed["metadata"].items() if k != "deletionTimestamp"}}
+    first = copy.deepcopy(running(killed))
+    first["metadata"]["name"] += "-first"
+    evicted = copy.deepcopy(first)
+    evicted["status"] |= {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
+    failed = {"type": "Failed", "status": "True", "reason": "FailedJobs", "message": "jobset failed"}
+    failed["lastTransitionTime"] = "2026-11-30T20:28:00Z"
+
+    def play(run):
+        run.pods += [RecordedPod(one["metadata"]["name"], []) for one in (first, killed)]
+        for state in (first, evicted):
+            run.send("node", state)
+        # The cluster's times are whole seconds.
+        time.sleep(1.1)
+        for role, state in (
+            ("node", running(killed)),
+            ("node", killed),
+            ("trainjob", {"status": {"conditions": [failed]}}),
+        ):
+            run.send(role, state)
+
+    recorded(double, "trainjobs", "node", play)
+    with pytest.raises(TrainingFailed, match="OOMKilled on worker 0"):
+        ClusterJobs.open(settings(train_backend="trainjob")).run(job("10dc4d03dc13"))
