@@ -163,8 +163,8 @@ class JobWatch:
             self._silence_told = silent
             limit = span(self._settings.train_start_timeout_seconds)
             self._tell(
-                f"has reported nothing since all of its pods run, {span(silent)} ago: {self._what_to_look_at()}. It "
-                f"ends after {limit} of this (jobs.train_start_timeout_seconds)"
+                f"has reported nothing in the {span(silent)} since all of its pods run: {self._what_to_look_at()}. "
+                f"After {limit} it is deleted (jobs.train_start_timeout_seconds)"
             )
 
     def _what_to_look_at(self) -> str:
@@ -182,11 +182,10 @@ class JobWatch:
         now, patience = time.monotonic(), self._settings.train_start_timeout_seconds
         if self._started is None and now - self._began > patience:
             what = "; ".join(map(self._pods.describe, self._pods.troubles)) or self._state.why
-            what = what or "its pods, of which there are none"
             self._delete()
             raise self._failure(
-                f"it did not start within {span(patience)} (jobs.train_start_timeout_seconds), and is deleted. "
-                f"It waited: {what}"
+                f"it did not start within {span(patience)} (jobs.train_start_timeout_seconds), and is deleted: "
+                f"{what or 'it has no pods'}"
             )
         if self._silent_seconds > patience:
             self._delete()
