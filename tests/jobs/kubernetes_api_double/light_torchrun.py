@@ -14,7 +14,11 @@ workers = [
     subprocess.Popen(command, env=os.environ | {"RANK": str(node * each + one), "WORLD_SIZE": str(pods * each)})
     for one in range(each)
 ]
-while not (failed := [worker for worker in workers if worker.poll()]) and any(w.poll() is None for w in workers):
+while True:
+    codes = [worker.poll() for worker in workers]
+    failed = [worker for worker, code in zip(workers, codes, strict=True) if code]
+    if failed or None not in codes:
+        break
     time.sleep(0.01)
 for worker in workers if failed else ():
     worker.kill()
