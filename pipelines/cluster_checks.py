@@ -223,7 +223,7 @@ def check_rights(site: Site) -> str:
 def needed_rights(kinds: list[JobKind]) -> list[tuple[str, str]]:
     """Return what steps ask the Kubernetes API for, as verb and RESOURCE/PART.GROUP."""
     jobs = [(verb, f"{kind.plural}.{kind.group}") for kind in kinds for verb in JOB_VERBS]
-    return [*jobs, ("list", "pods"), ("watch", "pods"), ("get", "pods/log"), ("get", "workflows.argoproj.io")]
+    return [*jobs, ("list", "pods"), ("watch", "pods"), ("get", "pods/log")]
 
 
 def check_trainer_account(site: Site) -> str:

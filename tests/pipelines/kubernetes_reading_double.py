@@ -78,7 +78,7 @@ def steps_rights():
     jobs = {
         (verb, kind) for verb in JOB_VERBS for kind in ("pytorchjobs.kubeflow.org", "trainjobs.trainer.kubeflow.org")
     }
-    others = {("list", "pods"), ("watch", "pods"), ("get", "pods/log"), ("get", "workflows.argoproj.io")}
+    others = {("list", "pods"), ("watch", "pods"), ("get", "pods/log")}
     return {(STEPS, *right) for right in jobs | others}
 
 

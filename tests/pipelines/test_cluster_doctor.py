@@ -402,9 +402,7 @@ def test_the_rights_it_asks_for_are_those_that_the_role_gives():
         for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]
         for verb in rule["verbs"]
     }  # fmt: skip
-    asked = set(needed_rights(list(KINDS.values())))
-    # KFP's own role lets the steps of a run read workflows.
-    assert asked - given <= {("get", "workflows.argoproj.io")} and given <= asked
+    assert set(needed_rights(list(KINDS.values()))) == given
 
 
 @pytest.mark.parametrize(
