@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from oatflow.components.errors import RefusedInput
 from oatflow.components.images import REGISTRY
 from oatflow.components.jobs.settings import JobSettings
 from oatflow.components.policy.settings import PolicySettings
@@ -66,15 +67,26 @@ def _cluster_flags() -> list[Flag]:
 
 def _doctor(given: argparse.Namespace) -> int:
     if given.host or given.namespace:
+        _refuse(given, MACHINE_FLAGS, "checks this machine; leave --host and --namespace out")
         from .cluster_checks import Installation
         from .cluster_doctor import examine_cluster
 
         names = Installation.__dataclass_fields__
         return print_findings(examine_cluster(Installation(**{name: getattr(given, name) for name in names})))
+    _refuse(given, _cluster_flags(), "says how a cluster is checked; give --host, too")
     from .doctor import examine
 
     policy = PolicySettings.parse({name: getattr(given, name) for name in POLICY})
     return print_findings(examine(home_folder(given.home), given.ledger, policy, given.store_only))
+
+
+def _refuse(given: argparse.Namespace, flags: list[Flag], why: str) -> None:
+    """Refuse flags that would be ignored."""
+    for flag, description in flags:
+        name, default = flag.removeprefix("--"), description.get("default")
+        # What only switches something on has no default of its own.
+        if getattr(given, name) != (False if description.get("action") == "store_true" else default):
+            raise RefusedInput(f"{name}: {why}")
 
 
 def print_findings(findings: Iterable[Any]) -> int:

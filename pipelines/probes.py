@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from oatflow.components.jobs.cluster import PODS, Cluster, Resource
+from oatflow.components.jobs.cluster import PODS, Cluster, Forbidden, Resource
 from oatflow.components.jobs.pods import container_security, pod_security
 from oatflow.components.jobs.troubles import troubles_of
 
@@ -95,8 +95,11 @@ class Probes:
             time.sleep(POLL_SECONDS)
 
     def _refusal(self, job: str) -> str:
-        """Return why the job's controller cannot create its pod, where an event says so."""
-        events = self._cluster.list_all(EVENTS, fieldSelector=f"involvedObject.name={job}")["items"]
+        """Return why the job's controller cannot create its pod, where an event says so and may be read."""
+        try:
+            events = self._cluster.list_all(EVENTS, fieldSelector=f"involvedObject.name={job}")["items"]
+        except Forbidden:
+            return ""
         return next((each.get("message", "") for each in reversed(events) if each.get("reason") == "FailedCreate"), "")
 
 

@@ -280,6 +280,28 @@ def test_without_pods_nothing_is_created(doctor, api):
     assert table.code == 0 and list(table.rows) == ROWS[: ROWS.index("image control")] and api.created == []
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--host", "http://127.0.0.1:9", "--store-only"], "store_only: checks this machine; leave --host"),
+        (["--host", "http://127.0.0.1:9", "--pretrain", "a/b"], "pretrain: checks this machine"),
+        (["--cpu"], "cpu: says how a cluster is checked; give --host, too"),
+        (["--train-queue", "q"], "train_queue: says how a cluster is checked"),
+        (["--image-pull-secret", "login"], "image_pull_secret: says how"),
+    ],
+)
+def test_a_flag_of_the_other_kind_is_not_ignored(capsys, flags, said):
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor", *flags])
+    assert stop.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_events_that_may_not_be_read_hide_nothing(doctor, api):
+    api.forbidden = ["/events"]
+    api.slow_pods = 2
+    assert doctor().marked("ok") == ROWS
+
+
 def test_one_kind_of_job_is_enough_unless_one_is_asked_for(doctor, api):
     not_served("/apis/trainer.kubeflow.org/v1alpha1")(api)
     table = doctor("--no-pods")
