@@ -145,15 +145,29 @@ def check_namespace(site: Site) -> str:
 
 def check_pytorchjob(site: Site) -> str:
     """Check that the training operator is there, unless another kind of job is enough."""
-    return _check_kind(site, "pytorchjob")
+    return _if_needed(site, "pytorchjob", _check_kind)
 
 
 def check_trainjob(site: Site) -> str:
     """Check that Kubeflow Trainer and what it needs are there, unless another kind of job is enough."""
-    said = _check_kind(site, "trainjob")
-    kind = KINDS["trainjob"]
-    if not site.serves(kind):
-        return said
+    return _if_needed(site, "trainjob", _check_trainer)
+
+
+def _if_needed(site: Site, backend: str, look: Callable[[Site, JobKind], str]) -> str:
+    """Do a check of a kind of job, which fails only if runs need that kind, or if it is there and broken."""
+    kind, wanted = KINDS[backend], site.wanted.train_backend
+    try:
+        return look(site, kind)
+    except Broken as broken:
+        others = [other for name, other in KINDS.items() if name != backend]
+        is_needed = site.serves(kind) or not any(site.serves(other) for other in others)
+        if wanted == backend or (wanted is None and is_needed):
+            raise
+        return f"{broken.found}; only runs with train_backend {backend} need it"
+
+
+def _check_trainer(site: Site, kind: JobKind) -> str:
+    said = _check_kind(site, kind)
     if site.get("/apis/jobset.x-k8s.io") is None:
         raise Broken(f"{said}, and JobSet is not there", "install JobSet, which Trainer runs its jobs by")
     if site.get(f"/apis/{kind.group}/{kind.version}/clustertrainingruntimes/{RUNTIME}") is None:
@@ -164,16 +178,11 @@ def check_trainjob(site: Site) -> str:
     return f"{said}, with the runtime {RUNTIME}"
 
 
-def _check_kind(site: Site, backend: str) -> str:
-    kind = KINDS[backend]
+def _check_kind(site: Site, kind: JobKind) -> str:
     if site.serves(kind):
         return _check_controller(site, kind)
     said = f"the cluster does not know {kind.plural}.{kind.group}/{kind.version}"
-    wanted = site.wanted.train_backend
-    others = [other for name, other in KINDS.items() if name != backend]
-    if wanted == backend or (wanted is None and not any(site.serves(other) for other in others)):
-        raise Broken(said, f"install {kind.operator}, or choose another train_backend")
-    return f"{said}; only runs with train_backend {backend} need it"
+    raise Broken(said, f"install {kind.operator}, or choose another train_backend")
 
 
 def _check_controller(site: Site, kind: JobKind) -> str:

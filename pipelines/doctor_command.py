@@ -14,6 +14,7 @@ from oatflow.components.policy.settings import PolicySettings
 from .flags import CLUSTER_FLAGS, Flag, add_flags, command
 from .place import home_folder
 
+MOST_SECONDS = 86_400.0
 MARKS = {True: "ok  ", False: "FAIL", None: "?   "}
 POLICY = ("pretrain", "trust_remote_code", "allow_pickled_weights", "lora_rank", "lora_targets")
 TRAINER_ACCOUNT = "oatflow-trainer"
@@ -68,6 +69,8 @@ def _cluster_flags() -> list[Flag]:
 def _doctor(given: argparse.Namespace) -> int:
     if given.host or given.namespace:
         _refuse(given, MACHINE_FLAGS, "checks this machine; leave --host and --namespace out")
+        if not 0 < given.timeout < MOST_SECONDS:
+            raise RefusedInput(f"timeout={given.timeout:g}: expected seconds, more than 0 and less than a day")
         from .cluster_checks import Installation
         from .cluster_doctor import examine_cluster
 

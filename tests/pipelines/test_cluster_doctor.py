@@ -288,9 +288,11 @@ def test_without_pods_nothing_is_created(doctor, api):
         (["--cpu"], "cpu: says how a cluster is checked; give --host, too"),
         (["--train-queue", "q"], "train_queue: says how a cluster is checked"),
         (["--image-pull-secret", "login"], "image_pull_secret: says how"),
+        (["--host", "http://127.0.0.1:9", "--timeout", "nan"], "timeout=nan: expected seconds"),
+        (["--host", "http://127.0.0.1:9", "--timeout", "0"], "timeout=0: expected seconds"),
     ],
 )
-def test_a_flag_of_the_other_kind_is_not_ignored(capsys, flags, said):
+def test_a_flag_that_cannot_be_used_is_refused(capsys, flags, said):
     with pytest.raises(SystemExit) as stop:
         main(["doctor", *flags])
     assert stop.value.code == 2 and said in capsys.readouterr().err
@@ -310,6 +312,13 @@ def test_one_kind_of_job_is_enough_unless_one_is_asked_for(doctor, api):
     assert table.marked("FAIL") == ["TrainJob"] and "Kubeflow Trainer 2.2" in table.rows["TrainJob"][2]
     not_served("/apis/kubeflow.org/v1")(api)
     assert doctor("--no-pods").marked("FAIL") == ["PyTorchJob", "TrainJob"]
+
+
+def test_a_kind_that_is_there_and_broken_fails_unless_the_other_one_is_asked_for(doctor, api):
+    api.objects[MANAGER] = deployment("trainer-controller-manager:v2.3.0", ready=0)
+    assert doctor("--no-pods").marked("FAIL") == ["TrainJob"]
+    table = doctor("--no-pods", "--train-backend", "pytorchjob")
+    assert table.code == 0 and "not ready; only runs with train_backend trainjob" in table.rows["TrainJob"][1]
 
 
 def test_a_profile_is_examined_with_its_own_account_and_place(doctor, kfp, api):
