@@ -218,6 +218,15 @@ def test_an_old_kubeflow_fails_and_a_newer_one_is_pointed_out(doctor, kfp):
     assert table.code == 1 and table.marked("?") == ["Kubeflow Pipelines"]
 
 
+def test_a_kubeflow_with_a_login_is_asked_with_the_token(doctor, kfp, tmp_path, monkeypatch):
+    kfp.token = "hidden-words"
+    assert doctor("--no-pods").marked("FAIL") == ["Kubeflow Pipelines"]
+    (tmp_path / "token").write_text("hidden-words")
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
+    table = doctor("--no-pods")
+    assert table.code == 0 and "hidden-words" not in table.text
+
+
 def test_a_kubeflow_that_does_not_answer_hides_no_other_check(doctor):
     table = doctor(host="http://127.0.0.1:9")
     assert table.code == 1 and list(table.rows) == ROWS
