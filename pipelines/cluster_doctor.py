@@ -93,7 +93,11 @@ def _guarded(check: Check, site: Site, look: Callable[[], list[Finding]]) -> Ite
         return look()
     except Broken as broken:
         return [Finding(check.name, False, broken.found, broken.advice)]
-    except Forbidden:
+    except Forbidden as error:
+        said = str(error).partition("It says: ")[2]
+        if said and " cannot " not in said:
+            # Not for want of a right: a quota, or an admission webhook.
+            return [Finding(check.name, False, said, "a rule of the namespace refuses it, and runs as well: change it")]
         found, before = f"not known: no right to {check.right}", "ask your admin for it, or for the answer to"
     except ClusterError as error:
         found, before = f"not known: {error}", "run this again, or look by hand"

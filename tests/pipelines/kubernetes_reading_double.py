@@ -92,6 +92,7 @@ class KubernetesApi:
     discovery: dict = field(default_factory=discovery)
     rights: set = field(default_factory=steps_rights)
     forbidden: list = field(default_factory=list)
+    refusal: str = 'User "ann" cannot do this'
     version: str = "v1.34.4"
     images: dict = field(default_factory=dict)
     verdict: tuple = (0, [f"ok    S3: {PROMISE}", "all is well"])
@@ -113,7 +114,7 @@ class KubernetesApi:
         if not self.knows_caller:
             return 401, status(401, "Unauthorized", "Unauthorized")
         if any(re.search(pattern, f"{method} {path}") for pattern in self.forbidden):
-            return 403, status(403, "Forbidden", f'{path.rpartition("/")[2]} is forbidden: User "ann" cannot do this')
+            return 403, status(403, "Forbidden", f"{path.rpartition('/')[2]} is forbidden: {self.refusal}")
         if path in self.discovery:
             return 200, self.discovery[path]
         if path.endswith("accessreviews"):

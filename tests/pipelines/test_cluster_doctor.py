@@ -400,6 +400,14 @@ def test_pods_that_the_namespace_refuses_say_why(doctor, api):
     assert all("exceeded quota: team" in table.rows[name][1] for name in ("images", "store"))
 
 
+def test_a_quota_that_refuses_the_jobs_is_no_missing_right(doctor, api):
+    api.forbidden = ["POST .*/jobs"]
+    api.refusal = "exceeded quota: team, requested: count/jobs.batch=1, used: 4, limited: 4"
+    table = doctor()
+    assert table.marked("FAIL") == ["images", "store"] and table.marked("?") == []
+    assert all("exceeded quota: team" in table.rows[name][1] for name in ("images", "store"))
+
+
 def test_images_that_take_longer_than_the_wait_are_not_known(doctor, api):
     api.images = {SAMPLER: waiting("ContainerCreating")}
     table = doctor("--timeout", "0.05")
