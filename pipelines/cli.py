@@ -14,13 +14,13 @@ from typing import Any, get_args
 from oatflow.components.errors import OatflowError, RefusedInput, SettingsError
 from oatflow.components.images import REGISTRY
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.settings import PolicySettings
 from oatflow.components.settings import did_you_mean
 
 from .alignment.build import Backend, Build
 from .alignment.config import all_settings
 from .audit import audit_parser
 from .cluster_commands import cluster_status, schedule_parser, submit_parser
+from .doctor_command import doctor_parser
 from .export import DTYPES
 from .flags import CLUSTER_FLAGS, Flag, add_flags, command, given_settings, settings_flags
 from .label import FLAGS as LABEL_FLAGS
@@ -107,13 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate_parser(commands)
     audit_parser(commands)
     serve_parser(commands)
-    doctor = command(commands, "doctor", "check this installation and say what to do", _doctor)
-    doctor.add_argument("--pretrain", default="oatflow:SmolLM2-135M-Instruct", help="model to check")
-    doctor.add_argument("--trust_remote_code", action="store_true", help="the model may bring code along")
-    doctor.add_argument("--allow_pickled_weights", action="store_true", help="the model's weights may be pickles")
-    doctor.add_argument("--lora_rank", type=int, default=0, help="rank of the adapter to be trained, if there is one")
-    doctor.add_argument("--lora_targets", default="all-linear", help="layers that the adapter shall be put on")
-    doctor.add_argument("--store_only", action="store_true", help="check the store alone, as from a cluster's pod")
+    doctor_parser(commands)
     compile_ = command(commands, "compile", "write the pipeline as YAML, to upload in the Kubeflow UI", _compile)
     compile_.add_argument("--rounds", type=int, default=1, help="rounds that one run does, 1 to 10 (default: 1)")
     compile_.add_argument("--out", type=Path, default=Path("alignment.yaml"), help="file to write")
@@ -270,21 +264,6 @@ def _finished_round(ledger: Ledger, wanted: int | None) -> int:
     if not 0 <= round_ <= last:
         raise RefusedInput(f"round={round_}: not finished; {'round 0 is' if not last else f'rounds 0 to {last} are'}")
     return round_
-
-
-def _doctor(given: argparse.Namespace) -> int:
-    from .doctor import examine
-
-    failed = 0
-    names = ("pretrain", "trust_remote_code", "allow_pickled_weights", "lora_rank", "lora_targets")
-    policy = PolicySettings.parse({name: getattr(given, name) for name in names})
-    for finding in examine(home_folder(given.home), given.ledger, policy, given.store_only):
-        failed += not finding.ok
-        print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.check}: {finding.found}")
-        if not finding.ok:
-            print(f"      -> {finding.advice}")
-    print("all is well" if not failed else f"{failed} checks failed")
-    return 1 if failed else 0
 
 
 def _compile(given: argparse.Namespace) -> int:

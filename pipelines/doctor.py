@@ -31,10 +31,10 @@ PACKAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check. `advice` says what to do where it failed."""
+    """One check. `ok`: None where it is not known. `advice`: what to do where it is not ok."""
 
     check: str
-    ok: bool
+    ok: bool | None
     found: str
     advice: str = ""
 

@@ -98,6 +98,14 @@ class Package:
     service_account: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the API says of itself. `version`: empty where it does not name one."""
+
+    version: str
+    many_users: bool
+
+
 class Cluster:
     """Kubeflow Pipelines at one host, seen by one namespace."""
 
@@ -121,6 +129,18 @@ class Cluster:
     def host(self) -> str:
         """Where the API is."""
         return _host(self._client)
+
+    def health(self) -> Health:
+        """Return the version of Kubeflow Pipelines, and whether it has a namespace for each user."""
+        with self._letters("say how it is"):
+            # Not by kfp's own call, whose answer has no field for the version.
+            found = self._client._healthz_api.api_client.call_api(
+                "/apis/v2beta1/healthz", "GET", header_params={"Accept": "application/json"}, response_type="object",
+                auth_settings=["Bearer"], _return_http_data_only=True,
+            )  # fmt: skip
+        # The UI's server, which is what a login leads to, has a name of its own for it.
+        version = str(found.get("tag_name") or found.get("apiServerTagName") or "")
+        return Health("" if version == "unknown" else version, bool(found.get("multi_user")))
 
     def run_link(self, run_id: str) -> str:
         """Return where a browser shows the run."""

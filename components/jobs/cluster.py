@@ -55,6 +55,7 @@ class Resource:
     api: str
     plural: str
     operator: str = "it"
+    in_namespace: bool = True
 
     @classmethod
     def of(cls, kind: JobKind) -> Resource:
@@ -94,6 +95,11 @@ class Cluster:
     def get(self, resource: Resource, name: str, patience: float | None = None) -> Document | None:
         """Return an object, or None where there is none."""
         return self._document("GET", resource, self._path(resource, name), none_for=(404,), patience=patience)
+
+    def read(self, path: str, **query: str) -> Document | None:
+        """Return the answer to a GET of any path of the API server, or None where there is nothing (404)."""
+        resource = Resource(path, path.rpartition("/")[2])
+        return self._document("GET", resource, path, list(query.items()), none_for=(404,))
 
     def list_all(self, resource: Resource, **selectors: str) -> Document:
         """Return the list of all objects that match `labelSelector` and `fieldSelector`."""
@@ -176,8 +182,14 @@ class Cluster:
                 # A watch that breaks at once; how often is bounded by whoever sets `stopped`.
                 stopped.wait(PAUSE_SECONDS)
 
+    @property
+    def host(self) -> str:
+        """Where the API server is."""
+        return self._host
+
     def _path(self, resource: Resource, *rest: str) -> str:
-        return "/".join([resource.api, "namespaces", self.namespace, resource.plural, *rest])
+        namespace = ["namespaces", self.namespace] if resource.in_namespace else []
+        return "/".join([resource.api, *namespace, resource.plural, *rest])
 
     def _document(
         self, method: str, resource: Resource, path: str, query: list[tuple[str, str]] | None = None,

@@ -9,8 +9,11 @@ from oatflow.pipelines.alignment.config import all_settings
 from .conftest import MANIFESTS
 
 README = (MANIFESTS / "README.md").read_text()
-# Of the commands submit and compile, no settings.
-FLAGS = {"host", "namespace", "experiment", "rounds", "preset", "ledger", "registry", "image_pull_secret"}
+# Of the commands submit, compile and doctor, no settings.
+FLAGS = {
+    "host", "namespace", "experiment", "rounds", "preset", "ledger", "registry", "image_pull_secret", "service_account",
+    "no_pods", "timeout",
+}  # fmt: skip
 SETTING = r"(?:train|sampler|oracle)_[a-z_]+|image_pull_secrets|lease_seconds|max_queries|s3_secret|keys_secret"
 
 

@@ -1,10 +1,13 @@
 """What the cluster gets: every overlay rendered, and every object checked."""
 
 import os
+import re
+import shutil
 
 import kubernetes_validate
 import pytest
 import yaml
+from oatflow.components.images import CONTROL, ORACLE
 from oatflow.components.jobs.job import TrainingJob
 from oatflow.components.jobs.pods import labels
 from oatflow.components.jobs.settings import JobSettings
@@ -19,7 +22,7 @@ pytestmark = pytest.mark.slow
 KUBERNETES = "1.33"
 OVERLAYS = ["standalone", "profile", "minio", "aws", "gpu-pool"]
 FOLDERS = [*(f"overlays/{name}" for name in OVERLAYS), "examples/doctor"]
-COMPONENTS = ["aws", "aws-role", "minio", "profile", "quota", "seaweedfs"]
+COMPONENTS = ["aws", "aws-role", "images", "minio", "profile", "quota", "seaweedfs"]
 # Custom resources, which no schema of Kubernetes' own covers: exactly these go unvalidated, in exactly this overlay.
 CUSTOM = {"overlays/gpu-pool": {"ClusterQueue", "LocalQueue", "ResourceFlavor"}}
 CLUSTER_WIDE = {"ClusterQueue", "PriorityClass", "ResourceFlavor"}
@@ -226,6 +229,39 @@ def test_the_doctor_gets_the_config_and_the_keys_that_training_gets(render):
     default = JobSettings.model_fields["s3_secret"].default
     assert secrets == {variable: {"name": default, "key": key} for key, variable in S3_KEYS.items()}
     assert doctor["command"][:2] == ["oatflow", "doctor"] and "$(OATFLOW_LEDGER)" in doctor["command"]
+
+
+IMAGES = MANIFESTS / "components/images/kustomization.yaml"
+WITH_IMAGES = ["examples/doctor", "reward-server/cpu", "reward-server/gpu"]
+
+
+def images(objects):
+    return {container["image"] for each in objects for pod in pod_specs(each) for container in pod["containers"]}
+
+
+@pytest.mark.parametrize(
+    ("folder", "image"), list(zip(WITH_IMAGES, [CONTROL, f"{ORACLE}-cpu", ORACLE], strict=True)), ids=WITH_IMAGES
+)
+def test_an_image_is_the_one_of_this_version_that_the_pipeline_runs(render, folder, image):
+    assert images(render(MANIFESTS / folder)) == {image}
+
+
+def test_a_registry_and_a_tag_of_ones_own_are_written_into_one_file(render, tmp_path):
+    shutil.copytree(MANIFESTS, tmp_path / "manifests")
+    place = tmp_path / "manifests" / IMAGES.relative_to(MANIFESTS)
+    text = place.read_text().replace("ghcr.io/oatflow", "registry.example:5000/ml").replace("0.1.0", "mine")
+    place.write_text(text)
+    found = [images(render(tmp_path / "manifests" / folder)) for folder in WITH_IMAGES]
+    assert found == [
+        {"registry.example:5000/ml/control:mine"},
+        {"registry.example:5000/ml/oracle:mine-cpu"},
+        {"registry.example:5000/ml/oracle:mine"},
+    ]
+
+
+def test_no_other_manifest_names_a_registry_or_a_tag_of_ours():
+    named = {path for path in MANIFESTS.rglob("*.yaml") if re.search(r"ghcr\.io/oatflow|\b0\.1\.0\b", path.read_text())}
+    assert named == {IMAGES}
 
 
 def with_components(render, folder, *names):

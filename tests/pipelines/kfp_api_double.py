@@ -55,6 +55,7 @@ class KfpApi:
     """The state behind the API. `stages`: the states that a new run passes through, one each time it is looked at."""
 
     multi_user: bool = True
+    version: str = "2.17.0"
     token: str | None = None
     stages: tuple[str, ...] = ("PENDING",)
     experiments: dict = field(default_factory=dict)
@@ -82,7 +83,8 @@ class KfpApi:
     # What the API does, by method and path.
 
     def healthz(self, query, body):
-        return {"multi_user": self.multi_user}
+        mode = {"multi_user": self.multi_user, "pipeline_store": "database"}
+        return {"commit_sha": "0123abc", "tag_name": self.version, **mode}
 
     def create_experiment(self, query, body):
         self._check_namespace(body.get("namespace"))
