@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     _ledger_parser(commands, "status", "what the ledger says of an experiment and, with --host, the cluster", _status, [
         ("--json", {"action": "store_true", "help": "print it as JSON"}),
         ("--verify", {"action": "store_true", "help": "read every object and compare its digest with the record"}),
+        ("--run", {"metavar": "ID", "help": "on a cluster: this run alone, in detail (default: the last runs)"}),
         *CLUSTER_FLAGS,
     ])  # fmt: skip
     report_parser(commands)
@@ -180,7 +181,7 @@ def _existing(given: argparse.Namespace) -> Iterator[Ledger]:
 
 
 def _status(given: argparse.Namespace) -> int:
-    if given.host or given.namespace:
+    if given.host or given.namespace or given.run:
         return cluster_status(given)
     from oatflow.components.reporting.curves import read_rounds
 

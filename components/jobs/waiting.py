@@ -1,41 +1,148 @@
-"""What a pipeline run waits for: its steps' pods, and the jobs that those have made."""
+"""What the cluster knows of a pipeline run: its workflow, its steps' pods, and the jobs that those have made."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 from .cluster import PODS, Cluster, Forbidden, NoSuchKind, Resource
 from .kind import Document, JobKind
 from .kinds import KINDS
 from .troubles import troubles_of
 
-# Somebody sits before the screen.
+# A user waits for the answer.
 PATIENCE_SECONDS = 10.0
-# Where Kubeflow Pipelines writes the run on a step's pod.
-_RUN = "pipeline/runid"
+WORKFLOWS = Resource("/apis/argoproj.io/v1alpha1", "workflows", "Argo Workflows")
+SCHEDULES = Resource("/apis/kubeflow.org/v1beta1", "scheduledworkflows", "Kubeflow Pipelines")
+# Where Kubeflow Pipelines is installed, unless an admin chose another namespace.
+USUAL_NAMESPACE = "kubeflow"
+LAST_LINES = 200
+# Kubeflow Pipelines writes the run on a step's pod; a step's own container is called main.
+_RUN, _MAIN = "pipeline/runid", "main"
 _OURS = "app.kubernetes.io/name=oatflow,app.kubernetes.io/component=trainer"
+_OUR_PREFIX = "oatflow: "
+# Lines of KFP's launcher and driver (glog), of Argo's executor, and of the progress that our steps write.
+_NOT_OURS = re.compile(r'[IWEF]\d{4} \d\d:\d\d:\d\d|time=|level=|Error: exit status|\{"at": ')
+
+
+@dataclass(frozen=True, slots=True)
+class RunInCluster:
+    """What one namespace has of a run.
+
+    `workflow`: whether its Workflow exists; None where this account may not read it. `troubles`: what pods wait for.
+    """
+
+    namespace: str
+    workflow: bool | None
+    pods: Sequence[Document] = ()
+    troubles: Sequence[str] = field(default_factory=list)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the namespace has anything of the run."""
+        return bool(self.workflow or self.pods)
+
+
+def find_run(namespace: str, run_id: str, workflow: str) -> RunInCluster:
+    """Return what the cluster has of a run.
+
+    Without a namespace, that of the kubeconfig's context (or of this pod) is searched, then USUAL_NAMESPACE.
+    Raises `ClusterError`.
+    """
+    found = _look(_open(namespace), run_id, workflow)
+    if found.is_here or namespace or found.namespace == USUAL_NAMESPACE:
+        return found
+    try:
+        usual = _look(_open(USUAL_NAMESPACE), run_id, workflow)
+    except Forbidden:
+        return found
+    return usual if usual.is_here or usual.workflow is not None else found
 
 
 def pod_troubles(namespace: str, run_id: str) -> list[str]:
-    """Say what a run's pods wait for, those of its training jobs too. Raises `ClusterError`."""
-    cluster = Cluster.open(os.environ, namespace or None, PATIENCE_SECONDS)
-    steps = cluster.list_all(PODS, labelSelector=f"{_RUN}={run_id}")["items"]
+    """Return what a run's pods wait for, those of its training jobs too. Raises `ClusterError`."""
+    cluster = _open(namespace)
+    return _troubles(cluster, cluster.list_all(PODS, labelSelector=f"{_RUN}={run_id}")["items"])
+
+
+def has_schedule(namespace: str, schedule_id: str) -> bool:
+    """Whether the cluster has the object of one of KFP's schedules: its uid is the schedule's id."""
+    found = _open(namespace).list_all(SCHEDULES)["items"]
+    return any(each["metadata"]["uid"] == schedule_id for each in found)
+
+
+def last_words(found: RunInCluster, pod: str) -> str | None:
+    """Return the message that a step's pod left, else the last line of its log; None where it has neither."""
+    message = _termination_message(found.pods, pod)
+    return message or last_line(_open(found.namespace).log(pod, container=_MAIN, tailLines=str(LAST_LINES)))
+
+
+def last_line(log: Iterable[str]) -> str | None:
+    """Return the last line of a log that oatflow wrote for its user, else the last that is not the launcher's."""
+    lines = [line.strip() for line in log if line.strip()]
+    ours = [line.removeprefix(_OUR_PREFIX) for line in lines if line.startswith(_OUR_PREFIX)]
+    return next(reversed(ours or [line for line in lines if not _NOT_OURS.match(line)]), None)
+
+
+def _open(namespace: str) -> Cluster:
+    return Cluster.open(os.environ, namespace or None, PATIENCE_SECONDS)
+
+
+def _look(cluster: Cluster, run_id: str, workflow: str) -> RunInCluster:
+    pods = cluster.list_all(PODS, labelSelector=f"{_RUN}={run_id}")["items"]
+    return RunInCluster(cluster.namespace, _has_workflow(cluster, workflow), pods, _troubles(cluster, pods))
+
+
+def _has_workflow(cluster: Cluster, name: str) -> bool | None:
+    if not name:
+        return None
+    try:
+        # A list and not a GET: its 404 means that the cluster does not know workflows at all.
+        return bool(cluster.list_all(WORKFLOWS, fieldSelector=f"metadata.name={name}")["items"])
+    except (NoSuchKind, Forbidden):
+        return None
+
+
+def _termination_message(pods: Iterable[Document], name: str) -> str | None:
+    """Return what the step's own container wrote as its reason to end."""
+    for pod in pods:
+        if pod["metadata"]["name"] == name:
+            for container in pod.get("status", {}).get("containerStatuses", ()):
+                ended = container.get("state", {}).get("terminated")
+                if container["name"] == _MAIN and ended:
+                    return str(ended.get("message") or "").strip() or _ending(ended)
+    return None
+
+
+def _ending(ended: Document) -> str | None:
+    """Say how a container ended that could write nothing; None where its log says more."""
+    reason = ended.get("reason", "")
+    return f"{reason} (exit code {ended.get('exitCode')})" if reason not in ("", "Error", "Completed") else None
+
+
+def _troubles(cluster: Cluster, steps: Sequence[Document]) -> list[str]:
     said = [str(trouble) for trouble in troubles_of(steps)]
+    # A job belongs to the pod of its step, or to the Workflow that this pod belongs to.
+    owners = {pod["metadata"]["uid"] for pod in steps}
+    owners |= {owner["uid"] for pod in steps for owner in pod["metadata"].get("ownerReferences", ())}
     for kind in KINDS.values():
-        for job in _jobs_of(cluster, kind, {pod["metadata"]["uid"] for pod in steps}):
+        for job in _jobs_of(cluster, kind, owners):
             said += _job_troubles(cluster, kind, job)
     return said
 
 
-def _jobs_of(cluster: Cluster, kind: JobKind, steps: set[str]) -> Iterator[Document]:
-    """Yield the jobs of one kind that these pods own."""
+def _jobs_of(cluster: Cluster, kind: JobKind, owners: set[str]) -> Iterator[Document]:
+    """Yield the jobs of one kind that these objects own."""
+    if not owners:
+        return
     try:
         found = cluster.list_all(Resource.of(kind), labelSelector=_OURS)["items"]
     except (NoSuchKind, Forbidden):
         # A cluster seldom has both kinds.
         return
-    yield from (job for job in found if steps & {owner["uid"] for owner in job["metadata"].get("ownerReferences", ())})
+    yield from (job for job in found if owners & {owner["uid"] for owner in job["metadata"].get("ownerReferences", ())})
 
 
 def _job_troubles(cluster: Cluster, kind: JobKind, job: Document) -> list[str]:
