@@ -2,10 +2,8 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -242,20 +240,6 @@ BESIDE = {
 # Settings that contradict others of their room.
 ALONE = ("dap_algo", "lr_scheduler", "train_priority_class")
 PLACE = Build().defaults()
-
-
-@pytest.fixture
-def compiled_once(monkeypatch, tmp_path_factory):
-    """Compile each build once for all tests: what is compiled does not depend on the settings."""
-    folder = tmp_path_factory.getbasetemp()
-
-    def compile_or_copy(rounds, path, build):
-        kept = folder / f"{sha256(repr((rounds, build)).encode()).hexdigest()}.yaml"
-        if not kept.exists():
-            compile_pipeline(rounds, kept, build)
-        shutil.copy(kept, path)
-
-    monkeypatch.setattr(submission, "compile_pipeline", compile_or_copy)
 
 
 def other_than(setting, now):
