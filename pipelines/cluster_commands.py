@@ -17,7 +17,7 @@ from .flags import CLUSTER_FLAGS, add_flags, command, given_settings, settings_f
 from .place import check_name
 
 if TYPE_CHECKING:
-    from .kubeflow_client import Cluster
+    from .kubeflow_client import Cluster, Run
     from .schedules import Removal
     from .submission import Submission
 
@@ -100,9 +100,8 @@ def _submission(given: argparse.Namespace) -> Submission:
 
 
 def _submit(given: argparse.Namespace) -> int:
-    from .cluster_status import failures
     from .kubeflow_client import Cluster
-    from .submission import packaged, submit, wait
+    from .submission import packaged, submit
 
     with packaged(_submission(given)) as package:
         cluster = Cluster.connect(given.host, given.namespace)
@@ -110,15 +109,32 @@ def _submit(given: argparse.Namespace) -> int:
     link = cluster.run_link(run.id)
     if not given.json:
         print(f"run  {run.id}\nsee  {link}", flush=True)
+    why: list[str] = []
     if given.wait:
-        run = wait(cluster, run.id, given.timeout)
-    failed = given.wait and run.state != "SUCCEEDED"
-    why = failures(cluster, run) if failed else []
+        run, why = _wait_for_run(cluster, run.id, given)
     if given.json:
         print(json.dumps({"id": run.id, "link": link, "state": run.state, "failures": why}, indent=2))
-    elif given.wait:
-        print("\n".join([f"it is {run.state}", *why]))
-    return 1 if failed else 0
+    return 1 if why else 0
+
+
+def _wait_for_run(cluster: Cluster, run_id: str, given: argparse.Namespace) -> tuple[Run, list[str]]:
+    """Wait for a run and print what happens in it; returns it and why it failed. With --json, print to stderr."""
+    from oatflow.components.reporting.words import duration
+
+    from .cluster_status import failures
+    from .display import StepBar
+    from .run_watch import RunWatch
+    from .submission import wait
+
+    with StepBar.for_stream(sys.stderr if given.json else sys.stdout) as bar:
+        watch = RunWatch(cluster, bar, given.rounds, lambda: datetime.now(UTC))
+        run = wait(cluster, run_id, given.timeout, watch.take)
+        why = [] if run.state == "SUCCEEDED" else failures(cluster, run)
+        took = f" after {duration((run.ended - run.began).total_seconds())}" if run.began and run.ended else ""
+        bar.say(", ".join(filter(None, [f"it is {run.state}{took}", watch.win_rate if not why else ""])))
+        for line in why:
+            bar.say(line)
+    return run, why
 
 
 def _schedule_set(given: argparse.Namespace) -> int:

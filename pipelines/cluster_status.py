@@ -102,6 +102,11 @@ def failures(cluster: Cluster, run: Run) -> list[str]:
     return said or [run.error or f"KFP names no step that failed; see {cluster.run_link(run.id)}"]
 
 
+def last_line_of(cluster: Cluster, run: Run, step: Step) -> str:
+    """Return the last line of a failed step."""
+    return _last_line(cluster, run, _find_run(cluster.namespace, run)[0], step)
+
+
 def _one_run(cluster: Cluster, experiment: Experiment | None, run_id: str) -> Run:
     """Return one run. Raises `RefusedInput` with those that there are, where there is none of that id."""
     try:

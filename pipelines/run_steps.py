@@ -157,7 +157,7 @@ def _state(run: Run, node: Task, only_driver: bool, attempt: Task | None) -> tup
         return "starting", "its pod comes next" if node.state == "SUCCEEDED" else "its driver runs"
     if attempt is not None and attempt.state == "PENDING":
         return "starting", "its pod waits to run"
-    if attempt is not None and attempt.state in _FAILED:
+    if attempt is not None and attempt.state in _FAILED and run.terminated is None:
         return "running", "its pod failed; Kubeflow decides whether to start another"
     return "running", ""
 

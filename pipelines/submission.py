@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -110,22 +110,27 @@ def submit(cluster: Cluster, experiment: str, package: Package, run_name: str | 
     return cluster.start(cluster.need_experiment(experiment), name, package)
 
 
-def wait(cluster: Cluster, run_id: str, seconds: float) -> Run:
-    """Wait until a run has ended. Raises `ClusterError` when it takes longer; the run itself goes on."""
+def wait(cluster: Cluster, run_id: str, seconds: float, watch: Callable[[Run], None] = lambda run: None) -> Run:
+    """Wait until a run has ended; `watch` gets every answer. Raises `ClusterError` when it takes longer.
+
+    The run itself goes on then.
+    """
     heard = time.monotonic()
     deadline, state = heard + seconds, "not seen"
     while True:
         try:
             run = cluster.run(run_id)
             heard, state = time.monotonic(), run.state
-            if run.has_ended:
-                return run
         except ClusterRefused:
             raise
         except ClusterError:
-            # A port-forward that broke, a server that restarts: the run does not mind.
+            # A port-forward that broke, or a server that restarts, is nothing to the run.
             if time.monotonic() > heard + PATIENCE_SECONDS:
                 raise
+        else:
+            watch(run)
+            if run.has_ended:
+                return run
         if time.monotonic() >= deadline:
             raise ClusterError(
                 f"run {run_id} is still {state} after {seconds:.0f} s; it goes on: {cluster.run_link(run_id)}. "

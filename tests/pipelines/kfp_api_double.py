@@ -1,7 +1,7 @@
 """A small real Kubeflow Pipelines API (v2beta1): HTTP on this host, and as strict as the real one on what it is sent.
 
 It keeps experiments, runs and schedules, and checks a pipeline and its arguments before it takes them. A test decides
-what becomes of a run (`stages`, `play`), what goes wrong (`faults`), and reads what arrived (`requests`). Answers are
+what becomes of a run (`stages`, `frames`), what goes wrong (`faults`), and reads what arrived (`requests`). Answers are
 as those of a real server, which are recorded in tests/real_cluster: a run that has not ended has 1970 as its end, nodes
 come in no order, and deleting a schedule deletes the workflows of its runs, while KFP shows these as RUNNING for ever.
 """
@@ -68,6 +68,7 @@ class KfpApi:
     faults: list = field(default_factory=list)
     requests: list = field(default_factory=list)
     logs: dict = field(default_factory=dict)
+    frames: list = field(default_factory=list)
     workflows: set = field(default_factory=set)
     most_enabled: int = 0
     endpoint: str = ""
@@ -208,7 +209,10 @@ class KfpApi:
         }  # fmt: skip
         kept = self._keep(self.runs, "run_id", run)
         self.workflows.add(kept["run_id"])
-        return shown(kept)
+        answer = shown(kept)
+        if self.frames:
+            self.play(kept["run_id"], self.frames)
+        return answer
 
     def _keep(self, table, key, row):
         row = {**row, key: str(uuid.uuid4()), "created_at": self.now()}

@@ -10,6 +10,20 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[1] / "real_cluster"
 NOT_YET, NO_END = "1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z"
 ENDED = ("SUCCEEDED", "FAILED")
+# Of run-importer-failed: the pod of its step that failed, and a log of the kind that it would have now.
+TRAIN_POD = "oatflow-alignment-gfkzf-retry-system-container-impl-131677377"
+# As KFP's launcher writes it: our sentence is not the last line.
+LOG_OF_TRAIN = """\
+I1130 19:06:00.115411      22 launcher_v2.go:200] input ComponentSpec:{}
+{"at": 1796065627.1, "step": "train", "round": 0, "event": "start"}
+Traceback (most recent call last):
+  File "/app/train.py", line 3, in <module>
+oatflow: the training ran out of memory on worker 0 (OOMKilled); raise train_pod_memory, which is 3Gi
+I1130 19:07:09.993217      22 launcher_v2.go:151] publish success.
+F1130 19:07:09.993519      22 main.go:58] failed to execute component: exit status 1
+time=2026-11-30T19:07:10.101Z level=INFO msg="sub-process exited" argo=true
+Error: exit status 1
+"""
 
 
 def recorded(name):

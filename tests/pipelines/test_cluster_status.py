@@ -15,23 +15,10 @@ from oatflow.pipelines.cluster_status import describe_cluster, failures, full_re
 from oatflow.pipelines.kubeflow_client import Cluster
 
 from .kfp_api_double import Fault, kfp_api
-from .recorded_runs import as_of, moment, recorded
+from .recorded_runs import LOG_OF_TRAIN, TRAIN_POD, as_of, moment, recorded
 
 LEDGER = "s3://bucket/oatflow/kinder"
 GOLDEN = Path(__file__).parents[1] / "golden"
-TRAIN_POD = "oatflow-alignment-gfkzf-retry-system-container-impl-131677377"
-# As KFP's launcher writes it: our sentence is not the last line.
-LOG_OF_TRAIN = """\
-I1130 19:06:00.115411      22 launcher_v2.go:200] input ComponentSpec:{}
-{"at": 1796065627.1, "step": "train", "round": 0, "event": "start"}
-Traceback (most recent call last):
-  File "/app/train.py", line 3, in <module>
-oatflow: the training ran out of memory on worker 0 (OOMKilled); raise train_pod_memory, which is 3Gi
-I1130 19:07:09.993217      22 launcher_v2.go:151] publish success.
-F1130 19:07:09.993519      22 main.go:58] failed to execute component: exit status 1
-time=2026-11-30T19:07:10.101Z level=INFO msg="sub-process exited" argo=true
-Error: exit status 1
-"""
 
 
 @pytest.fixture

@@ -1,0 +1,173 @@
+"""What `submit --wait` prints of a run: one line when a step begins, and one when it ends, with what it measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from oatflow.components.errors import ClusterError, OatflowError
+from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.reporting.words import duration
+
+from .cluster_status import QUIET, find_run, last_line_of
+from .display import StepBar, measured_notes, said_win_rate
+from .kubeflow_client import Cluster, Run
+from .run_steps import AT_WORK, STEPS, Step, last_move, read_steps
+
+# A pod that has not begun after this is worth a question, and again after each.
+LOOK_AFTER = timedelta(minutes=1)
+_BEGUN = ("starting", "running", "done", "failed", "stopped")
+_ENDED = ("done", "failed", "stopped")
+_WIDTH = max(map(len, STEPS))
+
+
+class RunGone(ClusterError):
+    """The workflow of a run no longer exists; KFP shows the run as RUNNING for ever."""
+
+
+@dataclass
+class RunWatch:
+    """Says what happens in a run. `rounds`: how many it does. `clock`: gives the time now."""
+
+    cluster: Cluster
+    bar: StepBar
+    rounds: int
+    clock: Callable[[], datetime]
+    win_rate: str = ""
+    _before: dict[tuple[int, str], Step] = field(default_factory=dict)
+    _looked: datetime | None = None
+    _was_there: bool = False
+    _is_blind: bool = False
+    _trouble: tuple[str, ...] = ()
+
+    def take(self, run: Run) -> None:
+        """Take in the newest answer, and say what is new. Raises `RunGone`."""
+        steps = read_steps(replace(run, rounds=max(run.rounds, self.rounds)))
+        self.rounds = max(step.round for step in steps)
+        for step in steps:
+            for line in self._news(run, step, self._before.get((step.round, step.name))):
+                self.bar.say(f"{self._prefix(step.round)}{line}")
+        for line in self._skipped(steps):
+            self.bar.say(line)
+        self._before = {(step.round, step.name): step for step in steps}
+        self._show_bar(steps)
+        if not run.has_ended:
+            self._look_at_cluster(run, steps)
+
+    def _news(self, run: Run, step: Step, before: Step | None) -> Iterator[str]:
+        had_begun = before is not None and before.state in _BEGUN
+        if step.state in AT_WORK and not had_begun:
+            yield f"{step.name:{_WIDTH}}  begins"
+        elif step.state in AT_WORK and before is not None and step.attempt > before.attempt:
+            yield f"{step.name:{_WIDTH}}  begins again, attempt {step.attempt}"
+        elif step.state == "running" and before is not None and step.note and step.note != before.note:
+            yield f"{step.name:{_WIDTH}}  {step.note}"
+        if step.state in _ENDED and (before is None or before.state not in _ENDED):
+            yield f"{step.name:{_WIDTH}}  {self._ending(run, step)}"
+
+    def _ending(self, run: Run, step: Step) -> str:
+        took = duration((step.ended - step.began).total_seconds() if step.began and step.ended else None)
+        if step.state == "failed":
+            return f"FAILED after {took}: {last_line_of(self.cluster, run, step)}"
+        if step.state == "stopped":
+            return f"stopped after {took}"
+        told = _told_at_end(self.cluster, run, step)
+        notes = [measured_notes(step.name, told)]
+        if step.name == "evaluate":
+            self.win_rate = said_win_rate(told.get("facts") or self._facts_in_ledger(run))
+            notes.append(self.win_rate)
+        if step.name == "open-round" and "round" in told:
+            notes.insert(0, f"round {told['round']} of the experiment")
+        return ", ".join([f"done in {took}", *filter(None, [step.note, *notes])])
+
+    def _facts_in_ledger(self, run: Run) -> Mapping[str, Any]:
+        """Return what the run's evaluation measured, or nothing where its ledger is not read from here."""
+        try:
+            ledger = Ledger.open(run.arguments["ledger"])
+            last = ledger.head().round
+            done = [ledger.done(round_, "evaluation") for round_ in (last + 1, last) if round_ >= 0]
+        except (KeyError, OatflowError):
+            return {}
+        return next((each.facts for each in done if each is not None and each.run == run.id), {})
+
+    def _skipped(self, steps: Sequence[Step]) -> Iterator[str]:
+        """Say in one line which steps of a round are skipped, when that is known."""
+        for round_ in range(1, self.rounds + 1):
+            names = [
+                step.name for step in steps
+                if step.round == round_ and step.state == "skipped" and not self._knew_skipped(step)
+            ]  # fmt: skip
+            if names:
+                reason = next((step.note for step in reversed(steps) if step.round == round_ and step.note), "")
+                yield f"{self._prefix(round_)}skipped: {', '.join(names)}" + (f" ({reason})" if reason else "")
+
+    def _knew_skipped(self, step: Step) -> bool:
+        before = self._before.get((step.round, step.name))
+        return before is not None and before.state == "skipped"
+
+    def _prefix(self, round_: int) -> str:
+        return f"round {round_} of {self.rounds}  " if self.rounds > 1 else ""
+
+    def _show_bar(self, steps: Sequence[Step]) -> None:
+        over = sum(step.state not in (*AT_WORK, "to come") for step in steps)
+        self.bar.update(over, len(steps), [(f"{step.name} {step.state}", step.began) for step in steps
+                                           if step.state in AT_WORK])  # fmt: skip
+
+    def _look_at_cluster(self, run: Run, steps: Sequence[Step]) -> None:
+        """Say what a step waits for that does not begin, and notice that the workflow is gone.
+
+        Only where this machine reaches the cluster that the run is in: it has found the run there before.
+        """
+        now, moved = self.clock(), last_move(run)
+        waits = [step for step in steps if step.state == "starting" and step.began and now - step.began > LOOK_AFTER]
+        is_quiet = moved is not None and now - moved > QUIET
+        is_due = self._looked is None or now - self._looked > LOOK_AFTER
+        if self._is_blind or not run.workflow or not is_due or not (waits or is_quiet or self._looked is None):
+            return
+        self._looked = now
+        try:
+            found = find_run(self.cluster.namespace, run.id, run.workflow)
+        except ClusterError:
+            # Another cluster, or no way to it: KFP alone has to do.
+            self._is_blind = True
+            return
+        if self._was_there and found.workflow is False and not found.pods:
+            raise RunGone(
+                f"run {run.id} is gone: KFP still says {run.state}, but its workflow no longer exists in namespace "
+                f"{found.namespace}; was its schedule deleted? A new run carries the round on"
+            )
+        self._was_there = self._was_there or found.is_here
+        if waits and tuple(found.troubles) != self._trouble:
+            self._trouble = tuple(found.troubles)
+            for trouble in found.troubles:
+                self.bar.say(f"{self._prefix(waits[0].round)}{waits[0].name:{_WIDTH}}  waits: {trouble}")
+
+
+def _told_at_end(cluster: Cluster, run: Run, step: Step) -> Mapping[str, Any]:
+    """Return what a step told at its end (its log has it as a line of JSON), or nothing where its log is not to be had.
+
+    KFP serves the log, so that the store need not be reached from here.
+    """
+    if not step.pod:
+        return {}
+    try:
+        lines = cluster.step_log(run.id, step.pod)
+    except ClusterError:
+        return {}
+    for line in reversed(lines):
+        if line.startswith('{"at": '):
+            told = _parse(line)
+            if told.get("event") == "end":
+                return told
+    return {}
+
+
+def _parse(line: str) -> Mapping[str, Any]:
+    """Read a line of progress; a line that was cut off tells nothing."""
+    try:
+        return dict(json.loads(line))
+    except ValueError:
+        return {}
