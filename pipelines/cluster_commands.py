@@ -134,6 +134,8 @@ def _wait_for_run(cluster: Cluster, run_id: str, given: argparse.Namespace) -> t
         bar.say(", ".join(filter(None, [f"it is {run.state}{took}", watch.win_rate if not why else ""])))
         for line in why:
             bar.say(line)
+        if not why and watch.was_skipped:
+            bar.say(f"`oatflow status {given.experiment}` with the same --host and --ledger says what it waits for")
     return run, why
 
 

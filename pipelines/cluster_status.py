@@ -55,7 +55,7 @@ def full_report(
     cluster: `ledger_unread` says why. `only`: id of the one run to report.
     """
     known = cluster.experiment(experiment)
-    namespace = _namespace(cluster, known)
+    kubernetes = _Kubernetes(_namespace(cluster, known))
     runs = [_one_run(cluster, known, only)] if only else cluster.runs(known.id, MOST_RUNS) if known else []
     given = next((run.arguments["ledger"] for run in runs if run.arguments.get("ledger")), None)
     ledger, unread = _read_ledger(experiment_uri(root, experiment) if root else given)
@@ -67,10 +67,10 @@ def full_report(
         "ledger_root": root or (_root_of(given) if given else None),
         "cluster": {
             "host": cluster.host,
-            "namespace": namespace,
+            "namespace": kubernetes.namespace,
             "experiments": None if known else sorted(each.name for each in cluster.experiments(MOST_EXPERIMENTS)),
             "runs": [
-                _report_run(cluster, namespace, run, open_round, now, newest=place == 0)
+                _report_run(cluster, kubernetes, run, open_round, now, newest=place == 0)
                 for place, run in enumerate(runs)
             ],
         },
@@ -96,7 +96,7 @@ def failures(cluster: Cluster, run: Run) -> list[str]:
         stopped = [step.name for step in read_steps(run) if step.state == "stopped"]
         return [f"the run was terminated at {_when(run.terminated)} during {', '.join(stopped) or 'no step of ours'}"]
     steps = read_steps(run)
-    found = _find_run(cluster.namespace, run)[0] if failed_steps(steps) else None
+    found = _Kubernetes(cluster.namespace).find_run(run)[0] if failed_steps(steps) else None
     said = [f"{step.name} failed: {_last_line(cluster, run, found, step)}" for step in failed_steps(steps)]
     said += [f"{name} failed, which is a node of Kubeflow's own" for name in failed_others(run)]
     return said or [run.error or f"KFP names no step that failed; see {cluster.run_link(run.id)}"]
@@ -104,7 +104,7 @@ def failures(cluster: Cluster, run: Run) -> list[str]:
 
 def last_line_of(cluster: Cluster, run: Run, step: Step) -> str:
     """Return the last line of a failed step."""
-    return _last_line(cluster, run, _find_run(cluster.namespace, run)[0], step)
+    return _last_line(cluster, run, _Kubernetes(cluster.namespace).find_run(run)[0], step)
 
 
 def _one_run(cluster: Cluster, experiment: Experiment | None, run_id: str) -> Run:
@@ -142,15 +142,16 @@ def _root_of(uri: str) -> str:
 
 
 def _report_run(
-    cluster: Cluster, namespace: str, run: Run, open_round: Mapping[str, Any] | None, now: datetime, newest: bool
+    cluster: Cluster, kubernetes: _Kubernetes, run: Run, open_round: Mapping[str, Any] | None, now: datetime,
+    newest: bool,
 ) -> dict[str, Any]:  # fmt: skip
     moving = run.state in MOVING
     full = cluster.run(run.id) if moving or newest or run.state == "FAILED" else run
     steps = read_steps(full)
     found, unasked = None, ""
     if moving or (newest and failed_steps(steps)):
-        found, unasked = _find_run(namespace, full)
-    gone = _gone(full, steps, found, bool(namespace), open_round, now) if moving else "no"
+        found, unasked = kubernetes.find_run(full)
+    gone = _gone(full, steps, found, bool(kubernetes.namespace), open_round, now) if moving else "no"
     if gone == "yes":
         steps = [_stopped(step, last_move(full)) for step in steps]
     if newest:
@@ -177,8 +178,8 @@ def _report_run(
         "rounds": max((step.round for step in steps), default=1),
         "steps": [_report_step(step, now) for step in steps] if moving or newest or failed_steps(steps) else [],
         "failed_nodes": failed_others(full),
-        "detailed": moving or newest,
-        "namespace": found.namespace if found else namespace or None,
+        "detailed": newest or (moving and gone != "yes"),
+        "namespace": found.namespace if found else kubernetes.namespace or None,
         "pods": list(found.troubles) if found and moving else [],
         "pods_unasked": unasked,
     }
@@ -195,15 +196,29 @@ def _namespace(cluster: Cluster, experiment: Experiment | None) -> str:
     "" where none of these is known. Where Kubeflow has one namespace for all, only schedules name it.
     """
     known = cluster.namespace or (experiment.namespace if experiment else "")
-    return known or next((each.namespace for each in cluster.schedules() if each.namespace), "")
-
-
-def _find_run(namespace: str, run: Run) -> tuple[RunInCluster | None, str]:
-    """Return what the Kubernetes API has of a run, or why it could not be asked."""
+    if known:
+        return known
     try:
-        return find_run(namespace, run.id, run.workflow), ""
-    except ClusterError as error:
-        return None, str(error)
+        return next((each.namespace for each in cluster.schedules() if each.namespace), "")
+    except ClusterError:
+        # Only a way to find the namespace: without it, the usual ones are searched.
+        return ""
+
+
+class _Kubernetes:
+    """The Kubernetes API, as far as it is reached from here; what fails once is not tried again for the next run."""
+
+    def __init__(self, namespace: str):
+        self.namespace, self._problem = namespace, ""
+
+    def find_run(self, run: Run) -> tuple[RunInCluster | None, str]:
+        """Return what it has of a run, or why it could not be asked."""
+        if not self._problem:
+            try:
+                return find_run(self.namespace, run.id, run.workflow), ""
+            except ClusterError as error:
+                self._problem = str(error)
+        return None, self._problem
 
 
 def _gone(

@@ -32,7 +32,7 @@ SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 10, 60
 RETRIES = urllib3.Retry(
     total=3, allowed_methods=["GET"], status_forcelist=[429, 502, 503, 504], backoff_factor=0.3, raise_on_status=False
 )
-PAGE, MOST_PAGES = 100, 100
+PAGE, RUNS_PAGE, MOST_PAGES = 100, 20, 100
 # Of a log, which may be long: how many lines are kept, and how much of it is read.
 LAST_LINES, MOST_LOG_BYTES = 200, 64 * 2**20
 ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
@@ -202,19 +202,16 @@ class Cluster:
             page = self._client.list_runs(experiment_id=experiment_id, sort_by="created_at desc", page_size=most)
         return [read_run(each) for each in page.runs or []]
 
-    def runs_of_schedule(self, schedule: Schedule) -> list[Run]:
-        """Return all runs that a schedule has started, newest first."""
-        found, token = [], ""
-        for _ in range(MOST_PAGES):
-            with self._letters("list runs"):
-                page = self._client.list_runs(
-                    experiment_id=schedule.experiment_id, sort_by="created_at desc", page_size=PAGE, page_token=token
-                )
-            found += [read_run(each) for each in page.runs or [] if each.recurring_run_id == schedule.id]
-            token = page.next_page_token or ""
-            if not token:
-                return found
-        raise ClusterError(f"{self.host} lists runs without an end; {MOST_PAGES * PAGE} were read")
+    def runs_of_schedule(self, schedule: Schedule, most: int | None = None) -> list[Run]:
+        """Return the runs that a schedule has started, newest first; `most`: no more than so many."""
+        found: list[Run] = []
+        for run in self._runs(schedule.experiment_id):
+            if schedule.created and run.created and run.created < schedule.created:
+                break
+            found += [run] if run.schedule == schedule.id else []
+            if len(found) == most:
+                break
+        return found
 
     def step_log(self, run_id: str, pod: str) -> list[str]:
         """Return the last lines of the log of a step's pod. Raises `ClusterError` where KFP no longer has it."""
@@ -259,6 +256,20 @@ class Cluster:
         """Delete a schedule. Kubernetes deletes the workflow of a run that it has started, and so ends the run."""
         with self._letters(f"delete the schedule {schedule.name!r} ({schedule.id})"):
             self._client.delete_recurring_run(schedule.id)
+
+    def _runs(self, experiment_id: str) -> Iterator[Run]:
+        """Yield all runs of an experiment, newest first; each comes with its pipeline, so few at a time."""
+        token = ""
+        for _ in range(MOST_PAGES):
+            with self._letters("list runs"):
+                page = self._client.list_runs(
+                    experiment_id=experiment_id, sort_by="created_at desc", page_size=RUNS_PAGE, page_token=token
+                )
+            yield from map(read_run, page.runs or [])
+            token = page.next_page_token or ""
+            if not token:
+                return
+        raise ClusterError(f"{self.host} lists runs without an end; {MOST_PAGES * RUNS_PAGE} were read")
 
     @contextmanager
     def _letters(self, deed: str) -> Iterator[None]:
@@ -401,7 +412,7 @@ def read_run(run: Any) -> Run:
         created=_moment(run.created_at),
         began=_first(history, "RUNNING") or _moment(run.created_at),
         ended=_moment(run.finished_at),
-        terminated=_first(history, "CANCELING") or _first(history, "CANCELED"),
+        terminated=_terminated(history),
         error=run.error.message or "" if run.error else "",
         experiment_id=run.experiment_id or "",
         schedule=run.recurring_run_id or "",
@@ -440,6 +451,17 @@ def _moment(moment: datetime | None) -> datetime | None:
 def _first(history: list[tuple[str, datetime | None]], state: str) -> datetime | None:
     """Return when a run first was in a state."""
     return next((moment for name, moment in history if name == state), None)
+
+
+def _terminated(history: list[tuple[str, datetime | None]]) -> datetime | None:
+    """Return when someone asked for the end of a run; None where it was started again after that."""
+    found = None
+    for state, moment in history:
+        if state in ("CANCELING", "CANCELED"):
+            found = found or moment
+        elif state in ("PENDING", "RUNNING"):
+            found = None
+    return found
 
 
 def _text_lines(client: Any, path: str) -> Iterator[str]:

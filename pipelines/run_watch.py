@@ -30,13 +30,17 @@ class RunGone(ClusterError):
 
 @dataclass
 class RunWatch:
-    """Says what happens in a run. `rounds`: how many it does. `clock`: gives the time now."""
+    """Says what happens in a run. `rounds`: how many it does. `clock`: gives the time now.
+
+    `win_rate`: the last one that was measured. `was_skipped`: whether steps were skipped.
+    """
 
     cluster: Cluster
     bar: StepBar
     rounds: int
     clock: Callable[[], datetime]
     win_rate: str = ""
+    was_skipped: bool = False
     _before: dict[tuple[int, str], Step] = field(default_factory=dict)
     _looked: datetime | None = None
     _was_there: bool = False
@@ -101,6 +105,7 @@ class RunWatch:
                 if step.round == round_ and step.state == "skipped" and not self._knew_skipped(step)
             ]  # fmt: skip
             if names:
+                self.was_skipped = True
                 reason = next((step.note for step in reversed(steps) if step.round == round_ and step.note), "")
                 yield f"{self._prefix(round_)}skipped: {', '.join(names)}" + (f" ({reason})" if reason else "")
 

@@ -123,7 +123,10 @@ def replaced_schedules(cluster: Cluster) -> list[Schedule]:
 
 
 def runs_under_way(cluster: Cluster, schedule: Schedule) -> list[Run]:
-    """Return the runs of a schedule that have not ended; one whose workflow no longer exists is none of them."""
+    """Return the runs of a schedule that have not ended; one whose workflow no longer exists is none of them.
+
+    All of its runs are looked at: an old one may have been started again with KFP's *Retry*.
+    """
     return [
         run for run in cluster.runs_of_schedule(schedule)
         if not run.has_ended and not is_gone(cluster.run(run.id), schedule)
@@ -183,7 +186,8 @@ def describe_schedules(report: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _report(cluster: Cluster, schedule: Schedule, replaced: bool, now: datetime) -> dict[str, Any]:
     known = _is_known(schedule.cron)
-    runs = cluster.runs_of_schedule(schedule)
+    # One at a time: the newest is the one that may be under way.
+    runs = cluster.runs_of_schedule(schedule, most=1)
     return {
         "experiment": experiment_of(schedule),
         "id": schedule.id,

@@ -130,6 +130,13 @@ def test_a_terminated_run_stopped_its_step_and_left_the_others_out():
     assert failed_steps(read_steps(run_of(recorded("run-terminated")))) == []
 
 
+def test_a_run_that_was_terminated_and_then_retried_was_not_terminated():
+    run = recorded("run-terminated")
+    run["state_history"] += [{"state": "RUNNING", "update_time": "2026-11-30T19:58:00Z"},
+                             {"state": "FAILED", "update_time": "2026-11-30T19:59:00Z"}]  # fmt: skip
+    assert run_of(run).terminated is None and states(run)["train"] == "failed"
+
+
 def test_a_step_that_failed_before_the_run_was_terminated_has_failed():
     run = recorded("run-terminated")
     next(each for each in run["state_history"] if each["state"] == "CANCELING")["update_time"] = "2026-11-30T19:57:00Z"

@@ -199,10 +199,17 @@ def test_waiting_has_an_end_and_leaves_the_run_alone(api, schedule, under_way):
 
 
 def test_a_run_that_is_older_than_a_page_of_others_is_found(api, schedule, under_way, monkeypatch):
-    monkeypatch.setattr("oatflow.pipelines.kubeflow_client.PAGE", 2)
-    first, run_id = under_way
+    monkeypatch.setattr("oatflow.pipelines.kubeflow_client.RUNS_PAGE", 2)
+    _, run_id = under_way
     for _ in range(5):
-        api.tick(first, state="SUCCEEDED")
+        api._new_run({"experiment_id": api.runs[run_id]["experiment_id"], "display_name": "by hand"})
+    schedule("delete", "kinder")
+    assert goes_on(api, run_id)
+
+
+def test_an_old_run_that_was_started_again_goes_on(api, schedule, under_way):
+    first, run_id = under_way
+    api.tick(first, state="SUCCEEDED")
     schedule("delete", "kinder")
     assert goes_on(api, run_id)
 
