@@ -75,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
         ("--json", {"action": "store_true", "help": "print it as JSON"}),
         ("--verify", {"action": "store_true", "help": "read every object and compare its digest with the record"}),
         ("--run", {"metavar": "ID", "help": "on a cluster: this run alone, in detail (default: the last runs)"}),
-        *CLUSTER_FLAGS,
+        CLUSTER_FLAGS[0],
+        ("--namespace", {"help": "namespace of the runs, where Kubeflow has one for each user; without it, pods and "
+                         "workflows are looked for in the namespace of the experiment or of KFP's schedules, else in "
+                         "that of the kubeconfig's context and in kubeflow"}),
     ])  # fmt: skip
     report_parser(commands)
     _ledger_parser(

@@ -52,7 +52,7 @@ def schedule_parser(commands: Any) -> None:
     set_.add_argument("--cron", required=True, help='when, in six fields, seconds first: "0 0 2 * * *" is 02:00 (UTC)')
     set_.add_argument("--disabled", action="store_true", help="create it switched off")
     _run_flags(set_)
-    _removal_flags(set_, "the schedule before")
+    _removal_flags(set_, "the schedule before", "the next schedule command deletes it")
     list_ = command(verbs, "list", "list the schedules of a cluster", _schedule_list, local=False)
     list_.add_argument("--json", action="store_true", help="print them as JSON")
     delete = command(
@@ -60,18 +60,20 @@ def schedule_parser(commands: Any) -> None:
         local=False,
     )  # fmt: skip
     delete.add_argument("experiment", help="name of the experiment")
-    _removal_flags(delete, "the schedule")
+    _removal_flags(delete, "the schedule", "the same command given again deletes it")
     for verb in (list_, delete):
         add_flags(verb, CLUSTER_FLAGS)
 
 
-def _removal_flags(parser: argparse.ArgumentParser, which: str) -> None:
+def _removal_flags(parser: argparse.ArgumentParser, which: str, later: str) -> None:
     """Add what to do with a schedule that has a run under way: deleting it ends that run."""
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--wait", action="store_true", help=f"wait until the runs of {which} have ended, then delete it "
-                     "(default: switch it off; a later schedule command deletes it)")  # fmt: skip
+                     f"(default: switch it off; {later})")  # fmt: skip
     how.add_argument("--now", action="store_true", help=f"delete {which} at once, which ends its run under way")
-    parser.add_argument("--timeout", type=float, default=DAY, metavar="SECONDS", help="wait no longer (default: a day)")
+    parser.add_argument(
+        "--timeout", type=float, default=DAY, metavar="SECONDS", help="with --wait: wait no longer (default: a day)"
+    )
 
 
 def _run_flags(parser: argparse.ArgumentParser) -> None:

@@ -217,7 +217,8 @@ class _Kubernetes:
             try:
                 return find_run(self.namespace, run.id, run.workflow), ""
             except ClusterError as error:
-                self._problem = str(error)
+                # Its first sentence: what follows is about the settings of a job.
+                self._problem = str(error).partition(". ")[0]
         return None, self._problem
 
 

@@ -15,14 +15,7 @@ DEFAULT_PRESET = "reviews"
 Flag = tuple[str, dict[str, Any]]
 CLUSTER_FLAGS: list[Flag] = [
     ("--host", {"help": "address of Kubeflow Pipelines (default: KF_PIPELINES_ENDPOINT, else the cluster around us)"}),
-    (
-        "--namespace",
-        {
-            "help": "namespace of the runs, where Kubeflow has one for each user; without it, pods are looked "
-            "for in the namespace of the experiment or of KFP's schedules, then in that of the kubeconfig's "
-            "context, then in kubeflow"
-        },
-    ),
+    ("--namespace", {"help": "namespace of the runs, where Kubeflow has one for each user"}),
 ]
 
 

@@ -219,6 +219,14 @@ def test_a_last_line_comes_from_kfp_itself_where_it_has_one(api, shown):
     assert "no space left" in shown("", "20:00:00", run)
 
 
+def test_a_log_is_asked_for_with_the_users_token(api, experiment, tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("hidden-words")
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
+    api.token, api.logs[TRAIN_POD] = "hidden-words", LOG_OF_TRAIN
+    run_id = api.put_run(experiment, recorded("run-importer-failed"))
+    assert Cluster.connect(api.endpoint, None).step_log(run_id, TRAIN_POD)[-2] == "Error: exit status 1"
+
+
 def test_a_log_that_nobody_has_any_more_says_where_to_look(shown):
     assert f"try `kubectl logs -n NAMESPACE {TRAIN_POD} -c main`" in shown("importer-failed", "20:00:00")
 

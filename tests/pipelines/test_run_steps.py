@@ -112,6 +112,37 @@ def fnv(text):
     return value
 
 
+def nodes_of(*path):
+    """Return the nodes on the way to the attempts of a step, as Argo makes and numbers them."""
+    name, tasks = "w", []
+    for part in [*path, "executor"]:
+        below = f"{name}(0).{part}"
+        tasks.append({"display_name": name.rpartition(".")[2], "child_tasks": [{"pod_name": f"w-{fnv(name + '(0)')}"}]})
+        child = {"pod_name": f"w-{fnv(below)}"}
+        tasks.append({"display_name": f"{name.rpartition('.')[2]}(0)", "child_tasks": [child]})
+        name = below
+    attempts = [{"pod_name": f"w-{fnv(f'{name}({number})')}"} for number in range(2)]
+    tasks.append({"display_name": "executor", "child_tasks": attempts})
+    return [{"task_id": "1", "state": "RUNNING", "start_time": "2026-11-30T19:37:07Z", **task} for task in tasks]
+
+
+@pytest.mark.parametrize(
+    ("path", "round_", "name"),
+    [
+        (("root", "condition-1", "sample"), 1, "sample"),
+        (("root", "round", "condition-1", "condition-2", "train"), 1, "train"),
+        (("root", "round-2", "condition-1-2", "condition-2-2", "train-2"), 2, "train"),
+        (("root", "round-10", "condition-1-10", "fit-reward-model-10"), 10, "fit-reward-model"),
+    ],
+)
+def test_the_pods_of_a_step_are_found_in_every_shape_of_the_pipeline(path, round_, name):
+    run = recorded("run-running")
+    run["run_details"]["task_details"] = nodes_of(*path)
+    full = "w" + "".join(f"(0).{part}" for part in [*path, "executor"])
+    found = step(run, name, round_)
+    assert (found.attempt, found.pod) == (2, f"w-retry-system-container-impl-{fnv(f'{full}(1)')}")
+
+
 def test_a_pod_that_failed_while_kubeflow_waits_is_said():
     train = step(as_of(recorded("run-importer-failed"), moment("2026-11-30T19:07:40Z")), "train")
     assert (train.state, train.note) == ("running", "its pod failed; Kubeflow decides whether to start another")
