@@ -123,7 +123,7 @@ def _wait_for_run(cluster: Cluster, run_id: str, given: argparse.Namespace) -> t
     """Wait for a run and print what happens in it; returns it and why it failed. With --json, print to stderr."""
     from oatflow.components.reporting.words import duration
 
-    from .cluster_status import failures
+    from .cluster_status import describe_failures
     from .display import StepBar
     from .run_watch import RunWatch
     from .submission import wait
@@ -131,13 +131,15 @@ def _wait_for_run(cluster: Cluster, run_id: str, given: argparse.Namespace) -> t
     with StepBar.for_stream(sys.stderr if given.json else sys.stdout) as bar:
         watch = RunWatch(cluster, bar, given.rounds, lambda: datetime.now(UTC))
         run = wait(cluster, run_id, given.timeout, watch.take)
-        why = [] if run.state == "SUCCEEDED" else failures(cluster, run)
+        why = [] if run.state == "SUCCEEDED" else describe_failures(cluster, run)
         took = f" after {duration((run.ended - run.began).total_seconds())}" if run.began and run.ended else ""
-        bar.say(", ".join(filter(None, [f"it is {run.state}{took}", watch.win_rate if not why else ""])))
+        bar.print_line(", ".join(filter(None, [f"it is {run.state}{took}", watch.win_rate if not why else ""])))
         for line in why:
-            bar.say(line)
+            bar.print_line(line)
         if not why and watch.was_skipped:
-            bar.say(f"`oatflow status {given.experiment}` with the same --host and --ledger says what it waits for")
+            bar.print_line(
+                f"`oatflow status {given.experiment}` with the same --host and --ledger says what it waits for"
+            )
     return run, why
 
 
@@ -161,10 +163,10 @@ def _schedule_set(given: argparse.Namespace) -> int:
 
 def _schedule_list(given: argparse.Namespace) -> int:
     from .kubeflow_client import Cluster
-    from .schedules import describe_schedules, remove_schedules, replaced_schedules, report_schedules
+    from .schedules import describe_schedules, find_replaced_schedules, remove_schedules, report_schedules
 
     cluster = Cluster.connect(given.host, given.namespace)
-    removal = remove_schedules(cluster, replaced_schedules(cluster))
+    removal = remove_schedules(cluster, find_replaced_schedules(cluster))
     for schedule in removal.deleted:
         print(f"oatflow: deleted {schedule.name} ({schedule.id}), which was replaced", file=sys.stderr)
     for problem in removal.problems:
@@ -184,7 +186,7 @@ def _schedule_delete(given: argparse.Namespace) -> int:
 
 
 def _finish_removal(cluster: Cluster, given: argparse.Namespace, removal: Removal, deed: str) -> int:
-    """Say what became of the schedules that are to go, and wait for their runs if that was asked for."""
+    """Print what became of the schedules to be removed, and wait for their runs if that was asked for."""
     from .schedules import remove_schedules
     from .submission import wait
 

@@ -16,7 +16,7 @@ from oatflow.components.store.store import open_store
 
 from .kubeflow_client import Cluster, ClusterRefused, Experiment, Run
 from .place import experiment_uri
-from .run_steps import AT_WORK, STEPS, Step, failed_others, failed_steps, last_move, read_steps
+from .run_steps import AT_WORK, STEPS, Step, find_failed_nodes, find_failed_steps, find_last_move, read_steps
 from .status import status
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def find_run(namespace: str, run_id: str, workflow: str) -> RunInCluster:
     return find_run(namespace, run_id, workflow)
 
 
-def last_words(found: RunInCluster, pod: str) -> str | None:
+def read_last_words(found: RunInCluster, pod: str) -> str | None:
     """Return what the Kubernetes API has of the end of a step's pod."""
-    from oatflow.components.jobs.waiting import last_words
+    from oatflow.components.jobs.waiting import read_last_words
 
-    return last_words(found, pod)
+    return read_last_words(found, pod)
 
 
 def full_report(
@@ -78,7 +78,7 @@ def full_report(
 
 
 def describe_cluster(report: Mapping[str, Any]) -> Iterator[str]:
-    """Say in lines how the runs of a report are, and what the open round waits for."""
+    """Yield lines on the runs of a report, and on what the open round waits for."""
     found = report["cluster"]
     yield f"cluster  {found['host']}" + (f", namespace {found['namespace']}" if found["namespace"] else "")
     if found["experiments"] is not None:
@@ -90,19 +90,19 @@ def describe_cluster(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _describe_open_round(report)
 
 
-def failures(cluster: Cluster, run: Run) -> list[str]:
-    """Say which steps of a run failed, and the last line of each one's log."""
+def describe_failures(cluster: Cluster, run: Run) -> list[str]:
+    """Return which steps of a run failed, and the last line of each one's log."""
     if run.terminated is not None:
         stopped = [step.name for step in read_steps(run) if step.state == "stopped"]
         return [f"the run was terminated at {_when(run.terminated)} during {', '.join(stopped) or 'no step of ours'}"]
     steps = read_steps(run)
-    found = _Kubernetes(cluster.namespace).find_run(run)[0] if failed_steps(steps) else None
-    said = [f"{step.name} failed: {_last_line(cluster, run, found, step)}" for step in failed_steps(steps)]
-    said += [f"{name} failed, which is a node of Kubeflow's own" for name in failed_others(run)]
-    return said or [run.error or f"KFP names no step that failed; see {cluster.run_link(run.id)}"]
+    found = _Kubernetes(cluster.namespace).find_run(run)[0] if find_failed_steps(steps) else None
+    lines = [f"{step.name} failed: {_last_line(cluster, run, found, step)}" for step in find_failed_steps(steps)]
+    lines += [f"{name} failed, which is a node of Kubeflow's own" for name in find_failed_nodes(run)]
+    return lines or [run.error or f"KFP names no step that failed; see {cluster.run_link(run.id)}"]
 
 
-def last_line_of(cluster: Cluster, run: Run, step: Step) -> str:
+def read_last_line(cluster: Cluster, run: Run, step: Step) -> str:
     """Return the last line of a failed step."""
     return _last_line(cluster, run, _Kubernetes(cluster.namespace).find_run(run)[0], step)
 
@@ -149,17 +149,17 @@ def _report_run(
     full = cluster.run(run.id) if moving or newest or run.state == "FAILED" else run
     steps = read_steps(full)
     found, unasked = None, ""
-    if moving or (newest and failed_steps(steps)):
+    if moving or (newest and find_failed_steps(steps)):
         found, unasked = kubernetes.find_run(full)
     gone = _gone(full, steps, found, bool(kubernetes.namespace), open_round, now) if moving else "no"
     if gone == "yes":
-        steps = [_stopped(step, last_move(full)) for step in steps]
+        steps = [_stopped(step, find_last_move(full)) for step in steps]
     if newest:
         steps = [
             replace(step, error=_last_line(cluster, full, found, step)) if step.state == "failed" else step
             for step in steps
         ]
-    ended = last_move(full) if gone == "yes" else full.ended
+    ended = find_last_move(full) if gone == "yes" else full.ended
     return {
         "id": full.id,
         "name": full.name,
@@ -169,15 +169,15 @@ def _report_run(
         "seconds": _seconds(full.began, ended or now),
         "terminated": _iso(full.terminated),
         "gone": gone,
-        "moved": _iso(last_move(full)),
+        "moved": _iso(find_last_move(full)),
         "error": full.error,
         "link": cluster.run_link(full.id),
         "scheduled": bool(full.schedule),
         "ledger": full.arguments.get("ledger"),
         "asks_people": full.arguments.get("preference_oracle") == "human",
         "rounds": max((step.round for step in steps), default=1),
-        "steps": [_report_step(step, now) for step in steps] if moving or newest or failed_steps(steps) else [],
-        "failed_nodes": failed_others(full),
+        "steps": [_report_step(step, now) for step in steps] if moving or newest or find_failed_steps(steps) else [],
+        "failed_nodes": find_failed_nodes(full),
         "detailed": newest or (moving and gone != "yes"),
         "namespace": found.namespace if found else kubernetes.namespace or None,
         "pods": list(found.troubles) if found and moving else [],
@@ -236,7 +236,7 @@ def _gone(
         return "no"
     if found is not None and found.workflow is False and is_right_namespace:
         return "yes"
-    moved = last_move(run)
+    moved = find_last_move(run)
     if moved is None or now - moved < QUIET:
         return "no"
     claim_lapsed = open_round is not None and open_round["run"] == run.id and open_round["free"]
@@ -253,23 +253,23 @@ def _stopped(step: Step, when: datetime | None) -> Step:
 
 def _last_line(cluster: Cluster, run: Run, found: RunInCluster | None, step: Step) -> str:
     """Return the last line of a failed step: from KFP, else from its pod, else from KFP's archive of logs."""
-    from oatflow.components.jobs.waiting import last_line
+    from oatflow.components.jobs.waiting import find_last_line
 
     if step.error:
         return step.error
     if not step.pod:
         return step.note or "it has no pod"
     try:
-        said = last_words(found, step.pod) if found is not None else None
+        line = read_last_words(found, step.pod) if found is not None else None
     except ClusterError:
         # KFP can read the log of a pod that this account may not, or that is gone.
-        said = None
+        line = None
     try:
-        said = said or last_line(cluster.step_log(run.id, step.pod)) or "its log is empty"
+        line = line or find_last_line(cluster.step_log(run.id, step.pod)) or "its log is empty"
     except ClusterError:
         namespace = found.namespace if found is not None else cluster.namespace or "NAMESPACE"
         return f"neither KFP nor the cluster gives its log here; try `kubectl logs -n {namespace} {step.pod} -c main`"
-    return said
+    return line
 
 
 # From plain values to lines.
@@ -316,7 +316,7 @@ def _describe_step(step: Mapping[str, Any], indent: str) -> Iterator[str]:
 
 
 def _state_of_run(run: Mapping[str, Any]) -> str:
-    """Say how a run is, since when, and how long it took."""
+    """Return the state of a run in words, since when, and how long it took."""
     began, ended, took = _parse(run["began"]), _parse(run["ended"]), duration(run["seconds"])
     moved = _when(_parse(run["moved"]))
     if run["gone"] == "yes":
@@ -340,7 +340,7 @@ def _state_of_run(run: Mapping[str, Any]) -> str:
 
 
 def _describe_open_round(report: Mapping[str, Any]) -> Iterator[str]:
-    """Say what the open round waits for: people, a step, or a run to carry it on."""
+    """Yield what the open round waits for: people, a step, or a run to carry it on."""
     runs, round_ = report["cluster"]["runs"], report["ledger"]["open_round"] if report["ledger"] else None
     if round_ is None:
         yield from _describe_last_run(report, runs[0]) if runs and report["ledger"] is None else ()
@@ -372,7 +372,7 @@ def _describe_open_round(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _describe_last_run(report: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[str]:
-    """Say what the experiment waits for, from its last run alone: its ledger is not read."""
+    """Yield what the experiment waits for, from its last run alone: its ledger is not read."""
     if _stopped_for_people(run):
         yield f"waits    for people: they have still to answer the duels of the last round. {_how_to_label(report)}"
     elif run["gone"] == "yes" or run["state"] in ("FAILED", "CANCELED"):

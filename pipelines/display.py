@@ -363,7 +363,7 @@ class StepBar:
         if self._live is not None:
             self._live.stop()
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Print a line above the bar."""
         self._console.print(Text(line), soft_wrap=True)
 
@@ -379,17 +379,17 @@ class StepBar:
         ]
         grid = Table.grid(padding=(0, 1))
         bar = ProgressBar(max(self._of, 1), self._over, width=24, complete_style="cyan", finished_style="green")
-        said = f"{self._over}/{self._of} steps   {', '.join(work) or 'between two steps'}"
-        grid.add_row(self._spinner, bar, said, Text(f"   {duration(now - self._started)} elapsed", "dim"))
+        text = f"{self._over}/{self._of} steps   {', '.join(work) or 'between two steps'}"
+        grid.add_row(self._spinner, bar, text, Text(f"   {duration(now - self._started)} elapsed", "dim"))
         return grid
 
 
-def measured_notes(name: str, told: Mapping[str, Any]) -> str:
-    """Return what a step measured, from what it told at its end."""
-    return StepState(name, 0.0, counts=told.get("counts", {}), facts=told.get("facts", {})).notes()
+def describe_measurements(name: str, end: Mapping[str, Any]) -> str:
+    """Return what a step measured in words, from the event of its end."""
+    return StepState(name, 0.0, counts=end.get("counts", {}), facts=end.get("facts", {})).notes()
 
 
-def said_win_rate(facts: Mapping[str, Any]) -> str:
+def describe_win_rate(facts: Mapping[str, Any]) -> str:
     """Return the win rate with its interval, or "" where none was measured."""
     if facts.get("win_rate") is None:
         return ""

@@ -47,7 +47,7 @@ class ClusterUnreachable(ClusterError):
 class ClusterRefused(ClusterError):
     """The API of Kubeflow Pipelines answers, and refuses what was asked or who asks.
 
-    `is_missing`: whether it says that what was asked for does not exist.
+    `is_missing`: what was asked for does not exist.
     """
 
     exit_code = 2
@@ -439,7 +439,7 @@ def _rounds(spec: Any) -> int:
     """Return how many rounds a pipeline does; 0 where the answer has no pipeline."""
     spec = (spec or {}).get("pipeline_spec", spec) or {}
     tasks = spec.get("root", {}).get("dag", {}).get("tasks", {})
-    # One round stands in the root itself; more are pipelines of their own.
+    # The steps of a single round are in the root itself; several rounds are pipelines of their own.
     return sum(re.fullmatch(r"round(-\d+)?", name) is not None for name in tasks) or min(len(tasks), 1)
 
 

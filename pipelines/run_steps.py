@@ -51,12 +51,12 @@ def read_steps(run: Run) -> list[Step]:
     return steps
 
 
-def failed_steps(steps: Iterable[Step]) -> list[Step]:
+def find_failed_steps(steps: Iterable[Step]) -> list[Step]:
     """Return the steps that failed, the first to fail first."""
     return sorted((step for step in steps if step.state == "failed"), key=lambda step: (step.ended is None, step.ended))
 
 
-def failed_others(run: Run) -> list[str]:
+def find_failed_nodes(run: Run) -> list[str]:
     """Return the nodes that failed and are no step of ours: an importer, or the driver of a group of steps."""
     if run.terminated is not None:
         return []
@@ -64,7 +64,7 @@ def failed_others(run: Run) -> list[str]:
     return sorted(name for name in names if not _OUTER.fullmatch(name) and not _STEP.fullmatch(name))
 
 
-def last_move(run: Run) -> datetime | None:
+def find_last_move(run: Run) -> datetime | None:
     """Return when KFP last noted a change in the run."""
     return max((task.moved for task in run.tasks if task.moved), default=run.began)
 
@@ -99,7 +99,7 @@ class _Nodes:
         return own or next(filter(None, below), "")
 
     def attempt(self, key: tuple[int, str]) -> Task | None:
-        """Return the node of the last attempt of a step that is at work; None where it cannot be told from another's.
+        """Return the node of the last attempt of a step that is at work; None where it may be another step's.
 
         Nothing in KFP's answer says to which step an attempt belongs. When two steps work at the same time, attempts
         that have ended well are not theirs, and the first attempt begins with its step.
@@ -142,7 +142,7 @@ def _with_reason(run: Run, steps: list[Step]) -> list[Step]:
 
 
 def _state(run: Run, node: Task, only_driver: bool, attempt: Task | None) -> tuple[State, str]:
-    """Return the state of a step and what to add to it, from the node that stands for it."""
+    """Return the state of a step and what to add to it, from its node."""
     if node.state in _FAILED:
         if run.terminated is not None and not _is_before(node.ended, run.terminated):
             return "stopped", ""
@@ -199,7 +199,7 @@ def _pod_name(node: str) -> str:
 def _node_names(run: Run) -> Mapping[str, str]:
     """Return the full name of each node, such as `WORKFLOW(0).root(0).sample(0).executor(0)`, by the node's id.
 
-    An id is the workflow's name and the FNV-1a hash of the node's full name, so that names can be told from ids.
+    An id is the workflow's name and the FNV-1a hash of the node's full name.
     """
     ids = {child for task in run.tasks for child in task.children}
     parts = {_ATTEMPT.sub("", task.name) for task in run.tasks} - {run.workflow}

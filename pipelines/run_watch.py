@@ -1,4 +1,4 @@
-"""What `submit --wait` prints of a run: one line when a step begins, and one when it ends, with what it measured."""
+"""What `submit --wait` prints: a line when a step begins, and one with what it measured when it ends."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from oatflow.components.errors import ClusterError, OatflowError
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.reporting.words import duration
 
-from .cluster_status import QUIET, find_run, last_line_of
-from .display import StepBar, measured_notes, said_win_rate
+from .cluster_status import QUIET, find_run, read_last_line
+from .display import StepBar, describe_measurements, describe_win_rate
 from .kubeflow_client import Cluster, Run
-from .run_steps import AT_WORK, STEPS, Step, last_move, read_steps
+from .run_steps import AT_WORK, STEPS, Step, find_last_move, read_steps
 
 # A pod that has not begun after this is worth a question, and again after each.
 LOOK_AFTER = timedelta(minutes=1)
@@ -30,7 +30,7 @@ class RunGone(ClusterError):
 
 @dataclass
 class RunWatch:
-    """Says what happens in a run. `rounds`: how many it does. `clock`: gives the time now.
+    """Prints what happens in a run. `rounds`: how many it does. `clock`: gives the time now.
 
     `win_rate`: the last one that was measured. `was_skipped`: whether steps were skipped.
     """
@@ -48,20 +48,20 @@ class RunWatch:
     _trouble: tuple[str, ...] = ()
 
     def take(self, run: Run) -> None:
-        """Take in the newest answer, and say what is new. Raises `RunGone`."""
+        """Print what is new in the newest answer. Raises `RunGone`."""
         steps = read_steps(replace(run, rounds=max(run.rounds, self.rounds)))
         self.rounds = max(step.round for step in steps)
         for step in steps:
-            for line in self._news(run, step, self._before.get((step.round, step.name))):
-                self.bar.say(f"{self._prefix(step.round)}{line}")
+            for line in self._changes(run, step, self._before.get((step.round, step.name))):
+                self.bar.print_line(f"{self._prefix(step.round)}{line}")
         for line in self._skipped(steps):
-            self.bar.say(line)
+            self.bar.print_line(line)
         self._before = {(step.round, step.name): step for step in steps}
         self._show_bar(steps)
         if not run.has_ended:
             self._look_at_cluster(run, steps)
 
-    def _news(self, run: Run, step: Step, before: Step | None) -> Iterator[str]:
+    def _changes(self, run: Run, step: Step, before: Step | None) -> Iterator[str]:
         had_begun = before is not None and before.state in _BEGUN
         if step.state in AT_WORK and not had_begun:
             yield f"{step.name:{_WIDTH}}  begins"
@@ -75,16 +75,16 @@ class RunWatch:
     def _ending(self, run: Run, step: Step) -> str:
         took = duration((step.ended - step.began).total_seconds() if step.began and step.ended else None)
         if step.state == "failed":
-            return f"FAILED after {took}: {last_line_of(self.cluster, run, step)}"
+            return f"FAILED after {took}: {read_last_line(self.cluster, run, step)}"
         if step.state == "stopped":
             return f"stopped after {took}"
-        told = _told_at_end(self.cluster, run, step)
-        notes = [measured_notes(step.name, told)]
+        event = _read_end_event(self.cluster, run, step)
+        notes = [describe_measurements(step.name, event)]
         if step.name == "evaluate":
-            self.win_rate = said_win_rate(told.get("facts") or self._facts_in_ledger(run))
+            self.win_rate = describe_win_rate(event.get("facts") or self._facts_in_ledger(run))
             notes.append(self.win_rate)
-        if step.name == "open-round" and "round" in told:
-            notes.insert(0, f"round {told['round']} of the experiment")
+        if step.name == "open-round" and "round" in event:
+            notes.insert(0, f"round {event['round']} of the experiment")
         return ", ".join([f"done in {took}", *filter(None, [step.note, *notes])])
 
     def _facts_in_ledger(self, run: Run) -> Mapping[str, Any]:
@@ -98,7 +98,7 @@ class RunWatch:
         return next((each.facts for each in done if each is not None and each.run == run.id), {})
 
     def _skipped(self, steps: Sequence[Step]) -> Iterator[str]:
-        """Say in one line which steps of a round are skipped, when that is known."""
+        """Yield one line with the steps of a round that are skipped, when that is known."""
         for round_ in range(1, self.rounds + 1):
             names = [
                 step.name for step in steps
@@ -122,11 +122,11 @@ class RunWatch:
                                            if step.state in AT_WORK])  # fmt: skip
 
     def _look_at_cluster(self, run: Run, steps: Sequence[Step]) -> None:
-        """Say what a step waits for that does not begin, and notice that the workflow is gone.
+        """Print what a step waits for that does not begin, and raise `RunGone` if the workflow no longer exists.
 
         Only where this machine reaches the cluster that the run is in: it has found the run there before.
         """
-        now, moved = self.clock(), last_move(run)
+        now, moved = self.clock(), find_last_move(run)
         waits = [step for step in steps if step.state == "starting" and step.began and now - step.began > LOOK_AFTER]
         is_quiet = moved is not None and now - moved > QUIET
         is_due = self._looked is None or now - self._looked > LOOK_AFTER
@@ -148,11 +148,11 @@ class RunWatch:
         if waits and tuple(found.troubles) != self._trouble:
             self._trouble = tuple(found.troubles)
             for trouble in found.troubles:
-                self.bar.say(f"{self._prefix(waits[0].round)}{waits[0].name:{_WIDTH}}  waits: {trouble}")
+                self.bar.print_line(f"{self._prefix(waits[0].round)}{waits[0].name:{_WIDTH}}  waits: {trouble}")
 
 
-def _told_at_end(cluster: Cluster, run: Run, step: Step) -> Mapping[str, Any]:
-    """Return what a step told at its end (its log has it as a line of JSON), or nothing where its log is not to be had.
+def _read_end_event(cluster: Cluster, run: Run, step: Step) -> Mapping[str, Any]:
+    """Return what a step measured, a line of JSON at the end of its log; nothing where the log cannot be read.
 
     KFP serves the log, so that the store need not be reached from here.
     """
@@ -164,14 +164,14 @@ def _told_at_end(cluster: Cluster, run: Run, step: Step) -> Mapping[str, Any]:
         return {}
     for line in reversed(lines):
         if line.startswith('{"at": '):
-            told = _parse(line)
-            if told.get("event") == "end":
-                return told
+            event = _parse(line)
+            if event.get("event") == "end":
+                return event
     return {}
 
 
 def _parse(line: str) -> Mapping[str, Any]:
-    """Read a line of progress; a line that was cut off tells nothing."""
+    """Read a line of progress; {} for a line that was cut off."""
     try:
         return dict(json.loads(line))
     except ValueError:

@@ -86,7 +86,7 @@ def remove_schedules(cluster: Cluster, schedules: Iterable[Schedule], now: bool 
         try:
             if schedule.enabled:
                 cluster.switch_schedule(schedule, enabled=False)
-            runs = runs_under_way(cluster, schedule)
+            runs = find_runs_under_way(cluster, schedule)
             if runs and not now:
                 removal.kept.append(Kept(schedule, runs))
                 continue
@@ -109,7 +109,7 @@ def find_schedules(cluster: Cluster, experiment: str) -> list[Schedule]:
     return found
 
 
-def replaced_schedules(cluster: Cluster) -> list[Schedule]:
+def find_replaced_schedules(cluster: Cluster) -> list[Schedule]:
     """Return the schedules of all experiments that are switched off and older than the one that counts.
 
     A schedule that a user switched off and did not replace is none of them.
@@ -122,7 +122,7 @@ def replaced_schedules(cluster: Cluster) -> list[Schedule]:
     return found
 
 
-def runs_under_way(cluster: Cluster, schedule: Schedule) -> list[Run]:
+def find_runs_under_way(cluster: Cluster, schedule: Schedule) -> list[Run]:
     """Return the runs of a schedule that have not ended; one whose workflow no longer exists is none of them.
 
     All of its runs are looked at: an old one may have been started again with KFP's *Retry*.
@@ -165,12 +165,12 @@ def experiment_of(schedule: Schedule) -> str:
 
 def report_schedules(cluster: Cluster, now: datetime) -> list[dict[str, Any]]:
     """Return the schedules of all experiments, with their next and their last run, as plain JSON values."""
-    replaced = {schedule.id for schedule in replaced_schedules(cluster)}
+    replaced = {schedule.id for schedule in find_replaced_schedules(cluster)}
     return [_report(cluster, schedule, schedule.id in replaced, now) for schedule in our_schedules(cluster)]
 
 
 def describe_schedules(report: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Say in lines which schedules there are."""
+    """Yield a line for each schedule."""
     if not report:
         yield "no schedules; `oatflow schedule set` creates one"
     for each in report:

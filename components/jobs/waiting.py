@@ -73,13 +73,13 @@ def has_schedule(namespace: str, schedule_id: str) -> bool:
     return any(each["metadata"]["uid"] == schedule_id for each in found)
 
 
-def last_words(found: RunInCluster, pod: str) -> str | None:
+def read_last_words(found: RunInCluster, pod: str) -> str | None:
     """Return the message that a step's pod left, else the last line of its log; None where it has neither."""
     message = _termination_message(found.pods, pod)
-    return message or last_line(_open(found.namespace).log(pod, container=_MAIN, tailLines=str(LAST_LINES)))
+    return message or find_last_line(_open(found.namespace).log(pod, container=_MAIN, tailLines=str(LAST_LINES)))
 
 
-def last_line(log: Iterable[str]) -> str | None:
+def find_last_line(log: Iterable[str]) -> str | None:
     """Return the last line of a log that oatflow wrote for its user, else the last that is not the launcher's."""
     lines = [line.strip() for line in log if line.strip()]
     ours = [line.removeprefix(_OUR_PREFIX) for line in lines if line.startswith(_OUR_PREFIX)]
@@ -117,7 +117,7 @@ def _termination_message(pods: Iterable[Document], name: str) -> str | None:
 
 
 def _ending(ended: Document) -> str | None:
-    """Say how a container ended that could write nothing; None where its log says more."""
+    """Return how a container ended that could write nothing; None where its log has more."""
     reason = ended.get("reason", "")
     return f"{reason} (exit code {ended.get('exitCode')})" if reason not in ("", "Error", "Completed") else None
 

@@ -11,7 +11,7 @@ from oatflow.components.rounds.opening import open_round
 from oatflow.pipelines import cluster_status
 from oatflow.pipelines.alignment.config import gather
 from oatflow.pipelines.cli import main
-from oatflow.pipelines.cluster_status import describe_cluster, failures, full_report
+from oatflow.pipelines.cluster_status import describe_cluster, describe_failures, full_report
 from oatflow.pipelines.kubeflow_client import Cluster
 
 from .kfp_api_double import Fault, kfp_api
@@ -354,7 +354,7 @@ def test_duels_that_are_all_answered_wait_for_the_next_run(shown):
 def test_failures_name_the_step_and_its_last_line(api, experiment, ask_cluster):
     api.logs[TRAIN_POD] = LOG_OF_TRAIN
     cluster = Cluster.connect(api.endpoint, None)
-    assert failures(cluster, cluster.run(api.put_run(experiment, recorded("run-importer-failed")))) == [
+    assert describe_failures(cluster, cluster.run(api.put_run(experiment, recorded("run-importer-failed")))) == [
         "train failed: the training ran out of memory on worker 0 (OOMKilled); raise train_pod_memory, which is 3Gi",
         "importer failed, which is a node of Kubeflow's own",
     ]
@@ -362,6 +362,6 @@ def test_failures_name_the_step_and_its_last_line(api, experiment, ask_cluster):
 
 def test_a_terminated_run_did_not_fail(api, experiment, ask_cluster):
     cluster = Cluster.connect(api.endpoint, None)
-    assert failures(cluster, cluster.run(api.put_run(experiment, recorded("run-terminated")))) == [
+    assert describe_failures(cluster, cluster.run(api.put_run(experiment, recorded("run-terminated")))) == [
         "the run was terminated at 2026-11-30 19:55:46 UTC during train"
     ]

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from oatflow.components.errors import ClusterError
 from oatflow.components.jobs import waiting
-from oatflow.components.jobs.waiting import find_run, has_schedule, last_line, last_words
+from oatflow.components.jobs.waiting import find_last_line, find_run, has_schedule, read_last_words
 
 from .recorded_runs import LOG_OF_TRAIN, recorded
 
@@ -176,11 +176,11 @@ def test_the_last_words_of_a_pod(server, how, said):
     pod = recorded_pod(containerStatuses=ended(**how))
     server.put("team-a", "pods", pod)
     server.logs[pod["metadata"]["name"]] = LOG_OF_TRAIN
-    assert last_words(find_run("team-a", RUN, WORKFLOW), pod["metadata"]["name"]) == said
+    assert read_last_words(find_run("team-a", RUN, WORKFLOW), pod["metadata"]["name"]) == said
 
 
 def test_a_pod_that_is_gone_has_no_last_words(server):
-    assert last_words(find_run("team-a", RUN, WORKFLOW), "pod") is None
+    assert read_last_words(find_run("team-a", RUN, WORKFLOW), "pod") is None
 
 
 @pytest.mark.parametrize(
@@ -193,4 +193,4 @@ def test_a_pod_that_is_gone_has_no_last_words(server):
     ],
 )
 def test_the_last_line_of_a_log_is_ours_where_there_is_one(log, line):
-    assert last_line(log.splitlines()) == line
+    assert find_last_line(log.splitlines()) == line

@@ -6,7 +6,7 @@ import json
 import pytest
 from kfp_server_api import ApiClient
 from oatflow.pipelines.kubeflow_client import read_run
-from oatflow.pipelines.run_steps import STEPS, failed_others, failed_steps, read_steps
+from oatflow.pipelines.run_steps import STEPS, find_failed_nodes, find_failed_steps, read_steps
 
 from .recorded_runs import as_of, moment, recorded
 
@@ -158,7 +158,7 @@ def test_steps_behind_a_condition_that_was_false_are_skipped():
 def test_a_terminated_run_stopped_its_step_and_left_the_others_out():
     found = states(recorded("run-terminated"))
     assert (found["train"], found["evaluate"], found["close-round"]) == ("stopped", "not reached", "not reached")
-    assert failed_steps(read_steps(run_of(recorded("run-terminated")))) == []
+    assert find_failed_steps(read_steps(run_of(recorded("run-terminated")))) == []
 
 
 def test_a_run_that_was_terminated_and_then_retried_was_not_terminated():
@@ -176,7 +176,9 @@ def test_a_step_that_failed_before_the_run_was_terminated_has_failed():
 
 def test_what_failed_and_is_no_step_of_ours_is_named():
     run = run_of(recorded("run-importer-failed"))
-    assert [step.name for step in failed_steps(read_steps(run))] == ["train"] and failed_others(run) == ["importer"]
+    assert [step.name for step in find_failed_steps(read_steps(run))] == ["train"] and find_failed_nodes(run) == [
+        "importer"
+    ]
 
 
 def test_a_step_whose_driver_failed_says_so():

@@ -21,8 +21,8 @@ from .recorded_runs import LOG_OF_TRAIN, TRAIN_POD, as_of, moment, playing, reco
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RATE = {"win_rate": 0.714, "low": 0.62, "high": 0.791}
-# What the steps of the recorded run told at their ends, in their logs.
-TOLD = {
+# What the steps of the recorded run measured, by their logs.
+MEASURED = {
     "open-round": {"counts": {"prompts": 8}, "queries_spent": 0},
     "sample": {"counts": {"prompts": 8, "generated_tokens": 245}},
     "label": {"counts": {"queries": 8}},
@@ -70,11 +70,11 @@ def watch(api, cluster):
 def logs(api, cluster):
     """Give the steps of a recorded run the logs that they had."""
 
-    def write(run, told):
+    def write(run, measured):
         experiment = api.create_experiment({}, {"display_name": "logs"})["experiment_id"]
         for step in read_steps(cluster.run(api.put_run(experiment, run))):
             if step.pod:
-                end = {"at": 1.0, "step": step.name, "round": 4, "event": "end", "seconds": 7.0, **told[step.name]}
+                end = {"at": 1.0, "step": step.name, "round": 4, "event": "end", "seconds": 7.0, **measured[step.name]}
                 api.logs[step.pod] = f'{{"at": 0.5, "event": "start"}}\n{json.dumps(end)}\nI1130 19:00:00.1 1 x] done\n'
 
     return write
@@ -85,7 +85,7 @@ def golden(name):
 
 
 def test_a_run_that_succeeds(watch, logs):
-    logs(recorded("run-succeeded"), TOLD)
+    logs(recorded("run-succeeded"), MEASURED)
     assert watch(playing(recorded("run-succeeded"), every=10)) == golden("succeeded")
 
 
@@ -184,6 +184,6 @@ def test_a_terminal_has_a_bar_below_the_lines():
     began = moment("2026-11-30T19:37:00Z")
     with StepBar(console, lambda: began.timestamp() + 75) as bar:
         bar.update(2, 7, [("label running", began)])
-        bar.say("sample            done in 1 min 07 s")
+        bar.print_line("sample            done in 1 min 07 s")
     shown = console.file.getvalue()
     assert "2/7 steps   label running for 1 min 15 s" in shown and "sample            done in 1 min 07 s" in shown
