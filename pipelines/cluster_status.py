@@ -343,7 +343,7 @@ def _describe_open_round(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the open round waits for: people, a step, or a run to carry it on."""
     runs, round_ = report["cluster"]["runs"], report["ledger"]["open_round"] if report["ledger"] else None
     if round_ is None:
-        yield from _describe_last_run(report, runs[0]) if runs and report["ledger"] is None else ()
+        yield from _describe_last_run(report, runs[0]) if runs else ()
         return
     step = _NAMES_IN_KFP.get(round_["next_step"], round_["next_step"])
     where = f"at its step {step}" if step else "before it is closed"
@@ -372,8 +372,8 @@ def _describe_open_round(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _describe_last_run(report: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the experiment waits for, from its last run alone: its ledger is not read."""
-    if _stopped_for_people(run):
+    """Yield what the experiment waits for, from its last run alone: its ledger has no open round, or is not read."""
+    if report["ledger"] is None and _stopped_for_people(run):
         yield f"waits    for people: they have still to answer the duels of the last round. {_how_to_label(report)}"
     elif run["gone"] == "yes" or run["state"] in ("FAILED", "CANCELED"):
         yield f"waits    for a new run: {_carry_on(report)}"

@@ -36,7 +36,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
         "starting_model": ledger.experiment.starting_model,
         "head": asdict(head),
         "rounds": rows,
-        "open_round": _open_round(ledger, head.round + 1),
+        "open_round": read_open_round(ledger, head.round + 1),
     }
 
 
@@ -79,7 +79,8 @@ def _describe_labels(report: Mapping[str, Any]) -> str:
     return f"queries  {report['queries']} of {report['max_queries']} spent"
 
 
-def _open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
+def read_open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
+    """Return how far the round is that comes next, or None where no run has claimed it."""
     claim = ledger.claim(round_)
     if claim is None:
         return None

@@ -19,6 +19,7 @@ from rich.console import Console
 from .kfp_api_double import kfp_api
 from .recorded_runs import LOG_OF_TRAIN, TRAIN_POD, as_of, moment, playing, recorded
 
+pytestmark = pytest.mark.slow
 GOLDEN = Path(__file__).parents[1] / "golden"
 RATE = {"win_rate": 0.714, "low": 0.62, "high": 0.791}
 # What the steps of the recorded run measured, by their logs.
