@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .submission import Submission
 
 DAY = 86_400.0
+INTERRUPTED = 130
 
 
 def submit_parser(commands: Any) -> None:
@@ -32,7 +33,8 @@ def submit_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--experiment", default="demo", help="experiment to begin or to carry on (default: demo)")
     parser.add_argument("--run_name", metavar="NAME", help="what to call the run (default: experiment and time)")
-    parser.add_argument("--wait", action="store_true", help="wait until the run has ended; exit code 1 if it failed")
+    parser.add_argument("--wait", action="store_true", help="wait until the run has ended, and print a line for "
+                        "each step; exit code 1 if the run failed")  # fmt: skip
     parser.add_argument("--timeout", type=float, default=DAY, metavar="SECONDS", help="wait no longer (default: a day)")
     parser.add_argument("--json", action="store_true", help="print the run as JSON")
     _run_flags(parser)
@@ -113,7 +115,12 @@ def _submit(given: argparse.Namespace) -> int:
         print(f"run  {run.id}\nsee  {link}", flush=True)
     why: list[str] = []
     if given.wait:
-        run, why = _wait_for_run(cluster, run.id, given)
+        try:
+            run, why = _wait_for_run(cluster, run.id, given)
+        except KeyboardInterrupt:
+            # Only the waiting has stopped: giving the same command again would start a second run.
+            print(f"\noatflow: stopped waiting; run {run.id} goes on: {link}", file=sys.stderr)
+            return INTERRUPTED
     if given.json:
         print(json.dumps({"id": run.id, "link": link, "state": run.state, "failures": why}, indent=2))
     return 1 if why else 0

@@ -378,9 +378,11 @@ class StepBar:
             for name, since in self._at_work
         ]
         grid = Table.grid(padding=(0, 1))
-        bar = ProgressBar(max(self._of, 1), self._over, width=24, complete_style="cyan", finished_style="green")
-        text = f"{self._over}/{self._of} steps   {', '.join(work) or 'between two steps'}"
-        grid.add_row(self._spinner, bar, text, Text(f"   {duration(now - self._started)} elapsed", "dim"))
+        for _ in range(3):
+            grid.add_column(no_wrap=True, overflow="ellipsis")
+        bar = ProgressBar(max(self._of, 1), self._over, width=16, complete_style="cyan", finished_style="green")
+        elapsed = f"{self._over}/{self._of} steps, {duration(now - self._started)}"
+        grid.add_row(self._spinner, bar, f"{elapsed}   {', '.join(work) or 'between two steps'}")
         return grid
 
 

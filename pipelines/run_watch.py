@@ -51,13 +51,13 @@ class RunWatch:
         """Print what is new in the newest answer. Raises `RunGone`."""
         steps = read_steps(replace(run, rounds=max(run.rounds, self.rounds)))
         self.rounds = max(step.round for step in steps)
+        self._show_bar(steps)
         for step in steps:
             for line in self._changes(run, step, self._before.get((step.round, step.name))):
                 self.bar.print_line(f"{self._prefix(step.round)}{line}")
         for line in self._skipped(steps):
             self.bar.print_line(line)
         self._before = {(step.round, step.name): step for step in steps}
-        self._show_bar(steps)
         if not run.has_ended:
             self._look_at_cluster(run, steps)
 

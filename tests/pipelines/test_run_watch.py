@@ -187,4 +187,4 @@ def test_a_terminal_has_a_bar_below_the_lines():
         bar.update(2, 7, [("label running", began)])
         bar.print_line("sample            done in 1 min 07 s")
     shown = console.file.getvalue()
-    assert "2/7 steps   label running for 1 min 15 s" in shown and "sample            done in 1 min 07 s" in shown
+    assert "2/7 steps, 0 s   label running for 1 min 15 s" in shown and "sample            done in 1 min 07 s" in shown

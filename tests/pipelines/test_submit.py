@@ -394,6 +394,15 @@ def test_json_is_all_that_is_printed_when_it_is_asked_for(api, submit):
     }
 
 
+def test_an_interrupted_wait_leaves_the_run_alone_and_does_not_ask_for_a_second_one(api, submit, monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submission.time, "sleep", interrupt)
+    code, _, said = submit("--wait")
+    assert code == 130 and "stopped waiting; run" in said and "goes on" in said and "same command" not in said
+
+
 def test_json_has_standard_output_for_itself_while_the_steps_are_said(api, submit):
     api.frames = played("run-succeeded")
     _, out, said = submit("--wait", "--json")
