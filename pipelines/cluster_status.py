@@ -18,6 +18,7 @@ from .kubeflow_client import Cluster, ClusterRefused, Experiment, Run
 from .place import experiment_uri
 from .run_steps import AT_WORK, STEPS, Step, find_failed_nodes, find_failed_steps, find_last_move, read_steps
 from .status import status
+from .step_events import read_wait
 
 if TYPE_CHECKING:
     from oatflow.components.jobs.waiting import RunInCluster
@@ -154,6 +155,8 @@ def _report_run(
     gone = _gone(full, steps, found, bool(kubernetes.namespace), open_round, now) if moving else "no"
     if gone == "yes":
         steps = [_stopped(step, find_last_move(full)) for step in steps]
+    if newest and moving:
+        steps = [replace(step, note=read_wait(cluster, full, step) or step.note) for step in steps]
     if newest:
         steps = [
             replace(step, error=_last_line(cluster, full, found, step)) if step.state == "failed" else step
@@ -351,7 +354,8 @@ def _describe_open_round(report: Mapping[str, Any]) -> Iterator[str]:
     name = f"run {holder['name']!r}" if holder else f"run {round_['run']}"
     is_alive = holder is not None and holder["state"] in MOVING and holder["gone"] != "yes"
     people = round_["people"]
-    if is_alive and not (round_["free"] and holder and holder["gone"] == "maybe"):
+    is_at_work = is_alive and not (round_["free"] and holder and holder["gone"] == "maybe")
+    if is_at_work and not (people and people["open"]):
         yield f"waits    round {round_['round']} is {where}; {name} works on it"
     elif people is not None:
         yield f"waits    round {round_['round']} waits for people: {_open_duels(people)}. {_how_to_label(report)}"
@@ -375,6 +379,8 @@ def _describe_last_run(report: Mapping[str, Any], run: Mapping[str, Any]) -> Ite
     """Yield what the experiment waits for, from its last run alone: its ledger has no open round, or is not read."""
     if report["ledger"] is None and _stopped_for_people(run):
         yield f"waits    for people: they have still to answer the duels of the last round. {_how_to_label(report)}"
+    elif run["asks_people"] and (note := _note_of_running(run, "label")):
+        yield f"waits    for people: {note}. {_how_to_label(report)}"
     elif run["gone"] == "yes" or run["state"] in ("FAILED", "CANCELED"):
         yield f"waits    for a new run: {_carry_on(report)}"
 
@@ -383,6 +389,10 @@ def _stopped_for_people(run: Mapping[str, Any]) -> bool:
     """Whether a run ended because people had still to answer, from what KFP alone shows."""
     states = {step["name"]: step["state"] for step in run["steps"] if step["round"] == run["rounds"]}
     return run["asks_people"] and run["state"] == "SUCCEEDED" and states.get("train") == "skipped"
+
+
+def _note_of_running(run: Mapping[str, Any], name: str) -> str:
+    return next((step["note"] for step in run["steps"] if (step["name"], step["state"]) == (name, "running")), "")
 
 
 def _open_duels(people: Mapping[str, int]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from .cluster_status import QUIET, find_run, read_last_line
 from .display import StepBar, describe_measurements, describe_win_rate
 from .kubeflow_client import Cluster, Run
 from .run_steps import AT_WORK, STEPS, Step, find_last_move, read_steps
+from .step_events import ASKING, read_end, read_wait
 
 # A pod that has not begun after this is worth a question, and again after each.
 LOOK_AFTER = timedelta(minutes=1)
@@ -43,6 +43,8 @@ class RunWatch:
     was_skipped: bool = False
     _before: dict[tuple[int, str], Step] = field(default_factory=dict)
     _looked: datetime | None = None
+    _read: datetime | None = None
+    _wait: str = ""
     _was_there: bool = False
     _is_blind: bool = False
     _trouble: tuple[str, ...] = ()
@@ -59,6 +61,7 @@ class RunWatch:
             self.bar.print_line(line)
         self._before = {(step.round, step.name): step for step in steps}
         if not run.has_ended:
+            self._print_waits(run, steps)
             self._look_at_cluster(run, steps)
 
     def _changes(self, run: Run, step: Step, before: Step | None) -> Iterator[str]:
@@ -78,7 +81,7 @@ class RunWatch:
             return f"FAILED after {took}: {read_last_line(self.cluster, run, step)}"
         if step.state == "stopped":
             return f"stopped after {took}"
-        event = _read_end_event(self.cluster, run, step)
+        event = read_end(self.cluster, run, step)
         notes = [describe_measurements(step.name, event)]
         if step.name == "evaluate":
             self.win_rate = describe_win_rate(event.get("facts") or self._facts_in_ledger(run))
@@ -121,6 +124,18 @@ class RunWatch:
         self.bar.update(over, len(steps), [(f"{step.name} {step.state}", step.began) for step in steps
                                            if step.state in AT_WORK])  # fmt: skip
 
+    def _print_waits(self, run: Run, steps: Sequence[Step]) -> None:
+        """Print what an oracle is waited for, when that changes: people, or a service."""
+        now = self.clock()
+        for step in steps:
+            is_due = self._read is None or now - self._read > LOOK_AFTER
+            if step.name in ASKING and step.state == "running" and is_due:
+                self._read = now
+                why = read_wait(self.cluster, run, step)
+                if why and why != self._wait:
+                    self.bar.print_line(f"{self._prefix(step.round)}{step.name:{_WIDTH}}  waits: {why}")
+                self._wait = why
+
     def _look_at_cluster(self, run: Run, steps: Sequence[Step]) -> None:
         """Print what a step waits for that does not begin, and raise `RunGone` if the workflow no longer exists.
 
@@ -149,30 +164,3 @@ class RunWatch:
             self._trouble = tuple(found.troubles)
             for trouble in found.troubles:
                 self.bar.print_line(f"{self._prefix(waits[0].round)}{waits[0].name:{_WIDTH}}  waits: {trouble}")
-
-
-def _read_end_event(cluster: Cluster, run: Run, step: Step) -> Mapping[str, Any]:
-    """Return what a step measured, a line of JSON at the end of its log; nothing where the log cannot be read.
-
-    KFP serves the log, so that the store need not be reached from here.
-    """
-    if not step.pod:
-        return {}
-    try:
-        lines = cluster.step_log(run.id, step.pod)
-    except ClusterError:
-        return {}
-    for line in reversed(lines):
-        if line.startswith('{"at": '):
-            event = _parse(line)
-            if event.get("event") == "end":
-                return event
-    return {}
-
-
-def _parse(line: str) -> Mapping[str, Any]:
-    """Read a line of progress; {} for a line that was cut off."""
-    try:
-        return dict(json.loads(line))
-    except ValueError:
-        return {}

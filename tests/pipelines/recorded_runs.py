@@ -59,6 +59,15 @@ def playing(run, every=10):
     yield run, end
 
 
+def label_at_work():
+    """Return a run whose step `label` is at work, and the name of its pod."""
+    run = as_of(recorded("run-succeeded"), moment("2026-11-30T19:38:20Z"))
+    for task in run["run_details"]["task_details"]:
+        if task["display_name"] == "executor(0)" and task["state"] == "PENDING":
+            task["state"] = "RUNNING"
+    return run, "oatflow-alignment-27zqr-retry-system-container-impl-4185351948"
+
+
 def _rewind(entry, when):
     """Take an entry back to a moment. KFP notes a change a second or two after it was made."""
     known = [change for change in entry["state_history"] if moment(change["update_time"]) <= when]

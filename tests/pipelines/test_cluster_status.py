@@ -15,7 +15,7 @@ from oatflow.pipelines.cluster_status import describe_cluster, describe_failures
 from oatflow.pipelines.kubeflow_client import Cluster
 
 from .kfp_api_double import Fault, kfp_api
-from .recorded_runs import LOG_OF_TRAIN, TRAIN_POD, as_of, moment, recorded
+from .recorded_runs import LOG_OF_TRAIN, TRAIN_POD, as_of, label_at_work, moment, recorded
 
 LEDGER = "s3://bucket/oatflow/kinder"
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -346,6 +346,23 @@ def test_duels_that_are_all_answered_wait_for_the_next_run(shown):
     people = {"asked": 8, "open": 0, "answers": 0}
     said = waits(shown("waiting-for-people", "20:00:00", ledger=open_at("label", "r", free=True, people=people)))
     assert "all 8 duels are answered, and the next run goes on with them" in said
+
+
+def test_a_step_that_waits_for_people_while_it_runs_says_how_to_answer(api, shown):
+    run, pod = label_at_work()
+    run["runtime_config"]["parameters"]["preference_oracle"] = "human"
+    api.logs[pod] = '{"at": 1.0, "event": "start"}\n{"at": 2.0, "event": "waits", "why": "5 of 8 duels are open"}\n'
+    said = shown("", "19:50:00", run)
+    assert "label             running for 11 min 56 s: 5 of 8 duels are open\n" in said
+    assert "for people: 5 of 8 duels are open. `oatflow label nightly --serve` opens them" in waits(said)
+
+
+def test_people_are_named_before_the_run_that_waits_for_them(shown, ask_cluster):
+    ask_cluster(pods_of)
+    run, _ = label_at_work()
+    for open_, words in ((5, "waits for people: 5 of 8 duels are open"), (0, "works on it")):
+        people = {"asked": 8, "open": open_, "answers": open_}
+        assert words in waits(shown("", "19:38:40", run, ledger=open_at("label", run["run_id"], people=people)))
 
 
 # What `submit --wait` says at the end.

@@ -17,7 +17,7 @@ from oatflow.pipelines.run_watch import RunGone, RunWatch
 from rich.console import Console
 
 from .kfp_api_double import kfp_api
-from .recorded_runs import LOG_OF_TRAIN, TRAIN_POD, as_of, moment, playing, recorded
+from .recorded_runs import LOG_OF_TRAIN, TRAIN_POD, as_of, label_at_work, moment, playing, recorded
 
 pytestmark = pytest.mark.slow
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -164,6 +164,20 @@ def test_what_a_step_waits_for_is_said_once_when_it_does_not_begin(api, watch, m
     now = moment("2026-11-30T20:15:50Z")
     said = watch((recorded("run-running"), now + timedelta(seconds=20 * look)) for look in range(30))
     assert said.count(f"sample            waits: {trouble}") == 1
+
+
+def test_what_an_oracle_is_waited_for_is_said_when_it_changes(api, watch):
+    run, pod = label_at_work()
+    now = moment("2026-11-30T19:38:20Z")
+
+    def frames():
+        for look in range(30):
+            why = f"{8 - look // 10} of 8 duels lack answers of people"
+            api.logs[pod] = json.dumps({"at": float(look), "event": "waits", "why": why}) + "\n"
+            yield run, now + timedelta(seconds=30 * look)
+
+    lines = [line for line in watch(frames()).splitlines() if "waits" in line]
+    assert lines == [f"label             waits: {left} of 8 duels lack answers of people" for left in (8, 7, 6)]
 
 
 def test_a_run_whose_workflow_goes_ends_the_wait(watch, monkeypatch):
