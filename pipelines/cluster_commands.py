@@ -238,7 +238,8 @@ def _times(moments: list[datetime]) -> str:
 
 def cluster_status(given: argparse.Namespace) -> int:
     """Print what the cluster and the ledger have of an experiment."""
-    from .cluster_status import describe_cluster, full_report
+    from .cluster_lines import describe_cluster
+    from .cluster_status import full_report
     from .kubeflow_client import Cluster
     from .status import describe
     from .submission import LEDGER

@@ -11,7 +11,8 @@ from oatflow.components.rounds.opening import open_round
 from oatflow.pipelines import cluster_status
 from oatflow.pipelines.alignment.config import gather
 from oatflow.pipelines.cli import main
-from oatflow.pipelines.cluster_status import describe_cluster, describe_failures, full_report
+from oatflow.pipelines.cluster_lines import describe_cluster
+from oatflow.pipelines.cluster_status import describe_failures, full_report
 from oatflow.pipelines.kubeflow_client import Cluster
 
 from .kfp_api_double import Fault, kfp_api
