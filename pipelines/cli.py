@@ -20,7 +20,7 @@ from oatflow.components.settings import did_you_mean
 from .alignment.build import Backend, Build
 from .alignment.config import all_settings
 from .audit import audit_parser
-from .cluster_commands import INTERRUPTED, cluster_status, schedule_parser, submit_parser
+from .cluster_commands import cluster_status, schedule_parser, submit_parser
 from .export import DTYPES
 from .flags import CLUSTER_FLAGS, Flag, add_flags, command, given_settings, settings_flags
 from .label import FLAGS as LABEL_FLAGS
@@ -29,6 +29,8 @@ from .preferences import FORMATS
 from .report import existing, report_parser
 from .serve import serve_parser
 from .simulate import simulate_parser
+
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> None:

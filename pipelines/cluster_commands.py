@@ -10,7 +10,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from oatflow.components.errors import RefusedInput
+from oatflow.components.errors import OatflowError, RefusedInput
 from oatflow.components.images import REGISTRY
 
 from .flags import CLUSTER_FLAGS, add_flags, command, given_settings, settings_flags
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from .submission import Submission
 
 DAY = 86_400.0
-INTERRUPTED = 130
+
+
+class WaitInterrupted(OatflowError):
+    """The user stopped waiting for a run. Giving the same command again would start a second one."""
+
+    exit_code = 130
 
 
 def submit_parser(commands: Any) -> None:
@@ -117,10 +122,8 @@ def _submit(given: argparse.Namespace) -> int:
     if given.wait:
         try:
             run, why = _wait_for_run(cluster, run.id, given)
-        except KeyboardInterrupt:
-            # Only the waiting has stopped: giving the same command again would start a second run.
-            print(f"\noatflow: stopped waiting; run {run.id} goes on: {link}", file=sys.stderr)
-            return INTERRUPTED
+        except KeyboardInterrupt as error:
+            raise WaitInterrupted(f"stopped waiting; run {run.id} goes on: {link}") from error
     if given.json:
         print(json.dumps({"id": run.id, "link": link, "state": run.state, "failures": why}, indent=2))
     return 1 if why else 0
