@@ -16,6 +16,7 @@ from oatflow.pipelines.alignment.build import Build
 from oatflow.pipelines.alignment.config import all_settings, gather
 from oatflow.pipelines.alignment.pipeline import compile_pipeline
 from oatflow.pipelines.cli import main
+from oatflow.pipelines.kubeflow_client import Cluster
 
 from .kfp_api_double import Fault, KfpApi, kfp_api
 from .recorded_runs import LOG_OF_TRAIN, TRAIN_POD, playing, recorded
@@ -101,6 +102,7 @@ def test_a_run_does_as_many_rounds_as_were_asked_for_and_caches_none(api, submit
     spec = only_run(api)["pipeline_spec"]["pipeline_spec"]
     tasks = spec["root"]["dag"]["tasks"]
     assert sorted(tasks) == ["round", "round-2", "round-3"]
+    assert Cluster.connect(api.endpoint, "team-a").run(only_run(api)["run_id"]).rounds == 3
     assert not any(task.get("cachingOptions", {}).get("enableCache") for task in tasks.values())
 
 
