@@ -74,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     _ledger_parser(commands, "status", "what the ledger says of an experiment and, with --host, the cluster", _status, [
         ("--json", {"action": "store_true", "help": "print it as JSON"}),
         ("--verify", {"action": "store_true", "help": "read every object and compare its digest with the record"}),
-        *CLUSTER_FLAGS,
+        ("--run", {"metavar": "ID", "help": "on a cluster: this run alone, in detail (default: the last runs)"}),
+        CLUSTER_FLAGS[0],
+        ("--namespace", {"help": "namespace of the runs, where Kubeflow has one for each user; without it, pods and "
+                         "workflows are looked for in the namespace of the experiment or of KFP's schedules, else in "
+                         "that of the kubeconfig's context and in kubeflow"}),
     ])  # fmt: skip
     report_parser(commands)
     _ledger_parser(
@@ -174,7 +178,7 @@ def _existing(given: argparse.Namespace) -> Iterator[Ledger]:
 
 
 def _status(given: argparse.Namespace) -> int:
-    if given.host or given.namespace:
+    if given.host or given.namespace or given.run:
         return cluster_status(given)
     from oatflow.components.reporting.curves import read_rounds
 

@@ -6,19 +6,28 @@ import argparse
 import json
 import os
 import sys
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from oatflow.components.errors import RefusedInput
+from oatflow.components.errors import OatflowError, RefusedInput
 from oatflow.components.images import REGISTRY
 
 from .flags import CLUSTER_FLAGS, add_flags, command, given_settings, settings_flags
 from .place import check_name
 
 if TYPE_CHECKING:
+    from .kubeflow_client import Cluster, Run
+    from .schedules import Removal
     from .submission import Submission
 
 DAY = 86_400.0
+
+
+class WaitInterrupted(OatflowError):
+    """The user stopped waiting for a run. Giving the same command again would start a second one."""
+
+    exit_code = 130
 
 
 def submit_parser(commands: Any) -> None:
@@ -29,7 +38,8 @@ def submit_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--experiment", default="demo", help="experiment to begin or to carry on (default: demo)")
     parser.add_argument("--run_name", metavar="NAME", help="what to call the run (default: experiment and time)")
-    parser.add_argument("--wait", action="store_true", help="wait until the run has ended; exit code 1 if it failed")
+    parser.add_argument("--wait", action="store_true", help="wait until the run has ended, and print a line for "
+                        "each step; exit code 1 if the run failed")  # fmt: skip
     parser.add_argument("--timeout", type=float, default=DAY, metavar="SECONDS", help="wait no longer (default: a day)")
     parser.add_argument("--json", action="store_true", help="print the run as JSON")
     _run_flags(parser)
@@ -41,21 +51,36 @@ def schedule_parser(commands: Any) -> None:
     parser.set_defaults(do=lambda _: parser.print_help() or RefusedInput.exit_code)
     verbs = parser.add_subparsers(dest="verb", metavar="set|list|delete")
     set_ = command(
-        verbs, "set", "create the schedule of an experiment, or replace it", _schedule_set, local=False,
+        verbs, "set", "create the schedule of an experiment, or replace it; a run under way goes on", _schedule_set,
+        local=False,
         usage='oatflow schedule set NAME --cron "0 0 2 * * *" --ledger s3://... [--rounds K] [--SETTING VALUE ...]',
     )  # fmt: skip
     set_.add_argument("experiment", help="name of the experiment")
     set_.add_argument("--cron", required=True, help='when, in six fields, seconds first: "0 0 2 * * *" is 02:00 (UTC)')
     set_.add_argument("--disabled", action="store_true", help="create it switched off")
     _run_flags(set_)
+    _removal_flags(set_, "the schedule before", "the next schedule command deletes it")
     list_ = command(verbs, "list", "list the schedules of a cluster", _schedule_list, local=False)
     list_.add_argument("--json", action="store_true", help="print them as JSON")
     delete = command(
-        verbs, "delete", "delete the schedule of an experiment; its runs stay", _schedule_delete, local=False
-    )
+        verbs, "delete", "delete the schedule of an experiment, when its run under way has ended", _schedule_delete,
+        local=False,
+    )  # fmt: skip
     delete.add_argument("experiment", help="name of the experiment")
+    _removal_flags(delete, "the schedule", "the same command given again deletes it")
     for verb in (list_, delete):
         add_flags(verb, CLUSTER_FLAGS)
+
+
+def _removal_flags(parser: argparse.ArgumentParser, which: str, later: str) -> None:
+    """Add what to do with a schedule that has a run under way: deleting it ends that run."""
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--wait", action="store_true", help=f"wait until the runs of {which} have ended, then delete it "
+                     f"(default: switch it off; {later})")  # fmt: skip
+    how.add_argument("--now", action="store_true", help=f"delete {which} at once, which ends its run under way")
+    parser.add_argument(
+        "--timeout", type=float, default=DAY, metavar="SECONDS", help="with --wait: wait no longer (default: a day)"
+    )
 
 
 def _run_flags(parser: argparse.ArgumentParser) -> None:
@@ -84,9 +109,8 @@ def _submission(given: argparse.Namespace) -> Submission:
 
 
 def _submit(given: argparse.Namespace) -> int:
-    from .cluster_status import failures
     from .kubeflow_client import Cluster
-    from .submission import packaged, submit, wait
+    from .submission import packaged, submit
 
     with packaged(_submission(given)) as package:
         cluster = Cluster.connect(given.host, given.namespace)
@@ -94,51 +118,121 @@ def _submit(given: argparse.Namespace) -> int:
     link = cluster.run_link(run.id)
     if not given.json:
         print(f"run  {run.id}\nsee  {link}", flush=True)
+    why: list[str] = []
     if given.wait:
-        run = wait(cluster, run.id, given.timeout)
-    failed = given.wait and run.state != "SUCCEEDED"
-    why = failures(run) if failed else []
+        try:
+            run, why = _wait_for_run(cluster, run.id, given)
+        except KeyboardInterrupt as error:
+            raise WaitInterrupted(f"stopped waiting; run {run.id} goes on: {link}") from error
     if given.json:
         print(json.dumps({"id": run.id, "link": link, "state": run.state, "failures": why}, indent=2))
-    elif given.wait:
-        print("\n".join([f"it is {run.state}", *why]))
-    return 1 if failed else 0
+    return 1 if why else 0
+
+
+def _wait_for_run(cluster: Cluster, run_id: str, given: argparse.Namespace) -> tuple[Run, list[str]]:
+    """Wait for a run and print what happens in it; returns it and why it failed. With --json, print to stderr."""
+    from oatflow.components.reporting.words import duration
+
+    from .cluster_status import describe_failures
+    from .display import StepBar
+    from .run_watch import RunWatch
+    from .submission import wait
+
+    with StepBar.for_stream(sys.stderr if given.json else sys.stdout) as bar:
+        watch = RunWatch(cluster, bar, given.rounds, lambda: datetime.now(UTC))
+        run = wait(cluster, run_id, given.timeout, watch.take)
+        why = [] if run.state == "SUCCEEDED" else describe_failures(cluster, run)
+        took = f" after {duration((run.ended - run.began).total_seconds())}" if run.began and run.ended else ""
+        bar.print_line(", ".join(filter(None, [f"it is {run.state}{took}", watch.win_rate if not why else ""])))
+        for line in why:
+            bar.print_line(line)
+        if not why and watch.was_skipped:
+            bar.print_line(
+                f"`oatflow status {given.experiment}` with the same --host and --ledger says what it waits for"
+            )
+    return run, why
 
 
 def _schedule_set(given: argparse.Namespace) -> int:
     from .cron import check_cron, in_words, next_times
     from .kubeflow_client import Cluster
-    from .submission import packaged, set_schedule
+    from .schedules import remove_schedules, set_schedule
+    from .submission import packaged
 
-    cron = check_cron(given.cron)
+    cron, enabled = check_cron(given.cron), not given.disabled
     with packaged(_submission(given)) as package:
         cluster = Cluster.connect(given.host, given.namespace)
-        replaced = set_schedule(cluster, given.experiment, package, cron, not given.disabled)
-    print(f"schedule {replaced.schedule.name} ({replaced.schedule.id}): {in_words(cron)}")
-    print("it is switched off" if given.disabled else f"next  {_times(next_times(cron, datetime.now(UTC)))}")
-    if replaced.deleted:
-        print(f"it replaces {', '.join(replaced.deleted)}")
-    for problem in replaced.left:
-        print(f"oatflow: an older schedule is still there, and runs as well: {problem}", file=sys.stderr)
-    return 1 if replaced.left else 0
+        result = set_schedule(cluster, given.experiment, package, cron, enabled)
+    schedule = result.schedule
+    words = {"unchanged": "is as wanted, nothing was changed", "switched": "had these settings and was switched"}
+    print(f"schedule {schedule.name} ({schedule.id}): {words.get(result.done, in_words(cron))}")
+    print(f"next  {_times(next_times(cron, datetime.now(UTC)))}" if enabled else "it is switched off")
+    removal = remove_schedules(cluster, result.replaced, given.now)
+    return _finish_removal(cluster, given, removal, "it replaces")
 
 
 def _schedule_list(given: argparse.Namespace) -> int:
-    from .cluster_status import describe_schedules, schedule_report
     from .kubeflow_client import Cluster
+    from .schedules import describe_schedules, find_replaced_schedules, remove_schedules, report_schedules
 
-    report = schedule_report(Cluster.connect(given.host, given.namespace), datetime.now(UTC))
+    cluster = Cluster.connect(given.host, given.namespace)
+    removal = remove_schedules(cluster, find_replaced_schedules(cluster))
+    for schedule in removal.deleted:
+        print(f"oatflow: deleted {schedule.name} ({schedule.id}), which was replaced", file=sys.stderr)
+    for problem in removal.problems:
+        print(f"oatflow: a schedule that was replaced could not be deleted: {problem}", file=sys.stderr)
+    report = report_schedules(cluster, datetime.now(UTC))
     print(json.dumps(report, indent=2) if given.json else "\n".join(describe_schedules(report)))
     return 0
 
 
 def _schedule_delete(given: argparse.Namespace) -> int:
     from .kubeflow_client import Cluster
-    from .submission import delete_schedule
+    from .schedules import find_schedules, remove_schedules
 
-    for schedule in delete_schedule(Cluster.connect(given.host, given.namespace), given.experiment):
-        print(f"deleted {schedule.name} ({schedule.id})")
-    return 0
+    cluster = Cluster.connect(given.host, given.namespace)
+    removal = remove_schedules(cluster, find_schedules(cluster, given.experiment), given.now)
+    return _finish_removal(cluster, given, removal, "deleted")
+
+
+def _finish_removal(cluster: Cluster, given: argparse.Namespace, removal: Removal, deed: str) -> int:
+    """Print what became of the schedules to be removed, and wait for their runs if that was asked for."""
+    from .schedules import remove_schedules
+    from .submission import wait
+
+    _print_removal(removal, deed)
+    kept = removal.kept
+    if given.wait and kept:
+        until = time.monotonic() + given.timeout
+        for run in (run for each in kept for run in each.runs):
+            print(f"waiting for run {run.id} ({run.name}) to end", flush=True)
+            wait(cluster, run.id, max(until - time.monotonic(), 0.0))
+        removal = remove_schedules(cluster, [each.schedule for each in kept])
+        _print_removal(removal, deed)
+        kept = removal.kept
+    for each in kept:
+        runs = ", ".join(f"{run.id} ({run.name})" for run in each.runs)
+        again = "any `oatflow schedule` command" if deed != "deleted" else "this command, given again,"
+        print(
+            f"{each.schedule.name} ({each.schedule.id}) is switched off, and starts no more runs. Its run {runs} goes "
+            f"on; when it has ended, {again} deletes the schedule. --wait waits for that; --now deletes it at once, "
+            "which ends the run"
+        )
+    if kept and deed != "deleted":
+        print(
+            "While that run works on a round, a run of the new schedule fails with exit code 3 and does nothing; the "
+            "one after it carries on"
+        )
+    return 1 if removal.problems else 0
+
+
+def _print_removal(removal: Removal, deed: str) -> None:
+    for schedule in removal.deleted:
+        print(f"{deed} {schedule.name} ({schedule.id})")
+    for run in removal.ended:
+        print(f"that ended its run {run.id} ({run.name})")
+    for problem in removal.problems:
+        print(f"oatflow: a schedule could not be removed: {problem}", file=sys.stderr)
 
 
 def _times(moments: list[datetime]) -> str:
@@ -146,21 +240,22 @@ def _times(moments: list[datetime]) -> str:
 
 
 def cluster_status(given: argparse.Namespace) -> int:
-    """Say what the cluster and the ledger say of an experiment."""
-    from .cluster_status import describe_runs, full_report
+    """Print what the cluster and the ledger have of an experiment."""
+    from .cluster_lines import describe_cluster
+    from .cluster_status import full_report
     from .kubeflow_client import Cluster
     from .status import describe
     from .submission import LEDGER
 
     if given.verify:
-        raise RefusedInput("verify: reads a ledger and no cluster; leave --host and --namespace out")
+        raise RefusedInput("verify: reads a ledger and no cluster; leave --host, --namespace and --run out")
 
     cluster = Cluster.connect(given.host, given.namespace)
-    report = full_report(cluster, check_name(given.experiment), given.ledger or os.environ.get(LEDGER))
+    root = given.ledger or os.environ.get(LEDGER)
+    report = full_report(cluster, check_name(given.experiment), root, datetime.now(UTC), given.run)
     if given.json:
         print(json.dumps(report, indent=2))
         return 0
-    ledger = report["ledger"]
-    print(describe(ledger) if ledger else f"ledger   {report['ledger_unread']}")
-    print("\n".join(describe_runs(report["cluster"], ledger and ledger["open_round"])))
+    print(describe(report["ledger"]) if report["ledger"] else f"ledger   {report['ledger_unread']}")
+    print("\n".join(describe_cluster(report)))
     return 0

@@ -1,191 +1,269 @@
-"""`oatflow status` for a cluster: an experiment's runs there, and what a stuck round waits for, in words."""
+"""`oatflow status` for a cluster: an experiment's runs, step by step, as KFP, Kubernetes and the ledger have them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
-from oatflow.components.errors import OatflowError, RefusedInput
+from oatflow.components.errors import ClusterError, OatflowError, RefusedInput
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.rounds.opening import has_begun
 from oatflow.components.store.store import open_store
 
-from .cron import check_cron, in_words, next_times
-from .kubeflow_client import Cluster, Run, Schedule, Task
+from .kubeflow_client import Cluster, ClusterRefused, Experiment, Run
 from .place import experiment_uri
+from .run_steps import AT_WORK, Step, find_failed_nodes, find_failed_steps, find_last_move, read_steps
 from .status import status
-from .submission import experiment_of, our_schedules
+from .step_events import read_wait
 
-MOST_RUNS, MOST_SCHEDULED = 5, 50
+if TYPE_CHECKING:
+    from oatflow.components.jobs.waiting import RunInCluster
+
+MOST_RUNS, MOST_EXPERIMENTS = 5, 100
 MOVING = ("RUNNING", "PENDING", "CANCELING", "PAUSED")
-# What KFP calls the pod that does the work of a step.
-_WORKER = "executor"
+# A driver takes seconds, and a step renews its claim: after this, a run in which nothing moves is worth a doubt.
+QUIET = timedelta(minutes=10)
 
 
-def pod_troubles(namespace: str, run_id: str) -> list[str]:
-    """Say what the pods of a run wait for, and those of its training, as the Kubernetes API tells it."""
-    from oatflow.components.jobs.waiting import pod_troubles
+def find_run(namespace: str, run_id: str, workflow: str) -> RunInCluster:
+    """Return what the Kubernetes API has of a run."""
+    from oatflow.components.jobs.waiting import find_run
 
-    return pod_troubles(namespace, run_id)
+    return find_run(namespace, run_id, workflow)
 
 
-def cluster_status(cluster: Cluster, experiment: str) -> dict[str, Any]:
-    """Return the experiment's last runs, newest first, as plain JSON values."""
-    experiment_id = cluster.experiment_id(experiment)
-    runs = cluster.runs(experiment_id, MOST_RUNS) if experiment_id else []
+def read_last_words(found: RunInCluster, pod: str) -> str | None:
+    """Return what the Kubernetes API has of the end of a step's pod."""
+    from oatflow.components.jobs.waiting import read_last_words
+
+    return read_last_words(found, pod)
+
+
+def full_report(
+    cluster: Cluster, experiment: str, root: str | None, now: datetime, only: str | None = None
+) -> dict[str, Any]:
+    """Return what the cluster and the ledger have of an experiment, as plain JSON values.
+
+    The ledger is the one below `root`, or that of the last run. One that cannot be read from here hides nothing of the
+    cluster: `ledger_unread` says why. `only`: id of the one run to report.
+    """
+    known = cluster.experiment(experiment)
+    kubernetes = _Kubernetes(_namespace(cluster, known))
+    runs = [_one_run(cluster, known, only)] if only else cluster.runs(known.id, MOST_RUNS) if known else []
+    given = next((run.arguments["ledger"] for run in runs if run.arguments.get("ledger")), None)
+    ledger, unread = _read_ledger(experiment_uri(root, experiment) if root else given)
+    open_round = ledger["open_round"] if ledger else None
     return {
-        "host": cluster.host,
-        "namespace": cluster.namespace,
-        "runs": [_run(cluster, run) for run in runs],
+        "experiment": experiment,
+        "ledger": ledger,
+        "ledger_unread": unread,
+        "ledger_root": root or (_root_of(given) if given else None),
+        "cluster": {
+            "host": cluster.host,
+            "namespace": kubernetes.namespace,
+            "experiments": None if known else sorted(each.name for each in cluster.experiments(MOST_EXPERIMENTS)),
+            "runs": [
+                _report_run(cluster, kubernetes, run, open_round, now, newest=place == 0)
+                for place, run in enumerate(runs)
+            ],
+        },
     }
 
 
-def describe_runs(report: Mapping[str, Any], open_round: Mapping[str, Any] | None) -> Iterator[str]:
-    """Say in lines how the runs stand. `open_round` is what the ledger says of the round that is being worked on."""
-    yield f"cluster  {report['host']}, namespace {report['namespace'] or 'not given'}"
-    if not report["runs"]:
-        yield "runs     none in this experiment"
-    for run in report["runs"]:
-        yield f"run      {run['name']!r} ({run['id']}): {run['state']} since {run['since'] or 'unknown'}"
-        if run["error"]:
-            yield f"         it said: {run['error']}"
-        for task in run["tasks"]:
-            said = f": {task['error']}" if task["error"] else ""
-            yield f"         step {task['name']}: {task['state']} since {task['since'] or 'unknown'}{said}"
-        yield from (f"         pods: {trouble}" for trouble in run["pods"])
-    yield from _waits(report["runs"], open_round)
+def describe_failures(cluster: Cluster, run: Run) -> list[str]:
+    """Return which steps of a run failed, and the last line of each one's log."""
+    if run.terminated is not None:
+        stopped = [step.name for step in read_steps(run) if step.state == "stopped"]
+        return [
+            f"the run was terminated at {format_time(run.terminated)} during {', '.join(stopped) or 'no step of ours'}"
+        ]
+    steps = read_steps(run)
+    found = _Kubernetes(cluster.namespace).find_run(run)[0] if find_failed_steps(steps) else None
+    lines = [f"{step.name} failed: {_last_line(cluster, run, found, step)}" for step in find_failed_steps(steps)]
+    lines += [f"{name} failed, which is a node of Kubeflow's own" for name in find_failed_nodes(run)]
+    return lines or [run.error or f"KFP names no step that failed; see {cluster.run_link(run.id)}"]
 
 
-def failures(run: Run) -> list[str]:
-    """Say which steps of a run failed, and what they said."""
-    found = [f"step {name}: {task.error or task.state}" for name, task in _leaves(run.tasks, ("FAILED",))]
-    return list(dict.fromkeys(found)) or [run.error or "the API names no step; look at the run in the UI"]
+def read_last_line(cluster: Cluster, run: Run, step: Step) -> str:
+    """Return the last line of a failed step."""
+    return _last_line(cluster, run, _Kubernetes(cluster.namespace).find_run(run)[0], step)
 
 
-def _waits(runs: list[Mapping[str, Any]], round_: Mapping[str, Any] | None) -> Iterator[str]:
-    """Say what the open round waits for: a step, and the run that has claimed it."""
-    if round_ is None:
-        return
-    moving = [run for run in runs if run["state"] in MOVING]
-    missing = round_["missing"]
-    step = f"its step {missing[0]}" if missing else "being closed"
-    holder = next((run for run in moving if run["id"] == round_["run"]), None)
-    if holder is not None:
-        yield f"waits    round {round_['round']} waits for {step}, which run {holder['name']!r} works on"
-    elif not round_["free"]:
-        yield (
-            f"waits    round {round_['round']} waits for {step}; run {round_['run']} ({round_['owner']}), which is not "
-            f"running here, has claimed it until {round_['until']}: then the next run takes it over"
-        )
-    else:
-        yield (
-            f"waits    round {round_['round']} waits for {step}, and nobody works on it: its claim by run "
-            f"{round_['run']} ended at {round_['until']}; start a run, it carries the round on"
-        )
+def _one_run(cluster: Cluster, experiment: Experiment | None, run_id: str) -> Run:
+    """Return one run. Raises `RefusedInput` with those that there are, where there is none of that id."""
+    try:
+        return cluster.run(run_id)
+    except ClusterRefused as error:
+        if not error.is_missing:
+            raise
+        there = [f"{run.id} ({run.name})" for run in cluster.runs(experiment.id, MOST_RUNS)] if experiment else []
+        hint = f"the last runs of this experiment: {', '.join(there)}" if there else "this experiment has none"
+        raise RefusedInput(f"run={run_id!r}: there is no such run in {cluster.host}; {hint}") from error
 
 
-def full_report(cluster: Cluster, experiment: str, root: str | None) -> dict[str, Any]:
-    """Return what the cluster and the ledger say, the ledger being the one named, or that of the last run.
-
-    A ledger that cannot be read from here hides nothing of the cluster: `ledger_unread` says why.
-    """
-    report: dict[str, Any] = {"ledger": None, "ledger_unread": "", "cluster": cluster_status(cluster, experiment)}
-    given = next((run["ledger"] for run in report["cluster"]["runs"] if run["ledger"]), None)
-    uri = experiment_uri(root, experiment) if root else given
+def _read_ledger(uri: str | None) -> tuple[dict[str, Any] | None, str]:
+    """Return the status of the ledger, or why it cannot be read."""
     if uri is None:
-        return report | {"ledger_unread": "not known: no run names one; give it with --ledger"}
+        return None, "not known: no run names one; give it with --ledger"
     try:
         store = open_store(uri)
         if not has_begun(store):
-            return report | {"ledger_unread": f"{uri}: nothing there yet; the first round begins it"}
-        return report | {"ledger": status(Ledger(store))}
+            return None, f"{uri}: nothing there yet; the first round begins it"
+        return status(Ledger(store)), ""
     except OatflowError as error:
-        return report | {"ledger_unread": f"not read from here: {error}"}
+        return None, f"not read from here: {error}"
 
 
-def schedule_report(cluster: Cluster, now: datetime) -> list[dict[str, Any]]:
-    """Return the schedules of all experiments, with their next and their last run, as plain JSON values."""
-    return [
-        {
-            "experiment": experiment_of(schedule),
-            "id": schedule.id,
-            "cron": schedule.cron,
-            "enabled": schedule.enabled,
-            "words": in_words(schedule.cron)
-            if _is_ours(schedule.cron)
-            else f"cron {schedule.cron!r}, not set by oatflow",
-            "next": _when(next_times(schedule.cron, now, 1)[0])
-            if schedule.enabled and _is_ours(schedule.cron)
-            else None,
-            "last": _last_state(cluster, schedule),
-        }
-        for schedule in our_schedules(cluster)
-    ]
+def _root_of(uri: str) -> str:
+    """Return the ledger root that an experiment's URI lies below."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(path=parts.path.rpartition("/")[0]))
 
 
-def describe_schedules(report: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Say in lines which schedules there are."""
-    if not report:
-        yield "no schedules; `oatflow schedule set` creates one"
-    for each in report:
-        coming = f"next {each['next'] or 'not known'}" if each["enabled"] else "switched off"
-        yield f"{each['experiment']}: {each['words']}; {coming}; last run: {each['last'] or 'none yet'}"
-
-
-def _is_ours(cron: str) -> bool:
-    """Whether an expression is one that `oatflow schedule set` takes; KFP and its UI take others, too."""
-    try:
-        check_cron(cron)
-    except RefusedInput:
-        return False
-    return True
-
-
-def _last_state(cluster: Cluster, schedule: Schedule) -> str | None:
-    runs = cluster.runs(schedule.experiment_id, MOST_SCHEDULED)
-    return next((run.state for run in runs if run.schedule == schedule.id), None)
-
-
-def _run(cluster: Cluster, run: Run) -> dict[str, Any]:
+def _report_run(
+    cluster: Cluster, kubernetes: _Kubernetes, run: Run, open_round: Mapping[str, Any] | None, now: datetime,
+    newest: bool,
+) -> dict[str, Any]:  # fmt: skip
     moving = run.state in MOVING
-    full = cluster.run(run.id) if moving or run.state == "FAILED" else run
-    tasks = _leaves(full.tasks, MOVING if moving else ("FAILED",))
+    full = cluster.run(run.id) if moving or newest or run.state == "FAILED" else run
+    steps = read_steps(full)
+    found, unasked = None, ""
+    if moving or (newest and find_failed_steps(steps)):
+        found, unasked = kubernetes.find_run(full)
+    gone = _gone(full, steps, found, bool(kubernetes.namespace), open_round, now) if moving else "no"
+    if gone == "yes":
+        steps = [_stopped(step, find_last_move(full)) for step in steps]
+    if newest and moving:
+        steps = [replace(step, note=read_wait(cluster, full, step) or step.note) for step in steps]
+    if newest:
+        steps = [
+            replace(step, error=_last_line(cluster, full, found, step)) if step.state == "failed" else step
+            for step in steps
+        ]
+    ended = find_last_move(full) if gone == "yes" else full.ended
     return {
-        "id": run.id,
-        "name": run.name,
+        "id": full.id,
+        "name": full.name,
         "state": full.state,
-        "since": _when(full.finished or full.created),
+        "began": _iso(full.began),
+        "ended": _iso(ended),
+        "seconds": _seconds(full.began, ended or now),
+        "terminated": _iso(full.terminated),
+        "gone": gone,
+        "moved": _iso(find_last_move(full)),
         "error": full.error,
-        "link": cluster.run_link(run.id),
-        "scheduled": bool(run.schedule),
-        "ledger": run.arguments.get("ledger"),
-        "tasks": [{"name": name, "state": task.state, "since": _when(task.since), "error": task.error}
-                  for name, task in tasks],
-        "pods": _pods(cluster.namespace, run.id) if moving else [],
-    }  # fmt: skip
+        "link": cluster.run_link(full.id),
+        "scheduled": bool(full.schedule),
+        "ledger": full.arguments.get("ledger"),
+        "asks_people": full.arguments.get("preference_oracle") == "human",
+        "rounds": max((step.round for step in steps), default=1),
+        "steps": [_report_step(step, now) for step in steps] if moving or newest or find_failed_steps(steps) else [],
+        "failed_nodes": find_failed_nodes(full),
+        "detailed": newest or (moving and gone != "yes"),
+        "namespace": found.namespace if found else kubernetes.namespace or None,
+        "pods": list(found.troubles) if found and moving else [],
+        "pods_unasked": unasked,
+    }
 
 
-def _pods(namespace: str, run_id: str) -> list[str]:
+def _report_step(step: Step, now: datetime) -> dict[str, Any]:
+    seconds = _seconds(step.began, step.ended or (now if step.state in AT_WORK else None))
+    return asdict(step) | {"began": _iso(step.began), "ended": _iso(step.ended), "seconds": seconds}
+
+
+def _namespace(cluster: Cluster, experiment: Experiment | None) -> str:
+    """Return the namespace of an experiment's pods: as given, as the experiment says, or that of KFP's schedules.
+
+    "" where none of these is known. Where Kubeflow has one namespace for all, only schedules name it.
+    """
+    known = cluster.namespace or (experiment.namespace if experiment else "")
+    if known:
+        return known
     try:
-        return pod_troubles(namespace, run_id)
-    except OatflowError as error:
-        return [f"not asked: {error}"]
+        return next((each.namespace for each in cluster.schedules() if each.namespace), "")
+    except ClusterError:
+        # Only a way to find the namespace: without it, the usual ones are searched.
+        return ""
 
 
-def _leaves(tasks: tuple[Task, ...], states: tuple[str, ...]) -> list[tuple[str, Task]]:
-    """Return the tasks in one of the states that have no such task in them, with the name of their step."""
-    by_id = {task.id: task for task in tasks}
-    found = [task for task in tasks if task.state in states]
-    parents = {task.parent for task in found}
-    return [(_step(task, by_id), task) for task in found if task.id not in parents]
+class _Kubernetes:
+    """The Kubernetes API, as far as it is reached from here; what fails once is not tried again for the next run."""
+
+    def __init__(self, namespace: str):
+        self.namespace, self._problem = namespace, ""
+
+    def find_run(self, run: Run) -> tuple[RunInCluster | None, str]:
+        """Return what it has of a run, or why it could not be asked."""
+        if not self._problem:
+            try:
+                return find_run(self.namespace, run.id, run.workflow), ""
+            except ClusterError as error:
+                # Its first sentence: what follows is about the settings of a job.
+                self._problem = str(error).partition(". ")[0]
+        return None, self._problem
 
 
-def _step(task: Task, by_id: Mapping[str, Task]) -> str:
-    """Name the step that a pod belongs to: `executor` says nothing, `sample` does."""
-    parent = by_id.get(task.parent)
-    return parent.name if task.name == _WORKER and parent is not None else task.name
+def _gone(
+    run: Run, steps: Sequence[Step], found: RunInCluster | None, is_right_namespace: bool,
+    open_round: Mapping[str, Any] | None, now: datetime,
+) -> str:  # fmt: skip
+    """Return whether the workflow of a run that KFP calls RUNNING is gone: "yes", "maybe" or "no".
+
+    KFP does not note that a workflow was deleted. Sure is: its namespace has no Workflow of that name. Where that
+    cannot be asked, a run is in doubt in which nothing has moved for long while its claim ran out, or while a driver
+    has not ended, or of which no pod was found.
+    """
+    if found is not None and found.is_here:
+        return "no"
+    if found is not None and found.workflow is False and is_right_namespace:
+        return "yes"
+    moved = find_last_move(run)
+    if moved is None or now - moved < QUIET:
+        return "no"
+    claim_lapsed = open_round is not None and open_round["run"] == run.id and open_round["free"]
+    in_driver = any(step.state == "starting" for step in steps)
+    return "maybe" if claim_lapsed or in_driver or found is not None else "no"
 
 
-def _when(moment: datetime | None) -> str | None:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if moment else None
+def _stopped(step: Step, when: datetime | None) -> Step:
+    """Return the step of a run that is gone, as it was left."""
+    if step.state in AT_WORK:
+        return replace(step, state="stopped", ended=when, note="")
+    return replace(step, state="not reached") if step.state == "to come" else step
+
+
+def _last_line(cluster: Cluster, run: Run, found: RunInCluster | None, step: Step) -> str:
+    """Return the last line of a failed step: from KFP, else from its pod, else from KFP's archive of logs."""
+    from oatflow.components.jobs.waiting import find_last_line
+
+    if step.error:
+        return step.error
+    if not step.pod:
+        return step.note or "it has no pod"
+    try:
+        line = read_last_words(found, step.pod) if found is not None else None
+    except ClusterError:
+        # KFP can read the log of a pod that this account may not, or that is gone.
+        line = None
+    try:
+        line = line or find_last_line(cluster.step_log(run.id, step.pod)) or "its log is empty"
+    except ClusterError:
+        namespace = found.namespace if found is not None else cluster.namespace or "NAMESPACE"
+        return f"neither KFP nor the cluster gives its log here; try `kubectl logs -n {namespace} {step.pod} -c main`"
+    return line
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.astimezone(UTC).isoformat() if moment else None
+
+
+def _seconds(began: datetime | None, ended: datetime | None) -> float | None:
+    return max((ended - began).total_seconds(), 0.0) if began and ended else None
+
+
+def format_time(moment: datetime | None) -> str:
+    """Return a time as people read it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if moment else "unknown"

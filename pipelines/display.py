@@ -10,8 +10,9 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from oatflow.components.reporting.curves import RoundRow
 from oatflow.components.reporting.summary import summary_table
@@ -335,6 +336,66 @@ class Display:
         line = f"{duration(self._clock() - self._started)} elapsed"
         left = self.state.time_left(self._clock())
         return Text(line if left is None else f"{line}, about {duration(left)} left", "dim")
+
+
+class StepBar:
+    """Prints lines and, on a terminal, keeps one below them: how many steps are over, and what is at work."""
+
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.time):
+        self._console, self._clock = console or Console(highlight=False), clock
+        self._over, self._of = 0, 0
+        self._at_work: Sequence[tuple[str, datetime | None]] = ()
+        self._spinner, self._started = Spinner("dots", style="cyan"), clock()
+        self._live: Live | None = None
+
+    @classmethod
+    def for_stream(cls, stream: TextIO) -> StepBar:
+        """Return one that prints to a stream."""
+        return cls(Console(file=stream, highlight=False))
+
+    def __enter__(self) -> StepBar:
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._draw, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def print_line(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(Text(line), soft_wrap=True)
+
+    def update(self, over: int, of: int, at_work: Sequence[tuple[str, datetime | None]]) -> None:
+        """Show that so many steps are over, and which are at work since when."""
+        self._over, self._of, self._at_work = over, of, at_work
+
+    def _draw(self) -> RenderableType:
+        now = self._clock()
+        work = [
+            f"{name} for {duration(max(0.0, now - since.timestamp()))}" if since else name
+            for name, since in self._at_work
+        ]
+        grid = Table.grid(padding=(0, 1))
+        for _ in range(3):
+            grid.add_column(no_wrap=True, overflow="ellipsis")
+        bar = ProgressBar(max(self._of, 1), self._over, width=16, complete_style="cyan", finished_style="green")
+        elapsed = f"{self._over}/{self._of} steps, {duration(now - self._started)}"
+        grid.add_row(self._spinner, bar, f"{elapsed}   {', '.join(work) or 'between two steps'}")
+        return grid
+
+
+def describe_measurements(name: str, end: Mapping[str, Any]) -> str:
+    """Return what a step measured in words, from the event of its end."""
+    return StepState(name, 0.0, counts=end.get("counts", {}), facts=end.get("facts", {})).notes()
+
+
+def describe_win_rate(facts: Mapping[str, Any]) -> str:
+    """Return the win rate with its interval, or "" where none was measured."""
+    if facts.get("win_rate") is None:
+        return ""
+    return f"win rate {percent(facts['win_rate'])} {interval(facts.get('low'), facts.get('high'))}"
 
 
 def _bar(step: StepState) -> RenderableType:

@@ -11,10 +11,12 @@ import io
 import json
 import logging
 import os
+import re
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,9 @@ SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 10, 60
 RETRIES = urllib3.Retry(
     total=3, allowed_methods=["GET"], status_forcelist=[429, 502, 503, 504], backoff_factor=0.3, raise_on_status=False
 )
-PAGE, MOST_PAGES = 100, 100
+PAGE, RUNS_PAGE, MOST_PAGES = 100, 20, 100
+# Of a log, which may be long: how many lines are kept, and how much of it is read.
+LAST_LINES, MOST_LOG_BYTES = 200, 64 * 2**20
 ENDED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
 
 
@@ -41,41 +45,75 @@ class ClusterUnreachable(ClusterError):
 
 
 class ClusterRefused(ClusterError):
-    """The API of Kubeflow Pipelines answers, and refuses what was asked or who asks."""
+    """The API of Kubeflow Pipelines answers, and refuses what was asked or who asks.
+
+    `is_missing`: what was asked for does not exist.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, is_missing: bool = False):
+        super().__init__(message)
+        self.is_missing = is_missing
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One node of a run's graph; `parent` is the id of the node that it is in."""
+    """One node of a run's graph, as Argo made it.
 
-    id: str
+    `state`: "" where Argo left the node out because the run ended before it. `began`, `ended`: None where it has not.
+    `moved`: when KFP last noted a change. `children`: ids of nodes.
+    """
+
     name: str
     state: str
-    since: datetime | None
-    error: str
-    parent: str
+    began: datetime | None = None
+    ended: datetime | None = None
+    moved: datetime | None = None
+    error: str = ""
+    children: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run; `schedule` is the id of the schedule that started it."""
+    """One run. `began`: when it started to run; `ended`: None while it has not ended; `schedule`: id of its schedule.
+
+    `terminated`: when someone asked for its end, else None. `rounds`: how many it does, 0 where the answer lacks its
+    pipeline.
+    """
 
     id: str
     name: str
     state: str
-    created: datetime | None
-    finished: datetime | None
-    error: str
-    schedule: str
-    arguments: Mapping[str, Any]
-    tasks: tuple[Task, ...]
+    created: datetime | None = None
+    began: datetime | None = None
+    ended: datetime | None = None
+    terminated: datetime | None = None
+    error: str = ""
+    experiment_id: str = ""
+    schedule: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    tasks: tuple[Task, ...] = ()
+    rounds: int = 0
 
     @property
     def has_ended(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.state in ENDED
+
+    @property
+    def workflow(self) -> str:
+        """Name of its Workflow in the cluster, or "" where it has none yet."""
+        return next((child.rpartition("-")[0] for task in self.tasks for child in task.children), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """An experiment of KFP. `namespace`: "" where Kubeflow has one namespace for all."""
+
+    id: str
+    name: str
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +125,9 @@ class Schedule:
     cron: str
     enabled: bool
     experiment_id: str
+    created: datetime | None = None
+    description: str = ""
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +187,18 @@ class Cluster:
         """Return where a browser shows the run."""
         return f"{self._client._get_url_prefix()}/#/runs/details/{run_id}"
 
-    def experiment_id(self, name: str) -> str | None:
-        """Return the id of the experiment of that name, if there is one."""
+    def experiment(self, name: str) -> Experiment | None:
+        """Return the experiment of that name, if there is one."""
         key = json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
         with self._letters(f"look for the experiment {name!r}"):
             found = self._client.list_experiments(filter=key, namespace=self.namespace).experiments or []
-        return next((each.experiment_id for each in found if each.display_name == name), None)
+        return next((_experiment(each) for each in found if each.display_name == name), None)
+
+    def experiments(self, most: int) -> list[Experiment]:
+        """Return the experiments of the namespace, newest first."""
+        with self._letters("list experiments"):
+            page = self._client.list_experiments(namespace=self.namespace, page_size=most, sort_by="created_at desc")
+        return [_experiment(each) for each in page.experiments or []]
 
     def need_experiment(self, name: str) -> str:
         """Return the id of the experiment of that name, which is created where there is none."""
@@ -162,18 +209,36 @@ class Cluster:
     def start(self, experiment_id: str, name: str, package: Package) -> Run:
         """Start a run now."""
         with self._letters(f"start the run {name!r}"):
-            return _run(self._client.run_pipeline(experiment_id, name, **_sent(package)))
+            return read_run(self._client.run_pipeline(experiment_id, name, **_sent(package)))
 
     def run(self, run_id: str) -> Run:
         """Return a run with its tasks."""
         with self._letters(f"look at run {run_id}"):
-            return _run(self._client.get_run(run_id))
+            return read_run(self._client.get_run(run_id))
 
     def runs(self, experiment_id: str, most: int) -> list[Run]:
         """Return the last runs of an experiment, newest first."""
         with self._letters("list runs"):
             page = self._client.list_runs(experiment_id=experiment_id, sort_by="created_at desc", page_size=most)
-        return [_run(each) for each in page.runs or []]
+        return [read_run(each) for each in page.runs or []]
+
+    def runs_of_schedule(self, schedule: Schedule, most: int | None = None) -> list[Run]:
+        """Return the runs that a schedule has started, newest first; `most`: no more than so many."""
+        found: list[Run] = []
+        for run in self._runs(schedule.experiment_id):
+            if schedule.created and run.created and run.created < schedule.created:
+                break
+            found += [run] if run.schedule == schedule.id else []
+            if len(found) == most:
+                break
+        return found
+
+    def step_log(self, run_id: str, pod: str) -> list[str]:
+        """Return the last lines of the log of a step's pod. Raises `ClusterError` where KFP no longer has it."""
+        last: deque[str] = deque(maxlen=LAST_LINES)
+        with self._letters(f"read the log of pod {pod}"):
+            last.extend(_text_lines(self._client, f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"))
+        return list(last)
 
     def schedules(self) -> list[Schedule]:
         """Return all schedules of the namespace."""
@@ -189,20 +254,42 @@ class Cluster:
                 return found
         raise ClusterError(f"{self.host} lists schedules without an end; {len(found)} were read")
 
-    def create_schedule(self, experiment_id: str, name: str, cron: str, package: Package, enabled: bool) -> Schedule:
+    def create_schedule(
+        self, experiment_id: str, name: str, cron: str, package: Package, enabled: bool, description: str
+    ) -> Schedule:
         """Create a schedule that starts one run at a time and none that it missed."""
         with self._letters(f"create the schedule {name!r}"):
             return _schedule(
                 self._client.create_recurring_run(
-                    experiment_id, name, cron_expression=cron, enabled=enabled, no_catchup=True, max_concurrency=1,
-                    **_sent(package),
+                    experiment_id, name, description, cron_expression=cron, enabled=enabled, no_catchup=True,
+                    max_concurrency=1, **_sent(package),
                 )
             )  # fmt: skip
 
+    def switch_schedule(self, schedule: Schedule, enabled: bool) -> None:
+        """Switch a schedule on or off. A run that it has started goes on."""
+        switch = self._client.enable_recurring_run if enabled else self._client.disable_recurring_run
+        with self._letters(f"switch the schedule {schedule.name!r} ({schedule.id}) {'on' if enabled else 'off'}"):
+            switch(schedule.id)
+
     def delete_schedule(self, schedule: Schedule) -> None:
-        """Delete a schedule; its runs stay."""
+        """Delete a schedule. Kubernetes deletes the workflow of a run that it has started, and so ends the run."""
         with self._letters(f"delete the schedule {schedule.name!r} ({schedule.id})"):
             self._client.delete_recurring_run(schedule.id)
+
+    def _runs(self, experiment_id: str) -> Iterator[Run]:
+        """Yield all runs of an experiment, newest first; each comes with its pipeline, so few at a time."""
+        token = ""
+        for _ in range(MOST_PAGES):
+            with self._letters("list runs"):
+                page = self._client.list_runs(
+                    experiment_id=experiment_id, sort_by="created_at desc", page_size=RUNS_PAGE, page_token=token
+                )
+            yield from map(read_run, page.runs or [])
+            token = page.next_page_token or ""
+            if not token:
+                return
+        raise ClusterError(f"{self.host} lists runs without an end; {MOST_PAGES * RUNS_PAGE} were read")
 
     @contextmanager
     def _letters(self, deed: str) -> Iterator[None]:
@@ -235,6 +322,8 @@ class _PatientRest(kfp_server_api.rest.RESTClientObject):  # type: ignore[misc]
     def request(self, *args: Any, **more: Any) -> Any:
         more["_request_timeout"] = more.get("_request_timeout") or (SECONDS_TO_CONNECT, SECONDS_TO_ANSWER)
         answer = super().request(*args, **more)
+        if not more.get("_preload_content", True):
+            return answer
         kind = answer.getheader("Content-Type") or ""
         if answer.data and "json" not in kind:
             raise _NotTheApi(kind)
@@ -278,7 +367,8 @@ def _refusal(host: str, deed: str, error: Any) -> ClusterError:
             "--namespace, or ask the cluster's admin for the role kubeflow-edit there"
         )
     if error.status == 404:
-        return ClusterRefused(f"{host} cannot {deed}: there is no such thing (404{said}); check --host and the name")
+        why = f"there is no such thing (404{said}); check --host and the name"
+        return ClusterRefused(f"{host} cannot {deed}: {why}", is_missing=True)
     if error.status < 500 and error.status != 429:
         return ClusterRefused(f"{host} refuses to {deed} ({error.status}{said})")
     return ClusterError(f"{host} failed to {deed} ({error.status}{said}); try again, or look at the pod ml-pipeline")
@@ -331,43 +421,90 @@ def _sent(package: Package) -> dict[str, Any]:
     }
 
 
-def _run(run: Any) -> Run:
+def read_run(run: Any) -> Run:
+    """Return a run from an answer of the API."""
+    history = [(each.state, _moment(each.update_time)) for each in run.state_history or []]
     details = run.run_details.task_details if run.run_details else None
     return Run(
         id=run.run_id,
         name=run.display_name or "",
         state=run.state or "PENDING",
-        created=run.created_at,
-        finished=run.finished_at,
+        created=_moment(run.created_at),
+        began=_first(history, "RUNNING") or _moment(run.created_at),
+        ended=_moment(run.finished_at),
+        terminated=_terminated(history),
         error=run.error.message or "" if run.error else "",
+        experiment_id=run.experiment_id or "",
         schedule=run.recurring_run_id or "",
         arguments=(run.runtime_config.parameters if run.runtime_config else None) or {},
-        tasks=_tasks(details or []),
+        tasks=tuple(_task(each) for each in details or []),
+        rounds=_rounds(run.pipeline_spec),
     )
 
 
-def _tasks(details: list[Any]) -> tuple[Task, ...]:
-    """Return all tasks with their parents, which some servers name in the child and others in the parent."""
-    named = {name: each.task_id for each in details for name in (each.task_id, each.pod_name) if name}
-    parents = {
-        named[name]: each.task_id
-        for each in details
-        for child in each.child_tasks or []
-        for name in (child.task_id, child.pod_name)
-        if name in named
-    }
-    return tuple(_task(each, each.parent_task_id or parents.get(each.task_id) or "") for each in details)
-
-
-def _task(task: Any, parent: str) -> Task:
+def _task(task: Any) -> Task:
+    changes = [_moment(each.update_time) for each in task.state_history or []]
     return Task(
-        id=task.task_id or "",
         name=task.display_name or "",
-        state=task.state or "PENDING",
-        since=task.start_time or task.create_time,
+        state=task.state or "",
+        began=_moment(task.start_time),
+        ended=_moment(task.end_time),
+        moved=max((change for change in changes if change), default=None),
         error=task.error.message or "" if task.error else "",
-        parent=parent,
+        children=tuple(child.pod_name for child in task.child_tasks or [] if child.pod_name),
     )
+
+
+def _rounds(spec: Any) -> int:
+    """Return how many rounds a pipeline does; 0 where the answer has no pipeline."""
+    spec = (spec or {}).get("pipeline_spec", spec) or {}
+    tasks = spec.get("root", {}).get("dag", {}).get("tasks", {})
+    # The steps of a single round are in the root itself; several rounds are pipelines of their own.
+    return sum(re.fullmatch(r"round(-\d+)?", name) is not None for name in tasks) or min(len(tasks), 1)
+
+
+def _moment(moment: datetime | None) -> datetime | None:
+    """Return a time; None for 1970 and the year 1, which stand for "not yet" in KFP's answers."""
+    return moment if moment is not None and moment.year > 1970 else None
+
+
+def _first(history: list[tuple[str, datetime | None]], state: str) -> datetime | None:
+    """Return when a run first was in a state."""
+    return next((moment for name, moment in history if name == state), None)
+
+
+def _terminated(history: list[tuple[str, datetime | None]]) -> datetime | None:
+    """Return when someone asked for the end of a run; None where it was started again after that."""
+    found = None
+    for state, moment in history:
+        if state in ("CANCELING", "CANCELED"):
+            found = found or moment
+        elif state in ("PENDING", "RUNNING"):
+            found = None
+    return found
+
+
+def _text_lines(client: Any, path: str) -> Iterator[str]:
+    """Yield the lines of an answer that is plain text."""
+    answer = client._run_api.api_client.call_api(
+        path, "GET", header_params={"Accept": "text/plain, application/json"}, auth_settings=["Bearer"],
+        _preload_content=False, _return_http_data_only=True,
+    )  # fmt: skip
+    rest, size = b"", 0
+    try:
+        for piece in answer.stream(2**16):
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from (line.decode(errors="replace") for line in lines)
+            size += len(piece)
+            if size > MOST_LOG_BYTES:
+                break
+    finally:
+        answer.close()
+    yield rest.decode(errors="replace")
+
+
+def _experiment(experiment: Any) -> Experiment:
+    return Experiment(experiment.experiment_id, experiment.display_name or "", experiment.namespace or "")
 
 
 def _schedule(recurring: Any) -> Schedule:
@@ -376,6 +513,9 @@ def _schedule(recurring: Any) -> Schedule:
         id=recurring.recurring_run_id,
         name=recurring.display_name or "",
         cron=(trigger.cron if trigger else None) or "",
-        enabled=(recurring.status or recurring.mode) in ("ENABLED", "ENABLE"),
+        enabled=(recurring.mode or recurring.status) in ("ENABLED", "ENABLE"),
         experiment_id=recurring.experiment_id or "",
+        created=_moment(recurring.created_at),
+        description=recurring.description or "",
+        namespace=recurring.namespace or "",
     )

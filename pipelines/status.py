@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from oatflow.components.labeling.people import asked_of, stands_at
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.plan import Plan
+from oatflow.components.oracles.settings import HumanSettings
 from oatflow.components.reporting.curves import RoundRow, read_rounds
 from oatflow.components.reporting.queries import query_table
 from oatflow.components.rounds.experiment import ExperimentSettings
@@ -34,7 +36,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
         "starting_model": ledger.experiment.starting_model,
         "head": asdict(head),
         "rounds": rows,
-        "open_round": _open_round(ledger, head.round + 1),
+        "open_round": read_open_round(ledger, head.round + 1),
     }
 
 
@@ -52,6 +54,8 @@ def describe(report: dict[str, Any]) -> str:
         state = "free to be taken over" if open_["free"] else f"holds until {open_['until']}"
         lines.append(f"claim    round {open_['round']}: run {open_['run']} ({open_['owner']}), {state}")
         lines.append(f"steps    done in round {open_['round']}: {', '.join(open_['done']) or 'none'}")
+        if open_["people"] is not None:
+            lines.append(f"people   {open_['people']['open']} of {open_['people']['asked']} duels are open")
     return "\n".join(lines)
 
 
@@ -75,12 +79,14 @@ def _describe_labels(report: Mapping[str, Any]) -> str:
     return f"queries  {report['queries']} of {report['max_queries']} spent"
 
 
-def _open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
+def read_open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
+    """Return how far the round is that comes next, or None where no run has claimed it."""
     claim = ledger.claim(round_)
     if claim is None:
         return None
     planned = ledger.document(layout.plan(round_))
     rooms = Plan.from_json(planned).rooms if planned else layout.WITHOUT_REWARD_MODEL
+    missing = [room for room in rooms if ledger.done(round_, room) is None]
     return {
         "round": round_,
         "run": claim.run,
@@ -88,6 +94,18 @@ def _open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
         "token": claim.token,
         "until": claim.until,
         "free": claim.is_free,
-        "missing": [room for room in rooms if ledger.done(round_, room) is None],
+        "missing": missing,
+        "next_step": layout.STEPS[missing[0]] if missing else None,
+        "people": _people(ledger, round_) if "labeling" in missing else None,
         "done": [room for room in layout.ROOMS if ledger.done(round_, room) is not None],
     }
+
+
+def _people(ledger: Ledger, round_: int) -> dict[str, int] | None:
+    """Return how many duels the round has put to people, how many are open, and how many answers these lack."""
+    if asked_of(ledger, round_) is None:
+        return None
+    standing = stands_at(ledger, round_, ledger.section(HumanSettings, "human"))
+    return {
+        "asked": standing.asked, "open": len(standing.lacking), "answers": sum(standing.lacking.values()),
+    }  # fmt: skip

@@ -1,11 +1,11 @@
-"""From an experiment's settings to what runs on a cluster: once (`submit`), or again and again (`set_schedule`)."""
+"""From an experiment's settings to a run on a cluster."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,17 +15,15 @@ from urllib.parse import parse_qs, urlsplit
 from oatflow.components.errors import ClusterError, RefusedInput
 from oatflow.components.images import REGISTRY, TRAINER
 from oatflow.components.rounds.experiment import ExperimentSettings
-from oatflow.components.settings import did_you_mean
 from oatflow.components.store.s3_address import S3Address
 
 from .alignment.build import Build
 from .alignment.form import form_arguments
 from .alignment.pipeline import compile_pipeline
-from .kubeflow_client import Cluster, ClusterRefused, Package, Run, Schedule
+from .kubeflow_client import Cluster, ClusterRefused, Package, Run
 from .place import experiment_uri
 
 LEDGER = "OATFLOW_LEDGER"
-SCHEDULE_PREFIX = "oatflow-"
 POLL_SECONDS = 5.0
 PATIENCE_SECONDS = 300.0
 _HERE = ("localhost", "127.0.0.1", "::1")
@@ -112,78 +110,30 @@ def submit(cluster: Cluster, experiment: str, package: Package, run_name: str | 
     return cluster.start(cluster.need_experiment(experiment), name, package)
 
 
-def wait(cluster: Cluster, run_id: str, seconds: float) -> Run:
-    """Wait until a run has ended. Raises `ClusterError` when it takes longer; the run itself goes on."""
+def wait(cluster: Cluster, run_id: str, seconds: float, watch: Callable[[Run], None] = lambda run: None) -> Run:
+    """Wait until a run has ended; `watch` gets every answer. Raises `ClusterError` when it takes longer.
+
+    The run itself goes on then.
+    """
     heard = time.monotonic()
     deadline, state = heard + seconds, "not seen"
     while True:
         try:
             run = cluster.run(run_id)
             heard, state = time.monotonic(), run.state
-            if run.has_ended:
-                return run
         except ClusterRefused:
             raise
         except ClusterError:
-            # A port-forward that broke, a server that restarts: the run does not mind.
+            # A port-forward that broke, or a server that restarts, is nothing to the run.
             if time.monotonic() > heard + PATIENCE_SECONDS:
                 raise
+        else:
+            watch(run)
+            if run.has_ended:
+                return run
         if time.monotonic() >= deadline:
             raise ClusterError(
                 f"run {run_id} is still {state} after {seconds:.0f} s; it goes on: {cluster.run_link(run_id)}. "
                 "`oatflow status` says what it waits for"
             )
         time.sleep(min(POLL_SECONDS, max(deadline - time.monotonic(), 0.01)))
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """A schedule that was set, the ids of those that it replaced, and what went wrong with deleting others."""
-
-    schedule: Schedule
-    deleted: list[str]
-    left: list[str]
-
-
-def set_schedule(cluster: Cluster, experiment: str, package: Package, cron: str, enabled: bool) -> Replaced:
-    """Create the experiment's schedule, then delete those before it: there is never none, as KFP cannot change one."""
-    name = schedule_name(experiment)
-    before = [schedule for schedule in cluster.schedules() if schedule.name == name]
-    created = cluster.create_schedule(cluster.need_experiment(experiment), name, cron, package, enabled)
-    deleted, left = [], []
-    for schedule in before:
-        try:
-            cluster.delete_schedule(schedule)
-            deleted.append(schedule.id)
-        except ClusterError as error:
-            left.append(str(error))
-    return Replaced(created, deleted, left)
-
-
-def delete_schedule(cluster: Cluster, experiment: str) -> list[Schedule]:
-    """Delete the experiment's schedule, and its twins if there are any. Raises `RefusedInput` if there is none."""
-    ours = our_schedules(cluster)
-    found = [schedule for schedule in ours if schedule.name == schedule_name(experiment)]
-    if not found:
-        names = sorted({experiment_of(schedule) for schedule in ours})
-        hint = did_you_mean(experiment, names) if names else "there are none at all"
-        raise RefusedInput(f"schedule={experiment!r}: there is none of that name in {cluster.host}; {hint}")
-    for schedule in found:
-        cluster.delete_schedule(schedule)
-    return found
-
-
-def our_schedules(cluster: Cluster) -> list[Schedule]:
-    """Return the schedules of experiments, by name."""
-    ours = [schedule for schedule in cluster.schedules() if schedule.name.startswith(SCHEDULE_PREFIX)]
-    return sorted(ours, key=lambda schedule: schedule.name)
-
-
-def schedule_name(experiment: str) -> str:
-    """Return what an experiment's schedule is called in Kubeflow Pipelines."""
-    return f"{SCHEDULE_PREFIX}{experiment}"
-
-
-def experiment_of(schedule: Schedule) -> str:
-    """Return the experiment that a schedule carries on."""
-    return schedule.name.removeprefix(SCHEDULE_PREFIX)

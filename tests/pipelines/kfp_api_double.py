@@ -1,12 +1,15 @@
 """A small real Kubeflow Pipelines API (v2beta1): HTTP on this host, and as strict as the real one on what it is sent.
 
 It keeps experiments, runs and schedules, and checks a pipeline and its arguments before it takes them. A test decides
-what becomes of a run (`stages`, `runs`), what goes wrong (`faults`), and reads what arrived (`requests`).
+what becomes of a run (`stages`, `frames`), what goes wrong (`faults`), and reads what arrived (`requests`). Answers are
+as those of a real server, which are recorded in tests/real_cluster: a run that has not ended has 1970 as its end, nodes
+come in no order, and deleting a schedule deletes the workflows of its runs, while KFP shows these as RUNNING for ever.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import re
 import threading
 import uuid
@@ -22,6 +25,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 API = "/apis/v2beta1"
 MOST_PARAMETER_BYTES = 10_000
+NOT_YET = "1970-01-01T00:00:00Z"
+ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 NEITHER_NOR = "is not optional, yet has neither default value nor user provided value"
 EQUALS = (1, "EQUALS")
 # google.rpc.Code beside the HTTP status.
@@ -63,6 +68,10 @@ class KfpApi:
     schedules: dict = field(default_factory=dict)
     faults: list = field(default_factory=list)
     requests: list = field(default_factory=list)
+    logs: dict = field(default_factory=dict)
+    frames: list = field(default_factory=list)
+    workflows: set = field(default_factory=set)
+    most_enabled: int = 0
     endpoint: str = ""
     _clock: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -103,10 +112,34 @@ class KfpApi:
         return self._new_run(body)
 
     def get_run(self, query, body, run_id):
-        run = self.runs.get(run_id) or refuse(f"run {run_id} not found", 404)
-        if run["stages"]:
-            run["state"] = run["stages"].pop(0)
+        run = self.runs.get(run_id) or refuse_missing("run", run_id)
+        if run.get("frames"):
+            run.update(run["frames"].pop(0))
+        elif run["stages"]:
+            self._enter(run, run["stages"].pop(0))
         return shown(run)
+
+    def play(self, run_id, frames):
+        """Let a run pass through answers that were recorded, one each time it is looked at."""
+        own = ("run_id", "experiment_id", "display_name", "recurring_run_id")
+        kept = [{name: value for name, value in frame.items() if name not in own} for frame in frames]
+        self.runs[run_id].update(frames=kept, stages=[])
+
+    def put_run(self, experiment_id, answer):
+        """Keep a run as it was recorded, in an experiment of this double."""
+        self.runs[answer["run_id"]] = {**answer, "experiment_id": experiment_id, "stages": []}
+        return answer["run_id"]
+
+    def read_log(self, query, body, run_id, pod):
+        # The real server answers with its own error, and 500, where neither the pod nor the archive has a log.
+        return Text(self.logs[pod]) if pod in self.logs else refuse(f"Failed to read logs for run {run_id}", 500)
+
+    def _enter(self, run, state):
+        run["state"] = state
+        run["state_history"].append({"state": state, "update_time": self.now()})
+        if state in ENDED:
+            run["finished_at"] = self.now()
+            self.workflows.discard(run["run_id"])
 
     def list_runs(self, query, body):
         self._check_scope(query)
@@ -116,8 +149,11 @@ class KfpApi:
         self._check_run(body)
         check_schedule(body)
         status = f"{body['mode']}D"
-        kept = {**body, "status": status, "max_concurrency": str(body["max_concurrency"])}
-        return self._keep(self.schedules, "recurring_run_id", kept)
+        namespace = self.experiments[body["experiment_id"]].get("namespace") or "kubeflow"
+        kept = {**body, "status": status, "max_concurrency": str(body["max_concurrency"]), "namespace": namespace}
+        kept = self._keep(self.schedules, "recurring_run_id", kept)
+        self._count_enabled(kept["display_name"])
+        return kept
 
     def get_schedule(self, query, body, schedule_id):
         return self.schedules.get(schedule_id) or refuse(f"recurring run {schedule_id} not found", 404)
@@ -127,12 +163,24 @@ class KfpApi:
         return page("recurringRuns", list(self._in_scope(self.schedules, query)), query)
 
     def switch_schedule(self, query, body, schedule_id, verb):
-        self.get_schedule(query, body, schedule_id).update(status=f"{verb.upper()}D", mode=verb.upper())
+        schedule = self.get_schedule(query, body, schedule_id)
+        schedule.update(status=f"{verb.upper()}D", mode=verb.upper())
+        self._count_enabled(schedule["display_name"])
         return {}
+
+    def _count_enabled(self, name):
+        """Note how many schedules of one name were ever switched on at once."""
+        on = [key for key in self.enabled if self.schedules[key]["display_name"] == name]
+        self.most_enabled = max(self.most_enabled, len(on))
 
     def delete_schedule(self, query, body, schedule_id):
         self.get_schedule(query, body, schedule_id)
         del self.schedules[schedule_id]
+        for run_id in [key for key, run in self.runs.items() if run.get("recurring_run_id") == schedule_id]:
+            if run_id in self.workflows:
+                # Kubernetes deletes what the ScheduledWorkflow owns. KFP does not note it.
+                self.workflows.discard(run_id)
+                self.runs[run_id]["stages"] = []
         return {}
 
     def list_pipelines(self, query, body):
@@ -143,12 +191,30 @@ class KfpApi:
         schedule = self.schedules[schedule_id]
         kept = {name: schedule[name] for name in ("experiment_id", "pipeline_spec", "runtime_config")}
         run = self._new_run({**kept, "display_name": f"{schedule['display_name']}-1", "recurring_run_id": schedule_id})
-        self.runs[run["run_id"]].update({"stages": [], **state})
-        return run
+        self.runs[run["run_id"]]["stages"] = []
+        self.end(run["run_id"], **state) if state else None
+        return run["run_id"]
+
+    def end(self, run_id, state="SUCCEEDED"):
+        """Bring a run into a state, as its workflow does when it ends."""
+        self._enter(self.runs[run_id], state)
+
+    @property
+    def enabled(self):
+        """Ids of the schedules that are switched on."""
+        return [key for key, schedule in self.schedules.items() if schedule["mode"] == "ENABLE"]
 
     def _new_run(self, body):
-        run = {**body, "state": "PENDING", "storage_state": "AVAILABLE", "stages": list(self.stages)}
-        return shown(self._keep(self.runs, "run_id", run))
+        run = {
+            **body, "state": "PENDING", "storage_state": "AVAILABLE", "stages": list(self.stages),
+            "finished_at": NOT_YET, "state_history": [{"state": "PENDING", "update_time": self.now()}],
+        }  # fmt: skip
+        kept = self._keep(self.runs, "run_id", run)
+        self.workflows.add(kept["run_id"])
+        answer = shown(kept)
+        if self.frames:
+            self.play(kept["run_id"], self.frames)
+        return answer
 
     def _keep(self, table, key, row):
         row = {**row, key: str(uuid.uuid4()), "created_at": self.now()}
@@ -183,8 +249,24 @@ def refuse(message, status=400):
     raise Refused(status, message)
 
 
+def refuse_missing(kind, id_):
+    """Answer as the real server does: tests/real_cluster/run-not-there.json."""
+    refuse(f"Failed to get a {kind}: Failed to fetch {kind} {id_}: ResourceNotFoundError: Run {id_} not found", 404)
+
+
+class Text(str):
+    """An answer that is no JSON."""
+
+
 def shown(run):
-    return {name: value for name, value in run.items() if name != "stages"}
+    """Return a run as the API shows it; its nodes are in no order, another one each time."""
+    answer = {name: value for name, value in run.items() if name not in ("stages", "frames")}
+    details = answer.get("run_details")
+    if details and details.get("task_details"):
+        tasks = list(details["task_details"])
+        random.shuffle(tasks)
+        answer["run_details"] = {**details, "task_details": tasks}
+    return answer
 
 
 def check_pipeline(sent, runtime_config):
@@ -262,6 +344,7 @@ def page(name, rows, query):
     return {name: rows[begin : begin + size], "total_size": len(rows), "next_page_token": following}
 
 
+LOGS = r"/apis/v1alpha1/runs/([\w-]+)/nodes/([\w-]+)/log"
 ROUTES = [
     ("GET", r"/healthz", KfpApi.healthz),
     ("GET", r"/pipelines", KfpApi.list_pipelines),
@@ -270,6 +353,7 @@ ROUTES = [
     ("POST", r"/runs", KfpApi.create_run),
     ("GET", r"/runs", KfpApi.list_runs),
     ("GET", r"/runs/([\w-]+)", KfpApi.get_run),
+    ("GET", LOGS, KfpApi.read_log),
     ("POST", r"/recurringruns", KfpApi.create_schedule),
     ("GET", r"/recurringruns", KfpApi.list_schedules),
     ("GET", r"/recurringruns/([\w-]+)", KfpApi.get_schedule),
@@ -289,9 +373,17 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             api.requests.append((self.command, where.path, body))
             try:
-                self._reply(200, json.dumps(self._result(api, where.path, dict(parse_qsl(where.query)), body)))
+                result = self._result(api, where.path, dict(parse_qsl(where.query)), body)
+                if isinstance(result, Text):
+                    self._reply(200, result, "text/plain")
+                else:
+                    self._reply(200, json.dumps(result))
             except Refused as error:
-                said = {"error": str(error), "message": str(error), "code": CODES[error.status], "details": []}
+                detail = {
+                    "@type": "type.googleapis.com/google.rpc.Status", "code": CODES[error.status],
+                    "message": str(error).rpartition(": ")[2],
+                }  # fmt: skip
+                said = {"message": str(error), "code": CODES[error.status], "details": [detail]}
                 self._reply(error.status, json.dumps(said))
             except _Ordered as ordered:
                 self._reply(ordered.fault.status, ordered.fault.body, ordered.fault.kind)
@@ -306,7 +398,7 @@ class _Handler(BaseHTTPRequestHandler):
         if api.token is not None and self.headers.get("Authorization") != f"Bearer {api.token}":
             refuse("request not authenticated", 401)
         for method, pattern, do in ROUTES:
-            found = re.fullmatch(API + pattern, path)
+            found = re.fullmatch(pattern if pattern == LOGS else API + pattern, path)
             if method == self.command and found:
                 return do(api, query, body, *found.groups())
         return refuse(f"{self.command} {path} not found", 404)

@@ -10,6 +10,7 @@ from oatflow.components.ledger.plan import Plan, PolicyPointer
 from oatflow.components.oracles.settings import HumanSettings
 from oatflow.components.records.records import Duel, duel_id
 from oatflow.pipelines.label import Wish, label
+from oatflow.pipelines.status import read_open_round
 
 
 def duel(number):
@@ -51,6 +52,18 @@ def test_the_questions_are_written_into_a_folder_and_it_is_said_what_to_do(asked
     assert "3 of 3 duels lack 3 answers of people" in said
     assert str(folder / "page.html") in said
     assert "oatflow label demo --answers FILE" in said
+
+
+def test_status_has_the_duels_that_are_still_open(asked, tmp_path):
+    assert read_open_round(asked, 0)["people"] == {"asked": 3, "open": 3, "answers": 3}
+    (tmp_path / "some.jsonl").write_text(answers(DUELS[:1]))
+    label(asked, "demo", tmp_path, Wish(answers=[tmp_path / "some.jsonl"]))
+    found = read_open_round(asked, 0)
+    assert (found["people"], found["next_step"]) == ({"asked": 3, "open": 2, "answers": 2}, "sample")
+
+
+def test_status_of_a_round_that_asks_nobody_has_no_duels_for_people(begin):
+    assert read_open_round(begin("simulated"), 0)["people"] is None
 
 
 def test_answers_are_added_and_what_is_open_is_said(asked, tmp_path, capsys):

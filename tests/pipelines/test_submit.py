@@ -2,10 +2,8 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -18,8 +16,10 @@ from oatflow.pipelines.alignment.build import Build
 from oatflow.pipelines.alignment.config import all_settings, gather
 from oatflow.pipelines.alignment.pipeline import compile_pipeline
 from oatflow.pipelines.cli import main
+from oatflow.pipelines.kubeflow_client import Cluster
 
 from .kfp_api_double import Fault, KfpApi, kfp_api
+from .recorded_runs import LOG_OF_TRAIN, TRAIN_POD, playing, recorded
 
 LEDGER = "s3://bucket/private/team-a/oatflow?endpoint=http://seaweedfs.kubeflow:9000"
 pytestmark = pytest.mark.slow
@@ -39,6 +39,8 @@ def oatflow(api, capsys, monkeypatch):
     """Run an `oatflow` command against the API; returns exit code, output and complaint."""
     monkeypatch.setattr(submission, "POLL_SECONDS", 0.01)
     monkeypatch.delenv("OATFLOW_LEDGER", raising=False)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("KUBECONFIG", "/there/is/none")
 
     def run(*arguments, host=api.endpoint, namespace=("--namespace", "team-a")):
         with pytest.raises(SystemExit) as stop:
@@ -100,6 +102,7 @@ def test_a_run_does_as_many_rounds_as_were_asked_for_and_caches_none(api, submit
     spec = only_run(api)["pipeline_spec"]["pipeline_spec"]
     tasks = spec["root"]["dag"]["tasks"]
     assert sorted(tasks) == ["round", "round-2", "round-3"]
+    assert Cluster.connect(api.endpoint, "team-a").run(only_run(api)["run_id"]).rounds == 3
     assert not any(task.get("cachingOptions", {}).get("enableCache") for task in tasks.values())
 
 
@@ -244,20 +247,6 @@ ALONE = ("dap_algo", "lr_scheduler", "train_priority_class")
 PLACE = Build().defaults()
 
 
-@pytest.fixture
-def compiled_once(monkeypatch, tmp_path_factory):
-    """Compile each build once for all tests: what is compiled does not depend on the settings."""
-    folder = tmp_path_factory.getbasetemp()
-
-    def compile_or_copy(rounds, path, build):
-        kept = folder / f"{sha256(repr((rounds, build)).encode()).hexdigest()}.yaml"
-        if not kept.exists():
-            compile_pipeline(rounds, kept, build)
-        shutil.copy(kept, path)
-
-    monkeypatch.setattr(submission, "compile_pipeline", compile_or_copy)
-
-
 def other_than(setting, now):
     """Return a valid value that is not what the preset says, where there is a second one."""
     if setting.name in OTHER:
@@ -343,24 +332,33 @@ def test_waiting_ends_well_with_a_run_that_succeeds(api, submit):
     assert code == 0 and "SUCCEEDED" in out
 
 
-def test_a_failed_run_fails_and_names_the_step_and_what_it_said(api, submit):
-    api.stages = ("RUNNING",)
-    details = [
-        {"task_id": "1", "display_name": "round", "state": "FAILED", "child_tasks": [{"pod_name": "p2"}]},
-        {
-            "task_id": "2",
-            "pod_name": "p2",
-            "display_name": "train",
-            "state": "FAILED",
-            "child_tasks": [{"task_id": "3"}],
-        },
-        {"task_id": "3", "display_name": "executor", "state": "FAILED", "error": {"message": "OOMKilled on worker 1"}},
-    ]
-    create = api._new_run
-    api._new_run = lambda body: create({**body, "run_details": {"task_details": details}})
-    api.stages = ("RUNNING", "FAILED")
+def played(name):
+    """Return the answers that a recorded run gave, some time apart."""
+    return [answer for answer, _ in playing(recorded(name), every=40)]
+
+
+def test_waiting_says_when_each_step_begins_and_ends(api, submit):
+    api.frames = played("run-succeeded")
     code, out, _ = submit("--wait")
-    assert code == 1 and "it is FAILED\nstep train: OOMKilled on worker 1" in out
+    said = out.splitlines()[2:]
+    assert code == 0 and said[-1] == "it is SUCCEEDED after 5 min 09 s"
+    assert "sample            begins" in said and "sample            done in 1 min 07 s" in said
+
+
+def test_a_failed_run_fails_and_names_the_step_and_its_last_line(api, submit):
+    api.frames, api.logs[TRAIN_POD] = played("run-importer-failed"), LOG_OF_TRAIN
+    code, out, _ = submit("--wait")
+    assert code == 1 and out.splitlines()[-3:] == [
+        "it is FAILED after 5 min 27 s",
+        "train failed: the training ran out of memory on worker 0 (OOMKilled); raise train_pod_memory, which is 3Gi",
+        "importer failed, which is a node of Kubeflow's own",
+    ]
+
+
+def test_a_terminated_run_ends_the_wait_and_did_not_fail_by_itself(api, submit):
+    api.frames = played("run-terminated")
+    code, out, _ = submit("--wait")
+    assert code == 1 and out.splitlines()[-1] == "the run was terminated at 2026-11-30 19:55:46 UTC during train"
 
 
 def test_a_run_that_somebody_cancelled_ends_the_wait(api, submit):
@@ -396,6 +394,21 @@ def test_json_is_all_that_is_printed_when_it_is_asked_for(api, submit):
         "state": "SUCCEEDED",
         "failures": [],
     }
+
+
+def test_an_interrupted_wait_leaves_the_run_alone_and_does_not_ask_for_a_second_one(api, submit, monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(submission.time, "sleep", interrupt)
+    code, _, said = submit("--wait")
+    assert code == 130 and "stopped waiting; run" in said and "goes on" in said and "same command" not in said
+
+
+def test_json_has_standard_output_for_itself_while_the_steps_are_said(api, submit):
+    api.frames = played("run-succeeded")
+    _, out, said = submit("--wait", "--json")
+    assert json.loads(out)["state"] == "SUCCEEDED" and "sample            done in 1 min 07 s" in said
 
 
 # What can go wrong with the API.
