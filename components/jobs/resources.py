@@ -27,3 +27,11 @@ class ResourceSettings(Section):
     """CPU cores of the pod that labels."""
     oracle_memory: str = operational("8Gi", pattern=QUANTITY)
     """Memory of the pod that labels."""
+    light_cpu: str = operational("1", pattern=QUANTITY)
+    """CPU cores that the pods of steps that compute little may use: those that open, train (watch), fit and close."""
+    light_memory: str = operational("4Gi", pattern=QUANTITY)
+    """Memory that the pods of steps that compute little may use."""
+    light_cpu_request: str = operational("100m", pattern=QUANTITY)
+    """CPU that a node must have free for the pod of a step that computes little; at most light_cpu."""
+    light_memory_request: str = operational("512Mi", pattern=QUANTITY)
+    """Memory that a node must have free for the pod of a step that computes little; at most light_memory."""
