@@ -92,7 +92,7 @@ def settings_of_run(ledger: Ledger, run: str) -> Sections | None:
         found = read_claim(ledger.store, round_) if round_ >= 0 else None
         if found is not None and found[0].run == run:
             frozen, chosen = ledger.experiment.settings, found[0].operational
-            return {name: {**section, **chosen.get(name, {})} for name, section in frozen.items()}
+            return {name: {**frozen.get(name, {}), **chosen.get(name, {})} for name in {**frozen, **chosen}}
     return None
 
 

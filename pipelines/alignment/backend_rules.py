@@ -532,7 +532,7 @@ RULES = (
     Rule("nothing behind a condition", "No task waits for one that has a condition: it would be skipped with it.",
          "compiler/argocompiler/dag.go", _behind_condition),
     Rule("loops", "No loop over artifacts, and none with tasks to be tried again.", "#13897", _loops),
-    Rule("exit tasks", "A DAG has a task beside its exit tasks; no exit task waits for a loop, or for other exit tasks.",
+    Rule("exit tasks", "A DAG has a task beside its exit tasks; no exit task waits for a loop or for other exit tasks.",
          "#12390, compiler/argocompiler/dag.go", _exit_tasks),
     Rule("size of parameters", "The parameters have 10,000 bytes at most.", "#2286", _parameter_bytes),
     Rule("no artifact from outside", "The pipeline takes no artifacts.", "#9100", _root_artifacts),

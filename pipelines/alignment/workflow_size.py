@@ -1,10 +1,13 @@
 """How many pods a compiled pipeline starts, and how large the Argo Workflow becomes that KFP makes of it.
 
-Argo keeps a run in one object: the workflow's specification, and a status with one entry for each node, where the
-inputs and outputs of the node stand with their values. Above one mebibyte Argo compresses the status; where the object
-is still larger then, the run fails in the middle (argo-workflows, workflow/packer). etcd takes 1.5 MiB at most.
-The sizes here are estimates: they build what KFP 2.17 writes, with texts of typical length in place of values that
-are known only in the cluster. Measured on a cluster: 324 kB and 803 kB for two specifications; estimated: see tests.
+Argo keeps a run in one object: the workflow's specification, and a status with one entry for each node, which holds
+the values of the node's inputs and outputs. Above 1 MiB Argo compresses the status; if the object is still larger, the
+run fails in the middle (argo-workflows, workflow/packer). etcd takes 1.5 MiB, and KFP's Retry of a failed run writes
+the object without compression (kubeflow/pipelines#13738): by this estimate it works for runs of one or two rounds.
+
+The sizes are estimates. They build what KFP 2.17 writes, with texts of typical length in place of values that are
+known only in the cluster. Two specifications of ten rounds were measured on a cluster; the tests hold them against
+the estimate.
 """
 
 from __future__ import annotations
@@ -19,11 +22,10 @@ from typing import Any
 
 Spec = dict[str, Any]
 
-# What Argo refuses, and what is left free below it: for values longer than those guessed here, for what an
-# administrator adds to every pod, and for the nodes of pods that are started again.
 ARGO_LIMIT = 1024 * 1024
+# Left free below Argo's limit: for longer values, for what an administrator adds to pods, for pods started again.
 FREE = 0.1
-# The parts of a Workflow that do not depend on the pipeline: metadata, and the templates of KFP's drivers.
+# What a Workflow has beside what is built here: metadata, and the templates of KFP's drivers. Fitted to the cluster.
 _FIXED = 125_000
 # Texts that take the place of values known only in the cluster.
 _UID = "0" * 36
@@ -64,10 +66,12 @@ class WorkflowSize:
 
 def count_pods(spec: Spec) -> Pods:
     """Return the pods of a run: KFP starts a driver for each DAG and each step, and a pod for each step."""
+    executors = spec["deploymentSpec"]["executors"]
     steps, drivers = 0, 1
     for _, _, component in _walk(spec, spec["root"]):
-        drivers += 1
         steps += "dag" not in component
+        # An importer resolves its inputs itself.
+        drivers += "importer" not in executors.get(component.get("executorLabel"), {})
     return Pods(steps, drivers)
 
 
@@ -171,7 +175,7 @@ def _pod(name: str, task: Spec, component: Spec, container: Spec, platform: Spec
     executor_input = {
         "inputs": {"parameterValues": values, "artifacts": inputs},
         "outputs": {"artifacts": shown, "outputFile": "/tmp/kfp_outputs/output_metadata.json",
-                    "parameters": {key: {"outputFile": f"/tmp/kfp/outputs/{key}"} for key in outputs.get("parameters", {})}},
+                    "parameters": {key: {"outputFile": f"/tmp/kfp/{key}"} for key in outputs.get("parameters", {})}},
     }  # fmt: skip
     variables = [pair for source in platform.get("secretAsEnv", []) + platform.get("configMapAsEnv", [])
                  for pair in source["keyToEnv"]]  # fmt: skip
@@ -192,8 +196,8 @@ def _artifact(name: str) -> Spec:
     metadata = {"digest": "0" * 64, "ledger": "s3://bucket/private/team/oatflow/name?endpoint=http://store:9000",
                 "store_session_info": "0" * 250}  # fmt: skip
     uri = f"s3://bucket/v2/artifacts/oatflow-alignment/{_UID}/{name}/{_UID}/{name}"
-    return {"artifacts": [{"name": name, "uri": uri, "type": {"schemaTitle": "system.Dataset", "schemaVersion": "0.0.1"},
-                           "metadata": metadata}]}  # fmt: skip
+    kind = {"schemaTitle": "system.Dataset", "schemaVersion": "0.0.1"}
+    return {"artifacts": [{"name": name, "uri": uri, "type": kind, "metadata": metadata}]}
 
 
 def _walk(spec: Spec, component: Spec) -> Iterator[tuple[str, Spec, Spec]]:
