@@ -29,7 +29,7 @@ FREE = 0.1
 _FIXED = 125_000
 # Texts that take the place of values known only in the cluster.
 _UID = "0" * 36
-_NODE = "oatflow-alignment-00000-"
+_NODE = "oatflow-alignment-00000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def count_pods(spec: Spec) -> Pods:
 
 def workflow_size(spec: Spec, kubernetes: Spec) -> WorkflowSize:
     """Return the size of the Workflow of a pipeline. `kubernetes`: what the platform is given for each executor."""
-    status = _nodes(spec, kubernetes)
+    status = _text(build_status(spec, kubernetes))
     compressed = base64.b64encode(gzip.compress(status.encode(), mtime=0))
     return WorkflowSize(_FIXED + len(_text(_specification(spec, kubernetes))), len(status), len(compressed))
 
@@ -127,26 +127,27 @@ def _argo_task(name: str, template: str, arguments: Mapping[str, str], depends: 
     return {"name": name, "template": template, "arguments": {"parameters": parameters}, "depends": depends}
 
 
-def _nodes(spec: Spec, kubernetes: Spec) -> str:
-    """Build the status of a run that has ended well, as JSON: every node with the values that it was given."""
+def build_status(spec: Spec, kubernetes: Spec) -> Spec:
+    """Return the nodes of a run that has succeeded, by their ids, each with the values that it was given."""
     executors, nodes = spec["deploymentSpec"]["executors"], {}
 
-    def add(name: str, inputs: Spec, outputs: Spec, pod: bool = False) -> None:
-        # KFP's settings of Argo let every node be tried again, so that each stands there twice.
+    def add(path: str, inputs: Spec, outputs: Spec, pod: bool = False) -> None:
+        # KFP's settings of Argo let every node be tried again, so that each is there twice.
         for attempt in ("", "(0)"):
-            number = int.from_bytes(hashlib.sha256(f"{name}{attempt}".encode()).digest()[:4], "big")
-            key = f"{_NODE}{number}"
+            number = int.from_bytes(hashlib.sha256(f"{path}{attempt}".encode()).digest()[:4], "big")
+            key, name = f"{_NODE}-{number}", path.rpartition(".")[2]
             nodes[key] = {
-                "id": key, "name": f"{_NODE}.root.{name}{attempt}", "displayName": f"{name}{attempt}",
+                "id": key, "name": f"{_NODE}.root.{path}{attempt}", "displayName": f"{name}{attempt}",
                 "type": "Pod" if pod else "DAG", "templateName": "retry-system-container-executor",
-                "templateScope": f"local/{_NODE}", "phase": "Succeeded", "boundaryID": f"{_NODE}{_UID[:10]}",
+                "templateScope": f"local/{_NODE}", "phase": "Succeeded", "boundaryID": f"{_NODE}-{_UID[:10]}",
                 "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:00Z", "estimatedDuration": 10,
                 "progress": "1/1", "resourcesDuration": {"cpu": number % 1000, "memory": number % 3000},
                 "inputs": {"parameters": _parameters(inputs)}, "outputs": {"parameters": _parameters(outputs)},
-                "children": [f"{_NODE}{number + 1}"], "hostNodeName": "node-00000", "nodeFlag": {"retried": True},
+                "children": [f"{_NODE}-{number + 1}"], "hostNodeName": "node-00000", "nodeFlag": {"retried": True},
             }  # fmt: skip
 
     form = _form(spec)
+    add(_NODE, {}, {})
     add("root-driver", {"component": _text(spec["root"]), "runtime-config": _text(form)}, {"execution-id": "12345"})
     add("root", {"parent-dag-id": "12345"}, {})
     for name, task, component in _walk(spec, spec["root"]):
@@ -162,7 +163,7 @@ def _nodes(spec: Spec, kubernetes: Spec) -> str:
         add(f"{name}-driver", given, pod | {"cached-decision": "false", "condition": "true"}, pod=True)
         add(name, pod | {"retry-max-count": "2"}, {})
         add(f"{name}.executor", pod | {"retry-max-count": "2"}, {}, pod=True)
-    return json.dumps(nodes, sort_keys=True, separators=(",", ":"))
+    return nodes
 
 
 def _pod(name: str, task: Spec, component: Spec, container: Spec, platform: Spec, form: Spec) -> Spec:

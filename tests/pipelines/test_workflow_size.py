@@ -1,6 +1,7 @@
 """What a run costs a cluster: its pods, and the size of the object that Kubernetes keeps of it."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from oatflow.pipelines.alignment import workflow_size as sizes
 from oatflow.pipelines.alignment.build import Build
 from oatflow.pipelines.alignment.pipeline import compile_pipeline
 from oatflow.pipelines.alignment.unrolling import unroll_rounds
-from oatflow.pipelines.alignment.workflow_size import ARGO_LIMIT, count_pods, workflow_size
+from oatflow.pipelines.alignment.workflow_size import ARGO_LIMIT, build_status, count_pods, workflow_size
 
+REAL_CLUSTER = Path(__file__).parents[1] / "real_cluster"
 REFUSED = Path(__file__).parent / "refused-by-kfp"
 BUILDS = [Build(), Build(train_backend="local", gpu=False, retries=0, image_pull_secrets=("pull",))]
 
@@ -44,6 +46,15 @@ def test_each_round_of_a_longer_run_adds_17_pods_and_the_driver_of_its_own_box(c
 def test_a_round_of_before_had_19_pods_and_20_with_its_importer_in_a_dag():
     pods = count_pods(read(REFUSED / "alignment-9449262-one-round.yaml")[0])
     assert (pods.steps, pods.drivers) == (8, 11)
+
+
+def test_the_status_has_the_nodes_that_a_cluster_reported_without_those_that_are_gone(compiled):
+    """The recorded run had its importer in a DAG of its own, and the box `round` around its only round."""
+    recorded = json.loads((REAL_CLUSTER / "run-succeeded.json").read_text())["run_details"]["task_details"]
+    gone = ("importer", "register-policy", "round")
+    expected = [node["display_name"].replace("-27zqr", "-00000") for node in recorded
+                if node["display_name"].split("(")[0].removesuffix("-driver") not in gone]  # fmt: skip
+    assert sorted(node["displayName"] for node in build_status(*compiled(1)).values()) == sorted(expected)
 
 
 # Sizes measured on a cluster, with KFP 2.17, before the run began.
