@@ -20,6 +20,9 @@ ROOT = "root"
 MOST_PARAMETER_BYTES = 10_000
 _PLACEHOLDER = re.compile(r"\{\{\$\.inputs\.parameters\['([^']+)'\]\}\}")
 _READ_BY_CONDITION = re.compile(r"inputs\.parameter_values\['([^']+)'\]")
+# What only the driver knows; it replaces a text that is nothing else.
+_RUN_PLACEHOLDER = re.compile(r"\{\{\$\.pipeline_(?:job|task)_\w+\}\}")
+_RESOLVED = ("componentInputParameter", "taskOutputParameter", "taskFinalStatus")
 _RESOURCES = ("resourceCpuLimit", "resourceMemoryLimit", "resourceCpuRequest", "resourceMemoryRequest")
 _NUMBERS = ("NUMBER_INTEGER", "NUMBER_DOUBLE")
 # Names of templates that KFP itself adds to a Workflow.
@@ -159,6 +162,16 @@ def _missing_input(pipeline: Pipeline) -> Found:
                 needed = not field.get("isOptional") and "defaultValue" not in field
                 if needed and key not in given.get(f"{kind.lower()}s", {}) and key != iterator.get("itemInput"):
                     yield name, f"its input {key!r} is not given and has no default", "give it"
+
+
+def _resolvable_value(pipeline: Pipeline) -> Found:
+    for _, name, task in pipeline.tasks():
+        for key, source in _parameters(task).items():
+            constant = source.get("runtimeValue", {}).get("constant")
+            if not set(source) & set(_RESOLVED) and constant is None:
+                yield name, f"its input {key!r} is of a kind that the driver does not resolve", "give a constant"
+            elif _RUN_PLACEHOLDER.search(str(constant)) and not _RUN_PLACEHOLDER.fullmatch(str(constant)):
+                yield name, f"its input {key!r} has a placeholder within other text", "pass the placeholder alone"
 
 
 def _absent_value(pipeline: Pipeline) -> Found:
@@ -500,6 +513,8 @@ RULES = (
     Rule("known input", "A task and its pod take inputs that the DAG has in which the task stands.",
          f"driver/resolve.go, {_SEEN}", _unknown_input),
     Rule("given input", "Every input without a default is given.", "driver/resolve.go", _missing_input),
+    Rule("resolvable value", "An input comes from its DAG, a task or a constant; a placeholder of the run is a "
+         "constant by itself.", "driver/resolve.go", _resolvable_value),
     Rule("no absent value", "An optional parameter without a default is not passed on to a step that needs it.",
          "#11957", _absent_value),
     Rule("outputs of a DAG", "An output of a DAG comes from an output that exists; an artifact from one task alone, "

@@ -150,19 +150,20 @@ def build_status(spec: Spec, kubernetes: Spec) -> Spec:
     add(_NODE, {}, {})
     add("root-driver", {"component": _text(spec["root"]), "runtime-config": _text(form)}, {"execution-id": "12345"})
     add("root", {"parent-dag-id": "12345"}, {})
-    for name, task, component in _walk(spec, spec["root"]):
+    for path, task, component in _walk(spec, spec["root"]):
+        name = path.rpartition(".")[2]
         given = {"component": _text(component), "task": _text(task), "task-name": name, "parent-dag-id": "12345"}
         if "dag" in component:
-            add(f"{name}-driver", given, {"execution-id": "12345", "condition": "true"}, pod=True)
-            add(name, {"parent-dag-id": "12345", "condition": "true"}, {})
+            add(f"{path}-driver", given, {"execution-id": "12345", "condition": "true"}, pod=True)
+            add(path, {"parent-dag-id": "12345", "condition": "true"}, {})
             continue
         container = _implementation(executors[component["executorLabel"]])
         platform = kubernetes.get(component["executorLabel"], {})
         given |= {"container": _text(container), "kubernetes-config": _text(platform)}
         pod = {"pod-spec-patch": _text(_pod(name, task, component, container, platform, form))}
-        add(f"{name}-driver", given, pod | {"cached-decision": "false", "condition": "true"}, pod=True)
-        add(name, pod | {"retry-max-count": "2"}, {})
-        add(f"{name}.executor", pod | {"retry-max-count": "2"}, {}, pod=True)
+        add(f"{path}-driver", given, pod | {"cached-decision": "false", "condition": "true"}, pod=True)
+        add(path, pod | {"retry-max-count": "2"}, {})
+        add(f"{path}.executor", pod | {"retry-max-count": "2"}, {}, pod=True)
     return nodes
 
 
@@ -201,13 +202,13 @@ def _artifact(name: str) -> Spec:
     return {"artifacts": [{"name": name, "uri": uri, "type": kind, "metadata": metadata}]}
 
 
-def _walk(spec: Spec, component: Spec) -> Iterator[tuple[str, Spec, Spec]]:
-    """Yield every task of a run, with its name and its component; a component that is used twice comes twice."""
+def _walk(spec: Spec, component: Spec, above: str = "") -> Iterator[tuple[str, Spec, Spec]]:
+    """Yield every task of a run, with its path and its component; a component that is used twice comes twice."""
     for name, task in component["dag"]["tasks"].items():
         inner = spec["components"][task["componentRef"]["name"]]
-        yield name, task, inner
+        yield f"{above}{name}", task, inner
         if "dag" in inner:
-            yield from _walk(spec, inner)
+            yield from _walk(spec, inner, f"{above}{name}.")
 
 
 def _dependencies(task: Spec) -> list[str]:

@@ -169,6 +169,15 @@ def input_that_is_not_given(spec, kubernetes):
     spec["components"]["comp-count"] = step("count", inputs=["folder"], outputs=["Output"])
 
 
+def value_that_the_driver_does_not_resolve(spec, kubernetes):
+    tasks(spec)["if"]["inputs"]["parameters"]["cores"] = {"runtimeValue": {"runtimeParameter": "cores"}}
+
+
+def name_of_the_run_within_a_text(spec, kubernetes):
+    constant = "run {{$.pipeline_job_uuid}}"
+    tasks(spec)["if"]["inputs"]["parameters"]["secret"] = {"runtimeValue": {"constant": constant}}
+
+
 def optional_value_for_a_step_that_needs_it(spec, kubernetes):
     spec["root"]["inputDefinitions"]["parameters"]["cores"] = text(isOptional=True)
 
@@ -338,6 +347,8 @@ BROKEN = [
     ("known input", "work", input_that_the_dag_lacks),
     ("known input", "work", secret_that_the_dag_lacks),
     ("given input", "count", input_that_is_not_given),
+    ("resolvable value", "if", value_that_the_driver_does_not_resolve),
+    ("resolvable value", "if", name_of_the_run_within_a_text),
     ("no absent value", "if", optional_value_for_a_step_that_needs_it),
     ("outputs of a DAG", "root", output_of_one_of_two_tasks),
     ("outputs of a DAG", "root", output_of_a_dag_from_nowhere),
