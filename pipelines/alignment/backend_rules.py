@@ -251,7 +251,7 @@ def _importer(pipeline: Pipeline) -> Found:
             yield (
                 name,
                 "an importer does not update its DAG, which stays RUNNING, and all DAGs above it",
-                ("name the artifact in the metadata of one that a step writes"),
+                "name the artifact in the metadata of one that a step writes",
             )
 
 
@@ -263,7 +263,7 @@ def _importer_address(pipeline: Pipeline) -> Found:
             yield (
                 name,
                 f"its address comes from {source['taskOutputParameter']['producerTask']!r}",
-                ("give a constant, or an input of the DAG that it stands in"),
+                "give a constant, or an input of the DAG that it stands in",
             )
 
 
@@ -274,7 +274,7 @@ def _importer_metadata(pipeline: Pipeline) -> Found:
             yield (
                 name,
                 "its metadata has values that are known only in the run",
-                ("let a step write them: KFP stores the text of the placeholder"),
+                "let a step write them: KFP stores the text of the placeholder",
             )
 
 
@@ -358,7 +358,7 @@ def _condition_input(pipeline: Pipeline) -> Found:
                 yield (
                     name,
                     "its condition reads a named output, which is false in local runs",
-                    ("read the output of a step with one plain return value"),
+                    "read the output of a step with one plain return value",
                 )
             elif _type(pipeline, dag, source) in ("LIST", "STRUCT"):
                 yield name, f"its condition reads {key!r}, which is no plain value", "read a number or a text"
@@ -375,7 +375,7 @@ def _behind_condition(pipeline: Pipeline) -> Found:
                 yield (
                     name,
                     f"it waits for {other!r}, which has a condition, and is skipped with it",
-                    ("put it below the same condition"),
+                    "put it below the same condition",
                 )
 
 

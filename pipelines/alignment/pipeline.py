@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from kfp import compiler, dsl
-from oatflow.components.errors import SettingsError
+from oatflow.components.errors import RefusedInput, SettingsError
 from oatflow.components.images import TRAINER
 
 from .build import Build
@@ -47,10 +48,20 @@ def alignment_pipeline(rounds: int, build: Build) -> Any:
 def compile_pipeline(rounds: int, path: Path, build: Build | None = None) -> None:
     """Write the pipeline as YAML to upload, byte-identical for the same version and build.
 
-    Raises `SettingsError` for a number of rounds that one run cannot do.
+    Raises `SettingsError` for a number of rounds that one run cannot do, `PipelineRefused` for a pipeline that KFP's
+    backend would refuse, and `RefusedInput` for a path that cannot be written; nothing is written then.
     """
     if not 1 <= rounds <= MOST_ROUNDS:
         raise SettingsError(f"rounds={rounds}: a pipeline does 1 to {MOST_ROUNDS} rounds; run it again for more")
     build = build or Build()
-    compiler.Compiler().compile(alignment_pipeline(rounds, build), str(path))
-    pack(path, rounds, build.images(), TRAINER if build.trains_in_step else None)
+    with tempfile.TemporaryDirectory() as folder:
+        # What is refused is not left behind where a user could upload it.
+        compiled = Path(folder) / "compiled.yaml"
+        compiler.Compiler().compile(alignment_pipeline(rounds, build), str(compiled))
+        pack(compiled, rounds, build.images(), TRAINER if build.trains_in_step else None)
+        try:
+            path.write_bytes(compiled.read_bytes())
+        except OSError as error:
+            raise RefusedInput(
+                f"out={str(path)!r}: cannot be written ({error.strerror}); name a file in a folder that exists"
+            ) from error

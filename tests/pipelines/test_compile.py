@@ -9,7 +9,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
-from oatflow.components.errors import SettingsError
+from oatflow.components.errors import RefusedInput, SettingsError
 from oatflow.components.rounds.experiment import ExperimentSettings
 from oatflow.components.rounds.form import FORM, MORE, fields_of, sections_of
 from oatflow.pipelines.alignment.build import Build
@@ -287,6 +287,11 @@ def test_nothing_is_imported(compiled):
 def test_a_number_of_rounds_that_cannot_be_unrolled_is_refused(rounds, tmp_path):
     with pytest.raises(SettingsError, match=f"rounds={rounds}"):
         compile_pipeline(rounds, tmp_path / "p.yaml")
+
+
+def test_a_file_that_cannot_be_written_is_refused_by_name(tmp_path):
+    with pytest.raises(RefusedInput, match=r"out='.*/missing/p.yaml': cannot be written .*; name a file"):
+        compile_pipeline(1, tmp_path / "missing" / "p.yaml")
 
 
 # The form.
