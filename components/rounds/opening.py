@@ -34,6 +34,8 @@ from ..store.transfer import Placed
 from .experiment import ExperimentSettings, Sections, refuse_changes, split_operational
 
 NOTHING_TO_DO = -1
+# Rounds of one run at most, and so how far back its own last round can be.
+LONGEST_RUN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,10 @@ def settings_of_run(ledger: Ledger, run: str) -> Sections | None:
 
     The experiment has the settings that never change; the run's claim has those that each run chooses for itself.
     """
-    last = ledger.head().round
-    # The round after HEAD is this run's own where it waits for people.
-    for round_ in (last + 1, last):
-        found = read_claim(ledger.store, round_) if round_ >= 0 else None
+    newest = ledger.head().round + 1
+    # The newest round is this run's own where it waits for people; another run may have done some in between.
+    for round_ in range(newest, max(-1, newest - LONGEST_RUN - 1), -1):
+        found = read_claim(ledger.store, round_)
         if found is not None and found[0].run == run:
             frozen, chosen = ledger.experiment.settings, found[0].operational
             return {name: {**frozen.get(name, {}), **chosen.get(name, {})} for name in {**frozen, **chosen}}

@@ -9,13 +9,14 @@ from typing import Any
 from kfp import compiler, dsl
 from oatflow.components.errors import RefusedInput, SettingsError
 from oatflow.components.images import TRAINER
+from oatflow.components.rounds.opening import LONGEST_RUN
 
 from .build import Build
 from .form import LEDGER, docstring, signature
 from .package import pack
 from .round import first_round, later_round, play_first_round, pod_fields, uncached
 
-MOST_ROUNDS = 10
+MOST_ROUNDS = LONGEST_RUN
 
 
 def alignment_pipeline(rounds: int, build: Build) -> Any:

@@ -92,6 +92,15 @@ def test_a_later_round_that_is_opened_again_adopts_its_claim_and_plan(uri):
     assert Ledger.open(uri).plan(1) == before
 
 
+def test_a_later_round_goes_on_after_another_run_has_done_one_in_between(uri):
+    for round_, run in enumerate(("run", "another run")):
+        assert open_round(uri, settings(max_queries="48"), run) == round_
+        fill(uri, round_, run)
+        close_round(uri, round_, run)
+        release_claim(Ledger.open(uri).store, round_, run)
+    assert open_next_round(uri, "run") == 2
+
+
 def test_a_later_round_does_not_take_over_what_another_run_holds(uri):
     open_round(uri, settings(), "run")
     fill(uri, 0, "run")
