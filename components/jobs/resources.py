@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
+
+from pydantic import model_validator
 
 from ..settings import Section, operational
 from .settings import COUNT, QUANTITY
+
+_SUFFIXES = {
+    "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12,
+    "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40,
+}  # fmt: skip
+
+
+def amount_of(quantity: str) -> float:
+    """Return a quantity of Kubernetes as a number: cores, or bytes."""
+    number = quantity.rstrip("mkKMGTi")
+    return float(number) * _SUFFIXES[quantity.removeprefix(number)]
 
 
 class ResourceSettings(Section):
@@ -27,3 +40,23 @@ class ResourceSettings(Section):
     """CPU cores of the pod that labels."""
     oracle_memory: str = operational("8Gi", pattern=QUANTITY)
     """Memory of the pod that labels."""
+    light_cpu: str = operational("1", pattern=QUANTITY)
+    """CPU cores that open-round, fit-reward-model, close-round, and train while a job trains, may use."""
+    light_memory: str = operational("4Gi", pattern=QUANTITY)
+    """Memory that these four steps may use; fit-reward-model, which computes, also requests it."""
+    light_cpu_request: str = operational("100m", pattern=QUANTITY)
+    """CPU that a node needs free for open-round, close-round, and train while a job trains; at most light_cpu."""
+    light_memory_request: str = operational("512Mi", pattern=QUANTITY)
+    """Memory that a node needs free for open-round, close-round, and train while a job trains; at most light_memory."""
+
+    @model_validator(mode="after")
+    def _requests_within_limits(self) -> Self:
+        """Kubernetes refuses a pod that requests more than it may use."""
+        for name in ("light_cpu", "light_memory"):
+            limit, request = getattr(self, name), getattr(self, f"{name}_request")
+            if amount_of(request) > amount_of(limit):
+                raise ValueError(
+                    f"resources.{name}_request={request!r}: more than resources.{name}={limit!r}, which is the most "
+                    "that the pod may use; lower the request or raise the limit"
+                )
+        return self

@@ -28,11 +28,16 @@ def show_table(window: Any, ledger: Ledger, round_: int, room: str, names: str) 
 
 
 def show_folder(window: Any, ledger: Ledger, round_: int, room: str, name: str) -> None:
-    """Fill a Model artifact with the list of a folder's files; the files themselves stay where they are."""
+    """Fill a Model artifact with the list of a folder's files; the files themselves stay where they are.
+
+    The metadata names the folder: its address in the store (`uri`), the round, and the digest of the step's record,
+    which holds the digest of every file.
+    """
     files = _done(ledger, round_, room).folder(name)
     lines = [f"{placed.sha256}  {placed.size:>12}  {placed.key}\n" for placed in files]
     Path(window.path).write_text("".join(lines))
     _describe(window, ledger, round_, room)
+    window.metadata["uri"] = folder_uri(ledger, round_, room, name)
 
 
 def show_files(window: Any, ledger: Ledger, round_: int, room: str) -> None:

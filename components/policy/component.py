@@ -1,6 +1,4 @@
-"""The door of the policy room."""
-
-from typing import NamedTuple
+"""The KFP component that trains the policy."""
 
 from kfp import dsl
 from oatflow.components.images import CONTROL
@@ -13,7 +11,7 @@ def train(
     run: str,
     preferences: dsl.Input[dsl.Dataset],
     policy: dsl.Output[dsl.Model],
-) -> NamedTuple("Trained", [("policy_uri", str)]):  # type: ignore[valid-type]
+) -> None:
     """Launch the training job on the round's preferences and wait for its policy.
 
     Args:
@@ -21,20 +19,16 @@ def train(
         round: Number of the round.
         run: Id of the pipeline run that claimed the round.
         preferences: Window on the preferences.
-        policy: Window on the new policy: the list of its files and their digests.
-
-    Returns:
-        policy_uri: Where the new policy lies.
+        policy: Window on the new policy: its files and their digests; the metadata has its address in the store.
     """
     from oatflow.components.step_ending import explain_failure
 
     with explain_failure(memory="raise resources.light_memory"):
         from oatflow.components.ledger.ledger import Ledger
-        from oatflow.components.ledger.windows import check_window, folder_uri, show_folder
+        from oatflow.components.ledger.windows import check_window, show_folder
         from oatflow.components.policy.training import run_train
 
         experiment = Ledger.open(ledger)
         check_window(preferences, experiment, round, "labeling")
         run_train(experiment, round, run)
         show_folder(policy, experiment, round, "policy", "model")
-        return (folder_uri(experiment, round, "policy", "model"),)

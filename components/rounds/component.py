@@ -1,4 +1,4 @@
-"""The doors that begin and end a round."""
+"""The KFP components that begin and end a round."""
 
 from typing import Any
 
@@ -70,6 +70,10 @@ def open_round(  # noqa: D417 (the settings are described where they are declare
     oracle_gpus: str,
     oracle_cpu: str,
     oracle_memory: str,
+    light_cpu: str,
+    light_memory: str,
+    light_cpu_request: str,
+    light_memory_request: str,
     seed: int,
     more_settings: dict[str, Any],
 ) -> int:
@@ -91,6 +95,25 @@ def open_round(  # noqa: D417 (the settings are described where they are declare
         from oatflow.components.rounds.opening import open_round as work
 
         return work(fields.pop("ledger"), sections_of(fields), fields.pop("run"))
+
+
+@dsl.component(base_image=CONTROL, install_kfp_package=False)
+def open_next_round(ledger: str, run: str) -> int:
+    """Claim and plan the next round of a run that has opened a round before, with the settings of that round.
+
+    Args:
+        ledger: URI of the experiment.
+        run: Id of the pipeline run.
+
+    Returns:
+        Number of the round, or -1 when the run has nothing more to do.
+    """
+    from oatflow.components.step_ending import explain_failure
+
+    with explain_failure(memory="raise resources.light_memory"):
+        from oatflow.components.rounds.opening import open_next_round as work
+
+        return work(ledger, run)
 
 
 @dsl.component(base_image=CONTROL, install_kfp_package=False)

@@ -29,6 +29,7 @@ FORM = (
     "train_node_selector", "train_tolerations", "s3_secret", "keys_secret",
     "gpu_resource", "sampler_gpus", "sampler_cpu", "sampler_memory", "sampler_node_selector", "sampler_tolerations",
     "oracle_gpus", "oracle_cpu", "oracle_memory",
+    "light_cpu", "light_memory", "light_cpu_request", "light_memory_request",
     "seed",
 )  # fmt: skip
 

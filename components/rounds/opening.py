@@ -14,7 +14,7 @@ from ..jobs.backends import open_jobs
 from ..labeling.labeling import SPENDING_LIMIT
 from ..labeling.people import stands_at
 from ..ledger import layout, owner
-from ..ledger.claim import Claim, refuse_while_held, take_claim
+from ..ledger.claim import Claim, read_claim, refuse_while_held, take_claim
 from ..ledger.ledger import Experiment, Head, Ledger
 from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.sealed import digest_of, seal
@@ -31,9 +31,11 @@ from ..seeds import derive
 from ..store.proof import prove_conditional_writes
 from ..store.store import Store
 from ..store.transfer import Placed
-from .experiment import ExperimentSettings, refuse_changes, split_operational
+from .experiment import ExperimentSettings, Sections, refuse_changes, split_operational
 
 NOTHING_TO_DO = -1
+# Rounds of one run at most, and so how far back its own last round can be.
+LONGEST_RUN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,32 @@ def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
         plan = write_plan(ledger, round_, wanted)
         told |= {"queries_spent": plan.queries_spent, "counts": {"prompts": len(plan.prompts)}}
     return round_
+
+
+def open_next_round(uri: str, run: str) -> int:
+    """Open the next round of a run that has opened one before; returns its number.
+
+    NOTHING_TO_DO also where this run never opened a round: then its first round had nothing to do.
+
+    Raises what `open_round` raises.
+    """
+    settings = settings_of_run(Ledger.open(uri), run)
+    return NOTHING_TO_DO if settings is None else open_round(uri, settings, run)
+
+
+def settings_of_run(ledger: Ledger, run: str) -> Sections | None:
+    """Return all settings that a run began its last round with, or None where it never opened a round.
+
+    The experiment has the settings that never change; the run's claim has those that each run chooses for itself.
+    """
+    newest = ledger.head().round + 1
+    # The newest round is this run's own where it waits for people; another run may have done some in between.
+    for round_ in range(newest, max(-1, newest - LONGEST_RUN - 1), -1):
+        found = read_claim(ledger.store, round_)
+        if found is not None and found[0].run == run:
+            frozen, chosen = ledger.experiment.settings, found[0].operational
+            return {name: {**frozen.get(name, {}), **chosen.get(name, {})} for name in {**frozen, **chosen}}
+    return None
 
 
 def is_over(ledger: Ledger, round_: int, settings: ExperimentSettings) -> bool:

@@ -38,6 +38,11 @@ def fields(defaults: Mapping[str, Any]) -> list[Field]:
     return [*found, Field(MORE, dict, {}, _MORE)]
 
 
+def field_types(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the type of each field but the ledger's, by name."""
+    return {each.name: each.type for each in fields(defaults)}
+
+
 def signature(defaults: Mapping[str, Any], first: list[str]) -> inspect.Signature:
     """Return the signature of a pipeline that takes the form after the texts named in `first`."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

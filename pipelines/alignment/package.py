@@ -1,8 +1,7 @@
 """From the pipeline as KFP compiles it to the package that is shipped.
 
-KFP repeats a nested pipeline with all its components for each of its tasks. Components that say the same are one
-component here, so that the package hardly grows with the number of rounds: Argo keeps all of it in one object of
-bounded size.
+KFP repeats a nested pipeline with all its components for each of its tasks. Here, executors that are the same are one
+executor, and components that are the same are one component: Argo keeps all of it in one object of bounded size.
 """
 
 from __future__ import annotations
@@ -13,38 +12,79 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from oatflow.components.errors import SettingsError
+
+from .backend_rules import check_backend_rules
+from .unrolling import unroll_rounds
+from .workflow_size import workflow_size
 
 Spec = dict[str, Any]
 
 
-def pack(compiled: Path, images: Mapping[str, str], trainer: str | None) -> None:
-    """Rewrite a compiled pipeline in place.
+def pack(compiled: Path, rounds: int, images: Mapping[str, str], trainer: str | None) -> None:
+    """Rewrite a compiled pipeline in place, into one of `rounds` rounds that KFP's backend accepts.
 
     `images`: what takes the place of which image. `trainer`: the image of a train step that trains by itself.
+
+    Raises `SettingsError` for more rounds than fit into one run.
     """
-    spec, *platforms = list(yaml.safe_load_all(compiled.read_text(encoding="utf-8")))
+    spec, platform = yaml.safe_load_all(compiled.read_text(encoding="utf-8"))
     executors: Spec = spec["deploymentSpec"]["executors"]
     for name, executor in executors.items():
-        container = executor.get("container")
-        if container:
-            own = trainer if trainer and name.startswith("exec-train") else container["image"]
-            container["image"] = images.get(own, own)
-    for platform in platforms:
-        _share_executors(spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"])
+        container = executor["container"]
+        own = trainer if trainer and name.startswith("exec-train") else container["image"]
+        container["image"] = images.get(own, own)
+    kubernetes: Spec = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    _drop_unread(spec)
+    _share_executors(spec, kubernetes)
     _share_components(spec)
+    refuse_oversize(spec, kubernetes, rounds)
+    spec = unroll_rounds(spec, rounds)
+    check_backend_rules(spec, kubernetes)
     header = "".join(line for line in compiled.read_text(encoding="utf-8").splitlines(True) if line.startswith("#"))
-    documents = yaml.safe_dump_all([spec, *platforms], sort_keys=True)
+    documents = yaml.safe_dump_all([spec, platform], sort_keys=True)
     compiled.write_text(header + documents, encoding="utf-8")
 
 
+def refuse_oversize(spec: Spec, kubernetes: Spec, rounds: int) -> None:
+    """Raise `SettingsError`, saying how many rounds fit, where the Workflow of a run would become too large."""
+    fitting = next(
+        (number for number in range(rounds, 0, -1) if workflow_size(unroll_rounds(spec, number), kubernetes).fits), 0
+    )
+    if fitting < rounds:
+        raise SettingsError(
+            f"rounds={rounds}: one run takes at most {fitting}, as Kubernetes holds a run in one object of bounded "
+            f"size; compile {fitting} and start another run with the same settings when it has ended"
+        )
+
+
+def _drop_unread(spec: Spec) -> None:
+    """Drop what nothing reads from components and tasks, as each run holds it many times.
+
+    KFP writes descriptions for every component, and the UI reads none of them below the form. For each resource that
+    a parameter names, it gives the task an input `cpu_limit` and the like, whose value is a placeholder; the driver
+    reads the parameter itself.
+    """
+    components: Spec = spec["components"]
+    for component in components.values():
+        for field in component.get("inputDefinitions", {}).get("parameters", {}).values():
+            field.pop("description", None)
+    for component in [spec["root"], *components.values()]:
+        for task in component.get("dag", {}).get("tasks", {}).values():
+            declared = components[task["componentRef"]["name"]].get("inputDefinitions", {}).get("parameters", {})
+            given = task.get("inputs", {}).get("parameters", {})
+            for name in [name for name in given if name not in declared and not name.startswith("pipelinechannel--")]:
+                del given[name]
+
+
 def _share_executors(spec: Spec, platform: Spec) -> None:
-    """Keep one of the executors that run the same with the same of the platform."""
+    """Keep one of the executors that are the same, with the same settings of the platform."""
     executors: Spec = spec["deploymentSpec"]["executors"]
     kept: dict[str, str] = {}
     renamed: dict[str, str] = {}
     for name in _in_order(executors):
-        says = json.dumps([executors[name], platform.get(name)], sort_keys=True)
-        renamed[name] = kept.setdefault(says, name)
+        text = json.dumps([executors[name], platform.get(name)], sort_keys=True)
+        renamed[name] = kept.setdefault(text, name)
     for name, first in renamed.items():
         if name != first:
             del executors[name]
@@ -55,7 +95,7 @@ def _share_executors(spec: Spec, platform: Spec) -> None:
 
 
 def _share_components(spec: Spec) -> None:
-    """Keep one of the components that say the same, from the leaves up, until nothing changes."""
+    """Keep one of the components that are the same, from the leaves up, until nothing changes."""
     components: Spec = spec["components"]
     while True:
         kept: dict[str, str] = {}

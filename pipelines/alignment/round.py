@@ -1,8 +1,9 @@
-"""One round of online alignment: the doors in the order of the data, and what their pods get."""
+"""One round of online alignment: its steps in the order of the data, and what their pods get."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kfp import dsl, kubernetes
@@ -10,11 +11,11 @@ from oatflow.components.evaluation.component import evaluate
 from oatflow.components.labeling.component import label
 from oatflow.components.policy.component import train
 from oatflow.components.reward_model.component import fit_reward_model
-from oatflow.components.rounds.component import close_round, open_round
+from oatflow.components.rounds.component import close_round, open_next_round, open_round
 from oatflow.components.sampling.component import sample
 
 from .build import Build
-from .form import docstring, signature
+from .form import field_types
 
 HOUR = 3600
 S3_KEYS = {"accesskey": "AWS_ACCESS_KEY_ID", "secretkey": "AWS_SECRET_ACCESS_KEY"}
@@ -23,7 +24,22 @@ TRACKING_KEYS = ("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN")
 # Settings of the place that are no secrets; the config map need not exist.
 PLACE = "oatflow-config"
 PLACE_VARIABLES = ("AWS_REGION", "HF_ENDPOINT", "HF_HUB_OFFLINE", "WANDB_BASE_URL", "MLFLOW_TRACKING_URI")
+# A round after the first of its run needs no other fields of the form: the ledger has the settings by then.
+POD_FIELDS = (
+    "s3_secret", "keys_secret", "gpu_resource",
+    "sampler_gpus", "sampler_cpu", "sampler_memory", "sampler_node_selector", "sampler_tolerations",
+    "oracle_gpus", "oracle_cpu", "oracle_memory",
+    "light_cpu", "light_memory", "light_cpu_request", "light_memory_request",
+)  # fmt: skip
+TRAIN_POD_FIELDS = (
+    "train_pod_cpu", "train_pod_memory", "train_pod_gpus", "train_node_selector", "train_tolerations"
+)  # fmt: skip
 Channels = dict[str, Any]
+
+
+def pod_fields(build: Build) -> tuple[str, ...]:
+    """Return the fields of the form that the pods of a round are made of."""
+    return (*POD_FIELDS, *(TRAIN_POD_FIELDS if build.trains_in_step else ()))
 
 
 def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:
@@ -31,25 +47,53 @@ def uncached(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return task.set_caching_options(False)
 
 
-def alignment_round(build: Build) -> Any:
-    """Return the pipeline of one round, as `build` wants it."""
+def first_round(build: Build) -> Any:
+    """Return the pipeline of a run's first round: it takes the whole form."""
+    return _nested(lambda ledger, run, form: play_first_round(ledger, run, form, build), field_types(build.defaults()))
 
-    def round_(ledger: Any, run: Any, *values: Any) -> None:
-        form = dict(zip(list(given.parameters)[2:], values, strict=True))
-        opened = _light(open_round(ledger=ledger, run=run, **form), form, build, 1 * HOUR)
-        _pod(opened)
-        _keys(opened, form, ORACLE_KEYS)
-        with dsl.If(opened.output >= 0, name="budget-left"):
-            _steps({"ledger": ledger, "round": opened.output, "run": run}, form, build)
 
-    given = signature(build.defaults(), ["ledger", "run"])
-    round_.__signature__ = given  # type: ignore[attr-defined]
-    round_.__doc__ = docstring(
-        "Do the experiment's next round, if its budget is not spent.",
-        build.defaults(),
-        {"ledger": "URI of the experiment.", "run": "Id of the pipeline run."},
+def later_round(build: Build) -> Any:
+    """Return the pipeline of a round after the first of its run."""
+    types = field_types(build.defaults())
+    return _nested(
+        lambda ledger, run, form: _play_later_round(ledger, run, form, build),
+        {name: types[name] for name in pod_fields(build)},
     )
-    return dsl.pipeline(name="round", description="One round: prompts, candidates, duels, preferences, policy.")(round_)
+
+
+def play_first_round(ledger: Any, run: Any, form: Channels, build: Build) -> None:
+    """Put the steps of a run's first round into the pipeline that is being defined."""
+    _play_round(open_round(ledger=ledger, run=run, **form), ledger, run, form, build)
+
+
+def _play_later_round(ledger: Any, run: Any, form: Channels, build: Build) -> None:
+    _play_round(open_next_round(ledger=ledger, run=run), ledger, run, form, build)
+
+
+def _nested(play: Any, types: dict[str, type]) -> Any:
+    """Return a nested pipeline. Its fields have no defaults and no descriptions, as every copy of it would hold them.
+
+    Both kinds of rounds have the same name, so that KFP numbers them: round, round-2.
+    """
+    names = ["ledger", "run", *types]
+
+    def round_(*values: Any) -> None:
+        given = dict(zip(names, values, strict=True))
+        play(given.pop("ledger"), given.pop("run"), given)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    round_.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind, annotation=types.get(name, str)) for name in names]
+    )
+    return dsl.pipeline(name="round")(round_)
+
+
+def _play_round(opened: dsl.PipelineTask, ledger: Any, run: Any, form: Channels, build: Build) -> None:
+    """Put a round's steps after the one that opens it; they run only if it opened a round."""
+    _pod(_light(opened, form, build, 1 * HOUR))
+    _keys(opened, form, ORACLE_KEYS)
+    with dsl.If(opened.output >= 0, name="budget-left"):
+        _steps({"ledger": ledger, "round": opened.output, "run": run}, form, build)
 
 
 def _steps(where: Channels, form: Channels, build: Build) -> None:
@@ -67,24 +111,28 @@ def _learn(where: Channels, preferences: Any, form: Channels, build: Build) -> N
     trained = _trainer(trained, form, build) if build.trains_in_step else _light(trained, form, build, 72 * HOUR)
     _pod(trained)
     policy = trained.outputs["policy"]
-    # A link to the checkpoint where it lies; nothing is copied.
-    uncached(
-        dsl.importer(
-            artifact_uri=trained.outputs["policy_uri"], artifact_class=dsl.Model, reimport=True,
-            metadata={"round": where["round"], "ledger": where["ledger"]},
-        )
-    ).set_display_name("register-policy")  # fmt: skip
     fitted = fit_reward_model(**where, preferences=preferences)
-    reward_model = _light(fitted, form, build, 6 * HOUR).outputs["reward_model"]
+    # It computes with torch (475 MiB for the smallest ensemble), so it requests all that it may use.
+    reward_model = _light(fitted, form, build, 6 * HOUR, requests_little=False).outputs["reward_model"]
     evaluated = _on_gpus(evaluate(**where, policy=policy, reward_model=reward_model), "sampler", form, build)
     _keys(evaluated, form, ORACLE_KEYS)
     closed = close_round(**where, policy=policy, verdicts=evaluated.outputs["verdicts"])
     _keys(_light(closed, form, build, 1 * HOUR), form, TRACKING_KEYS)
 
 
-def _light(task: dsl.PipelineTask, form: Channels, build: Build, seconds: int) -> dsl.PipelineTask:
-    """Equip a step that computes little."""
-    return _common(task.set_cpu_limit("1").set_memory_limit("4Gi"), form, build, seconds)
+def _light(
+    task: dsl.PipelineTask, form: Channels, build: Build, seconds: int, requests_little: bool = True
+) -> dsl.PipelineTask:
+    """Equip a step that computes little: it requests little, and may use more for a while."""
+    cpu, memory = form["light_cpu"], form["light_memory"]
+    task.set_cpu_limit(cpu).set_memory_limit(memory)
+    _need(task, [cpu, memory])
+    if requests_little:
+        # Measured: 100 to 145 MiB, the store's client and the report included; without a request it would be the limit.
+        cpu, memory = form["light_cpu_request"], form["light_memory_request"]
+        task.set_cpu_request(cpu).set_memory_request(memory)
+        _need(task, [cpu, memory])
+    return _common(task, form, build, seconds)
 
 
 def _on_gpus(task: dsl.PipelineTask, role: str, form: Channels, build: Build) -> dsl.PipelineTask:
@@ -111,8 +159,12 @@ def _placed(task: dsl.PipelineTask, node_selector: Any, tolerations: Any) -> Non
 
 def _limits(task: dsl.PipelineTask, cpu: Any, memory: Any, gpu: Any, gpus: Any) -> None:
     task.set_cpu_limit(cpu).set_memory_limit(memory).set_accelerator_type(gpu).set_accelerator_limit(gpus)
-    # KFP itself does not see that a task below a condition needs these parameters of the pipeline.
-    task.register_pipeline_channels([limit for limit in (cpu, memory, gpu, gpus) if not isinstance(limit, str)])
+    _need(task, [cpu, memory, gpu, gpus])
+
+
+def _need(task: dsl.PipelineTask, channels: Iterable[Any]) -> None:
+    """Pass parameters down to a task: KFP itself does not see that a task below a condition needs them."""
+    task.register_pipeline_channels(list(channels))
 
 
 def _common(task: dsl.PipelineTask, form: Channels, build: Build, seconds: int) -> dsl.PipelineTask:
@@ -136,6 +188,6 @@ def _keys(task: dsl.PipelineTask, form: Channels, names: Sequence[str]) -> None:
 
 
 def _pod(task: dsl.PipelineTask) -> None:
-    """Tell a step that deals with training jobs which pod it is: the job belongs to it."""
+    """Give a step that deals with training jobs the name of its pod, to which the job belongs."""
     for name, path in (("POD_NAME", "name"), ("POD_UID", "uid"), ("POD_NAMESPACE", "namespace")):
         kubernetes.use_field_path_as_env(task, name, f"metadata.{path}")

@@ -202,6 +202,10 @@ OTHER = {
     "oracle_gpus": "1",
     "oracle_cpu": "500m",
     "oracle_memory": "9Gi",
+    "light_cpu": "2",
+    "light_memory": "5Gi",
+    "light_cpu_request": "200m",
+    "light_memory_request": "1Gi",
 }
 ASKED = {
     "pairrm": {"labeling": {"preference_oracle": "pairrm"}},

@@ -1,15 +1,18 @@
 """A round from the outside, on a directory store and with scripted rooms."""
 
-from dataclasses import asdict
+import re
+from dataclasses import asdict, replace
 
 import pytest
 from oatflow.components.errors import ClaimHeld, ClaimLost, DamagedObject, LedgerError, SettingsChanged
 from oatflow.components.jobs.local import LocalJobs
 from oatflow.components.ledger import layout
+from oatflow.components.ledger.claim import read_claim, release_claim
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.sealed import seal
+from oatflow.components.ledger.windows import check_window, show_folder
 from oatflow.components.rounds.closing import close_round, commit
-from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
+from oatflow.components.rounds.opening import NOTHING_TO_DO, open_next_round, open_round, settings_of_run
 from oatflow.components.store.local import LocalStore
 from oatflow.pipelines.alignment.config import gather
 
@@ -40,6 +43,86 @@ def test_rounds_follow_each_other_until_the_budget_is_spent(uri):
         close_round(uri, expected, "run")
     assert open_round(uri, settings(), "run") == NOTHING_TO_DO
     assert Ledger.open(uri).plan(1).queries_left == 16
+
+
+# A later round of a run has its settings from the ledger.
+
+
+def two_rounds(uri, second, **flags):
+    """Do a round, open the next one by `second`, and return the ledger."""
+    assert open_round(uri, settings(**flags), "run") == 0
+    fill(uri, 0, "run")
+    close_round(uri, 0, "run")
+    assert second(uri) == 1
+    return Ledger.open(uri)
+
+
+def test_a_later_round_of_a_run_is_planned_as_if_the_form_had_been_handed_on(tmp_path):
+    flags = {"beta": "0.2", "oracle_batch_size": "3", "sync_params_every": "2"}
+    handed_on = two_rounds(f"file://{tmp_path}/a", lambda uri: open_round(uri, settings(**flags), "run"), **flags)
+    from_ledger = two_rounds(f"file://{tmp_path}/b", lambda uri: open_next_round(uri, "run"), **flags)
+    assert handed_on.plan(1) == from_ledger.plan(1)
+    assert handed_on.document(layout.plan(1)) == from_ledger.document(layout.plan(1))
+
+
+def test_a_later_round_of_a_run_keeps_the_settings_that_the_run_chose_for_itself(uri):
+    from oatflow.components.labeling.settings import LabelingSettings
+
+    ledger = two_rounds(uri, lambda uri: open_next_round(uri, "run"), oracle_batch_size="3")
+    assert ledger.section(LabelingSettings, "labeling").oracle_batch_size == 3
+    claims = [read_claim(ledger.store, round_)[0].operational for round_ in (0, 1)]
+    assert claims[0] == claims[1]
+
+
+def test_a_later_round_has_nothing_to_do_where_its_run_never_opened_one(uri):
+    open_round(uri, settings(), "another run")
+    assert open_next_round(uri, "run") == NOTHING_TO_DO
+
+
+def test_a_later_round_has_nothing_to_do_once_the_budget_is_spent(uri):
+    two_rounds(uri, lambda uri: open_next_round(uri, "run"))
+    fill(uri, 1, "run")
+    close_round(uri, 1, "run")
+    assert open_next_round(uri, "run") == NOTHING_TO_DO
+
+
+def test_a_later_round_that_is_opened_again_adopts_its_claim_and_plan(uri):
+    before = two_rounds(uri, lambda uri: open_next_round(uri, "run")).plan(1)
+    assert open_next_round(uri, "run") == 1
+    assert Ledger.open(uri).plan(1) == before
+
+
+def test_a_later_round_goes_on_after_another_run_has_done_one_in_between(uri):
+    for round_, run in enumerate(("run", "another run")):
+        assert open_round(uri, settings(max_queries="48"), run) == round_
+        fill(uri, round_, run)
+        close_round(uri, round_, run)
+        release_claim(Ledger.open(uri).store, round_, run)
+    assert open_next_round(uri, "run") == 2
+
+
+def test_a_later_round_does_not_take_over_what_another_run_holds(uri):
+    open_round(uri, settings(), "run")
+    fill(uri, 0, "run")
+    close_round(uri, 0, "run")
+    release_claim(Ledger.open(uri).store, 0, "run")
+    assert open_round(uri, settings(), "another run") == 1
+    with pytest.raises(ClaimHeld, match="another run"):
+        open_next_round(uri, "run")
+
+
+def test_a_later_round_knows_settings_that_are_younger_than_the_experiment(uri):
+    ledger = two_rounds(uri, lambda uri: open_next_round(uri, "run"))
+    frozen = dict(ledger.experiment.settings)
+    del frozen["resources"]
+    found = settings_of_run(replace_experiment(ledger, frozen), "run")
+    assert found["resources"]["light_memory_request"] == "512Mi"
+
+
+def replace_experiment(ledger, frozen):
+    """Return the ledger of an experiment that began when fewer settings existed."""
+    ledger.__dict__["experiment"] = replace(ledger.experiment, settings=frozen)
+    return ledger
 
 
 def test_a_retried_open_adopts_its_own_claim_and_plan(uri):
@@ -80,6 +163,28 @@ def test_operational_settings_may_change_and_reach_the_steps(uri):
     open_round(uri, settings(), "run")
     open_round(uri, settings(oracle_batch_size="3"), "run")
     assert Ledger.open(uri).section(LabelingSettings, "labeling").oracle_batch_size == 3
+
+
+class Window:
+    """An artifact as KFP hands it to a step."""
+
+    def __init__(self, path):
+        self.path, self.metadata = str(path), {}
+
+
+def test_the_artifact_of_the_policy_names_the_checkpoint_where_it_lies(uri, tmp_path):
+    open_round(uri, settings(), "run")
+    fill(uri, 0, "run")
+    ledger, window = Ledger.open(uri), Window(tmp_path / "policy")
+    show_folder(window, ledger, 0, "policy", "model")
+    (weights,) = ledger.done(0, "policy").folder("model")
+    assert window.metadata["uri"] + "/weights" == f"{uri}/{weights.key}"
+    assert (window.metadata["round"], window.metadata["ledger"]) == (0, ledger.store.uri)
+    assert re.fullmatch("[0-9a-f]{64}", window.metadata["digest"])
+    # KFP stores plain values alone.
+    assert {type(value) for value in window.metadata.values()} <= {str, int}
+    check_window(window, ledger, 0, "policy")
+    assert weights.sha256 in (tmp_path / "policy").read_text()
 
 
 def test_a_round_is_committed_in_at_most_ten_store_operations(uri, monkeypatch):
