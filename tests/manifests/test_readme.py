@@ -9,10 +9,10 @@ from oatflow.pipelines.alignment.config import all_settings
 from .conftest import MANIFESTS
 
 README = (MANIFESTS / "README.md").read_text()
-# Of the commands submit, compile and doctor, no settings.
+# Flags of submit, compile, doctor, status and schedule that are not settings.
 FLAGS = {
     "host", "namespace", "experiment", "rounds", "preset", "ledger", "registry", "image_pull_secret", "service_account",
-    "no_pods", "timeout",
+    "no_pods", "timeout", "run", "wait", "now",
 }  # fmt: skip
 SETTING = r"(?:train|sampler|oracle)_[a-z_]+|image_pull_secrets|lease_seconds|max_queries|s3_secret|keys_secret"
 
