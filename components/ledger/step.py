@@ -18,7 +18,7 @@ from .. import progress
 from ..errors import LedgerError, ObjectExists, ObjectNotFound, WaitingForLabels
 from ..store.transfer import Placed, download_folder, upload_folder
 from . import layout
-from .claim import Claim, ClaimKeeper, verify_claim, watch_claim
+from .claim import Claim, ClaimKeeper, renew_claim, verify_claim, watch_claim
 from .done import Done
 from .owner import process_start
 from .sealed import digest_of, seal
@@ -54,6 +54,7 @@ class Step:
             self._claim = watch_claim(self.ledger.store, self.round, self.run)
         else:
             self._claim, _ = verify_claim(self.ledger.store, self.round, self.run)
+        self.ledger.wait_as_claimed(self._claim)
         self._attempt = f"{self._claim.token:04d}-{secrets.token_hex(3)}"
         self.done = self.ledger.done(self.round, self.room)
         self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim, renews=not self._watches)
@@ -77,8 +78,13 @@ class Step:
             progress.tell(layout.STEPS[self.room], self.round, "end", facts=dict(self.done.facts), **end)
 
     def verify(self) -> None:
-        """Raise `ClaimLost` unless this run still holds the claim. Ask before every act that cannot be undone."""
-        verify_claim(self.ledger.store, self.round, self.run, self._claim.token)
+        """Raise `ClaimLost` unless this run still holds the claim. Ask before every act that cannot be undone.
+
+        A claim that lapsed while the store was away is renewed first, before another run can take it over.
+        """
+        claim, _ = verify_claim(self.ledger.store, self.round, self.run, self._claim.token)
+        if claim.has_lapsed and not self._watches:
+            renew_claim(self.ledger.store, self.round, self.run, claim.token)
 
     def read(self, room: str, name: str, round: int | None = None) -> bytes:
         """Read an output of a finished step, and note it as an input of this one."""

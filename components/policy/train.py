@@ -64,8 +64,11 @@ def main() -> None:
     parser.add_argument("asked", type=float, help="when the step began, seconds since the epoch")
     given = parser.parse_args()
     die_with_parent(os.getppid())
-    rank, world = init_workers()
     ledger = Ledger.open(given.ledger)
+    if claim := ledger.claim(given.round):
+        ledger.wait_as_claimed(claim)
+    # Worker 0 may wait for the store while the others wait for it.
+    rank, world = init_workers(ledger.patience_seconds)
     step = ledger.step(given.round, "policy", given.run, given.asked, watches=True)
     with step if rank == 0 else nullcontext():
         if not _said_by_worker_0(step.done is not None):

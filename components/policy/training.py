@@ -31,6 +31,7 @@ def run_train(ledger: Ledger, round_: int, run: str) -> Done:
         return done
     asked = process_start()
     with progress.failures_told("train", round_), kept_claim(ledger.store, round_, run) as claim:
+        ledger.wait_as_claimed(claim)
         arguments = (ledger.store.uri, str(round_), run, str(asked))
         job = TrainingJob(
             ledger.identity, round_, claim.token, ledger.store.uri, PROGRAM, arguments,

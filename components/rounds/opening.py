@@ -54,7 +54,7 @@ def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
     """
     begun = owner.process_start()
     wanted = ExperimentSettings.parse(whole_numbers(settings))
-    ledger = Ledger.open(uri)
+    ledger = Ledger.open(uri, wanted.ledger.store_patience_seconds)
     if not has_begun(ledger.store):
         begin(ledger.store, wanted, check_inputs(wanted))
     refuse_changes(ledger.experiment.settings, wanted, uri)

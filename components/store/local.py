@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,10 @@ class LocalStore:
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/") or parts.query or parts.fragment:
             raise RefusedInput(f"ledger={uri!r}: not a local folder; write file:///absolute/path, with three slashes")
         return cls(Path(unquote(parts.path)))
+
+    def patient(self, seconds: float, stop: threading.Event | None = None) -> LocalStore:
+        """Return this store: a folder is there, or it is not."""
+        return self
 
     def get(self, key: str) -> Blob:
         """Read one object. Raises `ObjectNotFound`."""
