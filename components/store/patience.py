@@ -23,11 +23,13 @@ from urllib3.exceptions import (
     LocationValueError,
     NameResolutionError,
     NewConnectionError,
+    ReadTimeoutError,
     SSLError,
 )
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from .. import progress
+from . import connections
 
 TRIES = 5
 
@@ -199,7 +201,18 @@ def connection_trouble(error: HTTPError, was_reached: bool) -> Trouble | None:
     if is_untrusted(error) or isinstance(error, LocationValueError):
         return None
     never_sent = isinstance(error, (NewConnectionError, ConnectTimeoutError, ClosedPoolError))
-    return Trouble(f"{error}", in_doubt=not never_sent)
+    return Trouble(_cause_of(error), in_doubt=not never_sent)
+
+
+def _cause_of(error: HTTPError) -> str:
+    """Say in a few words why a connection failed."""
+    if isinstance(error, NewConnectionError) and isinstance(error.__cause__, OSError) and error.__cause__.strerror:
+        return error.__cause__.strerror.lower()
+    if isinstance(error, ConnectTimeoutError):
+        return f"no connection within {connections.CONNECT_SECONDS:g} s"
+    if isinstance(error, ReadTimeoutError):
+        return f"no answer within {connections.ANSWER_SECONDS:g} s"
+    return f"{error}"
 
 
 def is_untrusted(error: HTTPError) -> bool:

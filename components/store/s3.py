@@ -18,7 +18,7 @@ from xml.etree.ElementTree import ParseError
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3 import PoolManager
-from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError
+from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
 
 from ..errors import ObjectChanged, ObjectExists, ObjectNotFound, StoreError, StoreRefused, StoreUnreachable
 from .connections import connections
@@ -108,7 +108,7 @@ class S3Store:
 
         with self._letters(prefix):
             # SeaweedFS lists folder by folder, which puts a/b before a-b.
-            return iter(sorted(self._patience.repeat(entries, _trouble_of), key=lambda entry: entry.key))
+            return iter(sorted(self._patience.repeat(entries, _reading_trouble_of), key=lambda entry: entry.key))
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
@@ -164,12 +164,12 @@ class S3Store:
             )
 
         # Each request is repeated on its own; all of them are when an answer cannot be read.
-        self._patience.repeat(send, _trouble_of)
+        self._patience.repeat(send, _reading_trouble_of)
 
     def _fetch(self, key: str, sink: BinaryIO) -> str:
         """Stream an object into `sink`, from its beginning again where it breaks off; returns its etag."""
         with self._letters(key):
-            return self._patience.repeat(lambda: self._stream(key, sink), _trouble_of)
+            return self._patience.repeat(lambda: self._stream(key, sink), _reading_trouble_of)
 
     def _stream(self, key: str, sink: BinaryIO) -> str:
         sink.seek(0)
@@ -286,7 +286,7 @@ def _trouble_of(error: Exception, was_reached: bool) -> Trouble | None:
     """Return why a request failed, or None where it would fail again."""
     if isinstance(error, HTTPError):
         return connection_trouble(error, was_reached)
-    if isinstance(error, (ParseError, UnicodeDecodeError)):
+    if _is_unreadable(error):
         return Trouble(f"its answer cannot be read: {error}")
     if isinstance(error, S3Error):
         status, cause = error.response.status, f"{error.response.status} {error.code}: {error.message}"
@@ -298,6 +298,18 @@ def _trouble_of(error: Exception, was_reached: bool) -> Trouble | None:
     if isinstance(error, InvalidResponseError):
         return _status_trouble(error._code, _in_one_line(f"{error}"))
     return None
+
+
+def _reading_trouble_of(error: Exception, was_reached: bool) -> Trouble | None:
+    """Return why an answer could not be read to its end; the request for it was repeated before, where that helps."""
+    if isinstance(error, (ProtocolError, ReadTimeoutError)):
+        return Trouble(f"{error}")
+    return Trouble(f"its answer cannot be read: {error}") if _is_unreadable(error) else None
+
+
+def _is_unreadable(error: Exception) -> bool:
+    """Whether an answer was no XML, or not the XML that the SDK expects."""
+    return isinstance(error, (ParseError, UnicodeDecodeError)) or f"{error}".startswith("XML element")
 
 
 def _status_trouble(status: int, cause: str) -> Trouble | None:
