@@ -198,7 +198,7 @@ class ClaimKeeper:
     def __init__(self, store: Store, round_: int, claim: Claim, renews: bool = True):
         self._round, self._claim, self._renews = round_, claim, renews
         self._stopped = threading.Event()
-        self._store = store.patient(claim.store_patience_seconds, self._stopped)
+        self._store = store.patient(claim.store_patience_seconds, self._go_on)
         self._thread = threading.Thread(target=self._keep, name="claim keeper", daemon=True)
         self.loss: ClaimLost | None = None
 
@@ -224,6 +224,10 @@ class ClaimKeeper:
                 # The store was away for longer than the run wants to wait, or refuses.
                 if self._claim.has_lapsed:
                     self._give_up(ClaimLost(f"round {self._round}: the claim ran out while the store failed: {error}"))
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise StoreError("the claim is kept no more")
 
     def _look(self) -> Claim:
         """Renew the claim, or see that another process does. Waits for a store that is away."""

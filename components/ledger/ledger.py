@@ -217,13 +217,17 @@ class Ledger:
         except ObjectNotFound:
             return None
 
-    def write_document(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Write a sealed document once; returns the one that is there, which an earlier attempt may have written."""
+    def write_document(self, key: str, body: dict[str, Any], store: Store | None = None) -> dict[str, Any]:
+        """Write a sealed document once; returns the one that is there, which an earlier attempt may have written.
+
+        `store`: the ledger's own with another patience, if need be.
+        """
+        store = store or self.store
         try:
-            self.store.put_if_absent(key, seal(body))
+            store.put_if_absent(key, seal(body))
             return body
         except ObjectExists:
-            return unseal(self.store.get(key).data, key)
+            return unseal(store.get(key).data, key)
 
     def verify(self) -> Iterator[str]:
         """Read every object of every finished round: yields each intact key, raises at the first that is damaged."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import progress
 from ..errors import LedgerError, ObjectExists, ObjectNotFound, WaitingForLabels
+from ..store.store import Store
 from ..store.transfer import Placed, download_folder, upload_folder
 from . import layout
 from .claim import Claim, ClaimKeeper, renew_claim, verify_claim, watch_claim
@@ -48,6 +49,7 @@ class Step:
         self._outputs: dict[str, Placed] = {}
         self._claim: Claim
         self._keeper: ClaimKeeper
+        self._store: Store
 
     def __enter__(self) -> Step:
         if self._watches:
@@ -55,6 +57,8 @@ class Step:
         else:
             self._claim, _ = verify_claim(self.ledger.store, self.round, self.run)
         self.ledger.wait_as_claimed(self._claim)
+        # After an outage the claim may be another run's: no write is repeated without a look at it.
+        self._store = self.ledger.store.patient(self.ledger.patience_seconds, self.verify)
         self._attempt = f"{self._claim.token:04d}-{secrets.token_hex(3)}"
         self.done = self.ledger.done(self.round, self.room)
         self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim, renews=not self._watches)
@@ -118,9 +122,9 @@ class Step:
         self.verify()
         key = layout.output(self.round, self.room, name)
         try:
-            self.ledger.store.put_if_absent(key, data)
+            self._store.put_if_absent(key, data)
         except ObjectExists:
-            data = self.ledger.store.get(key).data
+            data = self._store.get(key).data
         self._note_output(name, key, data)
         return data
 
@@ -128,7 +132,7 @@ class Step:
         """Write a folder's files as outputs ``name/...``."""
         self.verify()
         prefix = layout.output(self.round, self.room, f"{self._attempt}/{name}/")
-        for placed in upload_folder(self.ledger.store, folder, prefix):
+        for placed in upload_folder(self._store, folder, prefix):
             inside = f"{name}/{placed.name}"
             self._outputs[inside] = Placed(inside, placed.key, placed.size, placed.sha256)
 
@@ -152,7 +156,7 @@ class Step:
             self.room, self.round, self.run, self._claim.token, self._inputs, tuple(self._outputs.values()), counts,
             facts or {}, timings, _software(), self._started, time.time(),
         ).to_json()  # fmt: skip
-        self.done = Done.from_json(self.ledger.write_document(layout.done(self.round, self.room), body))
+        self.done = Done.from_json(self.ledger.write_document(layout.done(self.round, self.room), body, self._store))
         return self.done
 
     def _done(self, room: str, round_: int | None) -> Done:

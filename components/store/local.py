@@ -11,8 +11,7 @@ import hashlib
 import io
 import os
 import shutil
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -41,7 +40,7 @@ class LocalStore:
             raise RefusedInput(f"ledger={uri!r}: not a local folder; write file:///absolute/path, with three slashes")
         return cls(Path(unquote(parts.path)))
 
-    def patient(self, seconds: float, stop: threading.Event | None = None) -> LocalStore:
+    def patient(self, seconds: float, before_retry: Callable[[], object] | None = None) -> LocalStore:
         """Return this store: a folder is there, or it is not."""
         return self
 

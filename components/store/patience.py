@@ -108,14 +108,17 @@ class Outage:
 
 
 class Patience:
-    """Repeats requests to one server. `seconds`: for how long, or 0 for TRIES tries; `stop`: set to end the waiting."""
+    """Repeats requests to one server. `seconds`: for how long, or 0 for TRIES tries.
 
-    def __init__(self, outage: Outage, seconds: float = 0.0, stop: threading.Event | None = None):
-        self._outage, self.seconds, self._stop = outage, seconds, stop
+    `before_retry` is called before each new try, and may end the waiting by raising.
+    """
 
-    def lasting(self, seconds: float, stop: threading.Event | None) -> Patience:
+    def __init__(self, outage: Outage, seconds: float = 0.0, before_retry: Callable[[], object] | None = None):
+        self._outage, self.seconds, self._before_retry = outage, seconds, before_retry
+
+    def lasting(self, seconds: float, before_retry: Callable[[], object] | None) -> Patience:
         """Return another patience with the same server."""
-        return Patience(self._outage, seconds, stop)
+        return Patience(self._outage, seconds, before_retry)
 
     def repeat(self, act: Callable[[], Result], trouble_of: Callable[[Exception, bool], Trouble | None]) -> Result:
         """Return the result of `act`, which is repeated while `trouble_of` calls its error a trouble.
@@ -145,6 +148,8 @@ class Patience:
                 if self._is_over(tries, away):
                     raise OutOfPatience(trouble.cause, self.seconds) from error
                 self._pause(tries, away)
+                if self._before_retry is not None:
+                    self._before_retry()
             else:
                 self._outage.note_answer()
                 return result
@@ -160,8 +165,6 @@ class Patience:
         return self._outage.note_failure(trouble.cause, tries, time.monotonic() - started, self.seconds)
 
     def _is_over(self, tries: int, away: float) -> bool:
-        if self._stop is not None and self._stop.is_set():
-            return True
         if not self.seconds:
             return tries >= TRIES
         if away >= self.seconds:
@@ -173,10 +176,7 @@ class Patience:
         if self.seconds:
             # The last try is made when the time is up.
             seconds = min(seconds, max(self.seconds - away, _PAUSE_SECONDS))
-        if self._stop is None:
-            time.sleep(seconds)
-        else:
-            self._stop.wait(seconds)
+        time.sleep(seconds)
 
 
 def pause_seconds(tries: int) -> float:

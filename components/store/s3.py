@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -73,9 +72,9 @@ class S3Store:
         address = S3Address.parse(uri, environment, named)
         return cls(address, Patience(Outage(address.endpoint), patience_seconds), named)
 
-    def patient(self, seconds: float, stop: threading.Event | None = None) -> S3Store:
-        """Return this store as one that repeats each request for up to `seconds`, or until `stop` is set."""
-        return S3Store(self._address, self._patience.lasting(seconds, stop), self._named, self._pool)
+    def patient(self, seconds: float, before_retry: Callable[[], object] | None = None) -> S3Store:
+        """Return this store as one that repeats each request for up to `seconds`, calling `before_retry` first."""
+        return S3Store(self._address, self._patience.lasting(seconds, before_retry), self._named, self._pool)
 
     def get(self, key: str) -> Blob:
         """Read one object. Raises `ObjectNotFound`."""

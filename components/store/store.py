@@ -6,8 +6,7 @@ these methods and adds its scheme to `open_store`.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,8 +40,11 @@ class Store(Protocol):
 
     uri: str
 
-    def patient(self, seconds: float, stop: threading.Event | None = None) -> Store:
-        """Return this store as one that repeats each request for up to `seconds`, or until `stop` is set."""
+    def patient(self, seconds: float, before_retry: Callable[[], object] | None = None) -> Store:
+        """Return this store as one that repeats each request for up to `seconds` while it is away.
+
+        `before_retry` is called before each new try, and may end the waiting by raising.
+        """
         ...
 
     def get(self, key: str) -> Blob:
