@@ -28,6 +28,7 @@ from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.reporting.page import write_report
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
 from oatflow.components.rounds.opening import begin, check_inputs, has_begun, is_over, waits_for_people
+from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
 
 from .alignment.build import Build
@@ -113,7 +114,7 @@ def _check(wish: Wish, uri: str) -> None:
     if not has_begun(store):
         if "simulated" in wish.settings.oracles:
             open_oracle("simulated", wish.settings.labeling)
-        inputs = check_inputs(wish.settings)
+        inputs = check_inputs(wish.settings, SettingStores(uri))
         kept = {split: len(prompts) for split, prompts in inputs.prompts.items()}
         print(describe_prompts(kept, inputs.dropped), flush=True)
         begin(store, wish.settings, inputs)

@@ -12,6 +12,7 @@ from ..errors import DamagedObject, LedgerError, ObjectExists, ObjectNotFound
 from ..records.records import Prompt
 from ..records.table import from_parquet
 from ..settings import Section
+from ..store.setting_stores import SettingStores
 from ..store.store import Store, open_store
 from ..store.transfer import Placed
 from . import layout
@@ -92,6 +93,11 @@ class Ledger:
         """From now on wait for a store that is away for as long as the claim's run chose."""
         self.patience_seconds = claim.store_patience_seconds
         self.store = self.store.patient(self.patience_seconds)
+
+    @property
+    def setting_stores(self) -> SettingStores:
+        """What opens the stores that the experiment's settings name."""
+        return SettingStores(self.store.uri, self.patience_seconds)
 
     @cached_property
     def experiment(self) -> Experiment:

@@ -93,7 +93,10 @@ class Training:
         self.settings = self.ledger.section(PolicySettings, "policy")
         trusts, unpickles = self.settings.trust_remote_code, self.settings.allow_pickled_weights
         self.starting_model = resolve_pretrain(
-            self.settings.pretrain, trust_remote_code=trusts, allow_pickled_weights=unpickles
+            self.settings.pretrain,
+            trust_remote_code=trusts,
+            allow_pickled_weights=unpickles,
+            stores=self.ledger.setting_stores,
         )
         self.tokenizer = load_tokenizer(self.starting_model, trust_remote_code=trusts)
         pad = self.tokenizer.pad_token_id

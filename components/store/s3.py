@@ -55,7 +55,9 @@ class S3Store:
         pool: PoolManager | None = None,
     ):
         self.uri = address.uri
-        self._address, self._named = address, named or f"ledger={address.uri}"
+        self._address, self._given_name, self._named = address, named, named or f"ledger={address.uri}"
+        # A setting's address need not say which server it means.
+        self._at = f" at {address.endpoint}" if named else ""
         self._patience = patience or Patience(Outage(address.endpoint))
         self._pool = pool or connections()
         self._client = _Client(self._patience, address, self._pool)
@@ -74,7 +76,7 @@ class S3Store:
 
     def patient(self, seconds: float, before_retry: Callable[[], object] | None = None) -> S3Store:
         """Return this store as one that repeats each request for up to `seconds`, calling `before_retry` first."""
-        return S3Store(self._address, self._patience.lasting(seconds, before_retry), self._named, self._pool)
+        return S3Store(self._address, self._patience.lasting(seconds, before_retry), self._given_name, self._pool)
 
     def get(self, key: str) -> Blob:
         """Read one object. Raises `ObjectNotFound`."""
@@ -212,13 +214,15 @@ class S3Store:
             return ObjectNotFound(f"{self.uri}: there is no object {key}")
         if error.code == "NoSuchBucket":
             return StoreRefused(
-                self._line(f"there is no bucket {self._address.bucket!r}; create it, or correct its name")
+                self._line(f"there is no bucket {self._address.bucket!r}{self._at}; create it, or correct its name")
             )
         if error.code in _WRONG_REGION:
             return StoreRefused(self._line(f"the bucket is in another region; set AWS_REGION ({said})"))
         if status in (401, 403):
             return StoreRefused(
-                self._line(f"refused; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do ({said})")
+                self._line(
+                    f"refused{self._at}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do ({said})"
+                )
             )
         if status == 429 or status >= 500:
             return self._no_answer(f"{status} {said}")

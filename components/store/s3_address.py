@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -40,12 +41,13 @@ class S3Address:
             raise RefusedInput(f"{named}: names no bucket; write s3://bucket/prefix")
         prefix = unquote(parts.path).strip("/")
         access_key, secret_key = _keys(named, environment)
+        endpoint = _checked_endpoint(named, _endpoint(named, parts, environment))
         return cls(
             uri=uri,
             bucket=parts.netloc,
             prefix=checked_prefix(prefix) and f"{prefix}/",
-            endpoint=_checked_endpoint(named, _endpoint(named, parts, environment)),
-            region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1",
+            endpoint=endpoint,
+            region=_region(endpoint, environment),
             access_key=access_key,
             secret_key=secret_key,
             session_token=environment.get("AWS_SESSION_TOKEN") or None,
@@ -77,6 +79,14 @@ def _checked_endpoint(named: str, endpoint: str) -> str:
     if "@" in parts.netloc:
         raise RefusedInput(f"{named}: no keys in the endpoint; they come from AWS_ACCESS_KEY_ID and its like")
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _region(endpoint: str, environment: Mapping[str, str]) -> str:
+    """Return the region that requests are signed for; an endpoint of AWS may name its own."""
+    own = re.fullmatch(r"https?://s3\.([a-z0-9-]+)\.amazonaws\.com", endpoint)
+    if own:
+        return own[1]
+    return environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
 
 
 def _keys(named: str, environment: Mapping[str, str]) -> tuple[str, str]:
