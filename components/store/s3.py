@@ -19,7 +19,15 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
 
-from ..errors import ObjectChanged, ObjectExists, ObjectNotFound, StoreError, StoreRefused, StoreUnreachable
+from ..errors import (
+    ObjectChanged,
+    ObjectExists,
+    ObjectNotFound,
+    StoreError,
+    StoreRefused,
+    StoreStaysAway,
+    StoreUnreachable,
+)
 from .connections import connections
 from .files import arriving
 from .keys import checked_key, checked_prefix
@@ -231,7 +239,7 @@ class S3Store:
     def _no_answer(self, reason: str, seconds: float = 0.0) -> StoreUnreachable:
         endpoint, reason = self._address.endpoint, _in_one_line(reason)
         if seconds:
-            return StoreUnreachable(
+            return StoreStaysAway(
                 self._line(
                     f"no answer from {endpoint} for {in_words(seconds)} ({reason}); see that the server runs, then run "
                     f"this again; store_patience_seconds={seconds:g} is how long a step waits"
