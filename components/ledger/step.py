@@ -56,6 +56,8 @@ class Step:
             self._claim = watch_claim(self.ledger.store, self.round, self.run)
         else:
             self._claim, _ = verify_claim(self.ledger.store, self.round, self.run)
+            if self._claim.has_lapsed:
+                self._claim = renew_claim(self.ledger.store, self.round, self.run, self._claim.token)
         self.ledger.wait_as_claimed(self._claim)
         # After an outage the claim may be another run's: no write is repeated without a look at it.
         self._store = self.ledger.store.patient(self.ledger.patience_seconds, self.verify)

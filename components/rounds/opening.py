@@ -14,7 +14,7 @@ from ..jobs.backends import open_jobs
 from ..labeling.labeling import SPENDING_LIMIT
 from ..labeling.people import stands_at
 from ..ledger import layout, owner
-from ..ledger.claim import Claim, refuse_while_held, take_claim
+from ..ledger.claim import Claim, refuse_while_held, renew_claim, take_claim
 from ..ledger.ledger import Experiment, Head, Ledger
 from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.sealed import digest_of, seal
@@ -160,6 +160,9 @@ def claim_round(ledger: Ledger, round_: int, settings: ExperimentSettings, run: 
     wanted = Claim(run, owner.current(), token, lease, time.time() + lease, operational)
     refuse_while_held(ledger.store, round_, run, wanted.owner)
     claim = take_claim(ledger.store, round_, wanted)
+    if claim.has_lapsed:
+        # The store was away for longer than a lease while the claim was written.
+        claim = renew_claim(ledger.store, round_, run, claim.token)
     head, etag = ledger.head_etag
     if head.token != claim.token:
         try:

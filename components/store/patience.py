@@ -29,6 +29,7 @@ from urllib3.exceptions import (
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from .. import progress
+from ..errors import OatflowError
 from . import connections
 
 TRIES = 5
@@ -156,7 +157,8 @@ class Patience:
         raise AssertionError("unreachable")
 
     def _note_reached(self, error: Exception) -> None:
-        if not isinstance(error, (HTTPError, OutOfPatience)):
+        # Our own errors come from `before_retry`, which may itself have given up.
+        if not isinstance(error, (HTTPError, OutOfPatience, OatflowError)):
             self._outage.note_answer()
 
     def _note_trouble(self, trouble: Trouble, tries: int, started: float) -> float:

@@ -127,6 +127,13 @@ def test_a_claim_that_lapsed_is_renewed_before_an_act_that_cannot_be_undone(ledg
         assert not ledger.claim(0).has_lapsed
 
 
+def test_a_step_that_begins_after_an_outage_renews_the_claim_first(ledger):
+    body = asdict(ledger.claim(0)) | {"expires": time.time() - 5.0}
+    ledger.store.put(layout.claim(0), seal(body))
+    with ledger.step(0, "sampling", "a"):
+        assert not ledger.claim(0).has_lapsed
+
+
 def test_a_write_that_is_repeated_after_an_outage_is_not_done_once_another_run_has_the_round(ledger, monkeypatch):
     written = []
 
