@@ -71,7 +71,7 @@ def place_defaults(ledger: str | None) -> dict[str, Any]:
     A process that died here is seen at once, so its claim need not hold for long. The machine's own store does not
     come back by itself: whoever runs the command starts it again with the next one.
     """
-    return {"lease_seconds": 60.0} | ({} if ledger else {"store_patience_seconds": 60.0})
+    return {"lease_seconds": 60.0} | ({} if ledger else {"store_patience_seconds": 30.0})
 
 
 def on_this_machine(settings: ExperimentSettings) -> ExperimentSettings:

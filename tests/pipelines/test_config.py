@@ -135,6 +135,6 @@ def test_a_preset_leaves_lease_and_patience_to_the_place_of_the_run(preset):
     on_a_cluster = gather(preset, None, {}).ledger
     assert (on_a_cluster.lease_seconds, on_a_cluster.store_patience_seconds) == (600, 600)
     here = gather(preset, None, {}, place_defaults(None)).ledger
-    assert (here.lease_seconds, here.store_patience_seconds) == (60, 60)
+    assert (here.lease_seconds, here.store_patience_seconds) == (60, 30)
     with_a_store_elsewhere = gather(preset, None, {"lease_seconds": "90"}, place_defaults("s3://bucket/prefix")).ledger
     assert (with_a_store_elsewhere.lease_seconds, with_a_store_elsewhere.store_patience_seconds) == (90, 600)
