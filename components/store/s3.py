@@ -44,6 +44,8 @@ MOST_PARTS = 10_000
 _WRONG_REGION = {"PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed"}
 # A conflicting write is under way; another try settles it, or shows who won.
 _CONFLICT = 409
+# A condition did not hold, or another write with the same condition was faster.
+_BEATEN = (409, 412)
 _TOO_MANY, _TOO_SLOW, _NOT_IMPLEMENTED = 429, 408, 501
 # What S3 says with status 400 of a request that broke off on its way.
 _BROKEN_OFF = {"RequestTimeout", "IncompleteBody"}
@@ -154,13 +156,19 @@ class S3Store:
         try:
             return self._write(key, data, condition)
         except S3Error as error:
-            if error.response.status != 412 or not was_in_doubt(error):
+            if error.response.status not in _BEATEN or not was_in_doubt(error):
                 raise
             # An earlier try may have won, with its answer lost: then what is there is what it wrote.
-            there = self.get(key)
-            if there.data != data:
+            there = self._found(key)
+            if there is None or there.data != data:
                 raise
             return there.etag
+
+    def _found(self, key: str) -> Blob | None:
+        try:
+            return self.get(key)
+        except ObjectNotFound:
+            return None
 
     def _upload(self, key: str, path: Path) -> None:
         def send() -> None:
@@ -216,7 +224,7 @@ class S3Store:
 
     def _refusal(self, error: S3Error, key: str, beaten: StoreError | None) -> StoreError:
         status, said = error.response.status, f"{error.code}: {error.message}"
-        if beaten is not None and status in (409, 412):
+        if beaten is not None and status in _BEATEN:
             return beaten
         if error.code == "NoSuchKey":
             return ObjectNotFound(f"{self.uri}: there is no object {key}")
@@ -314,7 +322,7 @@ def _trouble_of(error: Exception, was_reached: bool) -> Trouble | None:
 def _reading_trouble_of(error: Exception, was_reached: bool) -> Trouble | None:
     """Return why an answer could not be read to its end; the request for it was repeated before, where that helps."""
     if isinstance(error, (ProtocolError, ReadTimeoutError)):
-        return Trouble(f"{error}")
+        return connection_trouble(error, True)
     return Trouble(f"its answer cannot be read: {error}") if _is_unreadable(error) else None
 
 

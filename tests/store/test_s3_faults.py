@@ -564,6 +564,14 @@ def test_another_run_that_wrote_during_the_outage_has_won(patient: S3Store, scri
     assert patient.get("claim").data == b"another's"
 
 
+def test_a_conflict_with_ones_own_lost_write_is_no_defeat(patient: S3Store, script: Script) -> None:
+    script.faults = ["lose", *[409] * 4]
+    assert patient.put_if_absent("claim", b"mine") == patient.get("claim").etag
+    script.faults = [500, *[409] * 4]  # done by nobody
+    with pytest.raises(ObjectExists):
+        patient.put_if_absent("other", b"mine")
+
+
 def test_equal_bytes_of_another_are_not_mine_where_no_request_arrived(
     patient: S3Store, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
