@@ -65,6 +65,12 @@ class StoreUnreachable(StoreError, ConnectionError):
     exit_code = 2
 
 
+class StoreStaysAway(StoreUnreachable):
+    """The store was away for longer than the step was to wait."""
+
+    exit_code = 1
+
+
 class StoreRefused(StoreError, PermissionError):
     """The store answers, and refuses these credentials or this bucket."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from .errors import ModelError, SettingsError
 from .ledger.sealed import digest_of, seal
-from .store.store import open_store
+from .store.setting_stores import SettingStores
 from .store.transfer import sha256_file
 
 MODELS = "OATFLOW_MODELS"
@@ -38,12 +38,14 @@ def resolve_pretrain(
     trust_remote_code: bool = False,
     allow_pickled_weights: bool = False,
     weights: bool = True,
+    stores: SettingStores | None = None,
 ) -> Path:
     """Return the folder that a name stands for.
 
     It is that folder itself, a model of ours below OATFLOW_MODELS, or a copy of a model on the hub or in a store
-    (``s3://bucket/folder?endpoint=...``), fetched once for each host. Code and pickles are fetched where allowed;
-    without `weights`, only what is small: enough to see what kind of model it is. Errors name the setting.
+    (``s3://bucket/folder``), fetched once for each host. Code and pickles are fetched where allowed;
+    without `weights`, only what is small: enough to see what kind of model it is. Errors name the setting. `stores`
+    says which server an address means that names none: the ledger's own.
     """
     if not name:
         raise ModelError(f"{setting}='': name the model, a folder or a hub name")
@@ -55,7 +57,7 @@ def resolve_pretrain(
     patterns = [*_PATTERNS, *[_CODE] * trust_remote_code]
     patterns += [_WEIGHTS] * weights + [_PICKLES] * (weights and allow_pickled_weights)
     if name.startswith("s3://"):
-        return _from_store(name, patterns, setting)
+        return _from_store(name, patterns, setting, stores or SettingStores())
     if Path(name).is_dir():
         return Path(name)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -212,13 +214,14 @@ def _layers(folder: Path) -> dict[str, bool]:
     return layers
 
 
-def _from_store(uri: str, patterns: Sequence[str], setting: str) -> Path:
+def _from_store(uri: str, patterns: Sequence[str], setting: str, stores: SettingStores) -> Path:
     """Fetch a model from a store; a copy that is already here, and whole, is taken."""
-    folder = _our_own(Path(tempfile.gettempdir()) / f"oatflow-models-{os.getuid()}") / digest_of(uri.encode())[:16]
-    store = open_store(uri)
+    place = digest_of(stores.address(uri).encode())[:16]
+    folder = _our_own(Path(tempfile.gettempdir()) / f"oatflow-models-{os.getuid()}") / place
+    store = stores.open(uri, setting)
     there = [entry for entry in store.list("") if any(fnmatch.fnmatch(entry.key, each) for each in patterns)]
     if not there:
-        raise ModelError(f"{setting}={uri!r}: no model lies there; give the prefix that holds its config.json")
+        raise ModelError(f"{setting}={uri!r}: no model lies there ({store.uri}); give the prefix that holds its config.json")
     folder.mkdir(parents=True, exist_ok=True)
     for entry in there:
         path = folder / entry.key

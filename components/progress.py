@@ -54,6 +54,13 @@ def failures_told(step: str, round_: int) -> Iterator[None]:
         raise
 
 
+def note(text: str) -> None:
+    """Say one line about the whole run: in the log, and to the watcher where one asked for it."""
+    print(text, flush=True)
+    if PROGRESS_FILE in os.environ:
+        tell("run", 0, "note", text=text)
+
+
 def tell(step: str, round_: int, event: str, **facts: Any) -> None:
     """Append one line; O_APPEND keeps lines of several processes whole."""
     line = json.dumps({"at": time.time(), "step": step, "round": round_, "event": event, **facts})

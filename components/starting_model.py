@@ -15,6 +15,7 @@ def starting_folder(ledger: Ledger) -> Path:
         str(policy["pretrain"]),
         trust_remote_code=trusts_remote_code(ledger),
         allow_pickled_weights=unpickles_weights(ledger),
+        stores=ledger.setting_stores,
     )
 
 

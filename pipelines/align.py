@@ -28,6 +28,7 @@ from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.reporting.page import write_report
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
 from oatflow.components.rounds.opening import begin, check_inputs, has_begun, is_over, waits_for_people
+from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
 
 from .alignment.build import Build
@@ -64,6 +65,15 @@ class Wish:
     warm: bool
 
 
+def place_defaults(ledger: str | None) -> dict[str, Any]:
+    """Return the defaults that this machine has for settings; `ledger`: the store that the user named, if any.
+
+    A process that died here is seen at once, so its claim need not hold for long. The machine's own store does not
+    come back by itself: whoever runs the command starts it again with the next one.
+    """
+    return {"lease_seconds": 60.0} | ({} if ledger else {"store_patience_seconds": 30.0})
+
+
 def on_this_machine(settings: ExperimentSettings) -> ExperimentSettings:
     """Train here, whatever settings written for a cluster say; that changes nothing of what is learned."""
     jobs = settings.jobs.model_copy(update={"train_backend": "local", "train_pods": 1})
@@ -80,12 +90,12 @@ def align(wish: Wish) -> Path:
     with ledger_root(wish.home, wish.ledger) as root:
         uri = experiment_uri(root, wish.experiment)
         _check(wish, uri)
-        ledger = Ledger.open(uri)
+        ledger = Ledger(open_store(uri))
         round_ = ledger.head().round + 1
         remaining = wish.settings.rounds - round_
         if not is_over(ledger, round_, wish.settings) and not waits_for_people(ledger, round_, wish.settings):
             _run_rounds(wish, uri, min(remaining, wish.rounds or remaining))
-        ledger = Ledger.open(uri)
+        ledger = Ledger(open_store(uri))
         report = _conclude(wish, ledger)
         _tell_why_it_ended(wish, ledger)
         return report
@@ -104,7 +114,7 @@ def _check(wish: Wish, uri: str) -> None:
     if not has_begun(store):
         if "simulated" in wish.settings.oracles:
             open_oracle("simulated", wish.settings.labeling)
-        inputs = check_inputs(wish.settings)
+        inputs = check_inputs(wish.settings, SettingStores(uri))
         kept = {split: len(prompts) for split, prompts in inputs.prompts.items()}
         print(describe_prompts(kept, inputs.dropped), flush=True)
         begin(store, wish.settings, inputs)
@@ -130,7 +140,7 @@ def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
     }  # fmt: skip
     if wish.settings.sampling.engine == "vllm" and (notice := float32_notice()):
         print(notice, flush=True)
-    until = Ledger.open(uri).head().round + 1 + rounds
+    until = Ledger(open_store(uri)).head().round + 1 + rounds
     budget = None if wish.settings.prompts.offline else wish.settings.labeling.max_queries
     display = Display(wish.experiment, until, budget, progress, learns_rewards=wish.settings.learns_rewards)
     with ExitStack() as stack:
@@ -171,7 +181,7 @@ def _warm_engine(wish: Wish, uri: str, logs: Path) -> Iterator[Mapping[str, str]
     from oatflow.components.sampling.warm_engine import start_warm_engine
     from oatflow.components.starting_model import starting_folder, trusts_remote_code
 
-    ledger = Ledger.open(uri)
+    ledger = Ledger(open_store(uri))
     digest, trusted = ledger.experiment.starting_model, trusts_remote_code(ledger)
     engine = start_warm_engine(wish.settings.sampling, starting_folder(ledger), digest, logs, trusted)
     try:

@@ -159,11 +159,11 @@ def _refuse_unknown(unknown: list[str], command: str | None) -> None:
 
 
 def _align(given: argparse.Namespace) -> int:
-    from .align import Wish, align, on_this_machine
+    from .align import Wish, align, on_this_machine, place_defaults
 
     if given.rounds is not None and given.rounds < 1:
         raise SettingsError(f"rounds={given.rounds}: do at least 1")
-    settings = on_this_machine(given_settings(given))
+    settings = on_this_machine(given_settings(given, place_defaults(given.ledger)))
     name = check_name(given.new or given.experiment)
     wish = Wish(name, bool(given.new), settings, home_folder(given.home), given.ledger, given.rounds, not given.cold)
     report = align(wish)

@@ -12,6 +12,7 @@ from oatflow.components.errors import OatflowError
 from oatflow.components.policy.settings import PolicySettings
 from oatflow.components.rounds.opening import check_starting_model
 from oatflow.components.store.proof import prove_conditional_writes
+from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
 
 from .place import experiment_uri, ledger_root
@@ -50,7 +51,9 @@ def examine(home: Path, ledger: str | None, policy: PolicySettings, store_only: 
     yield _guarded("S3", lambda: _store(home, ledger), "check the address, the keys and the bucket of --ledger")
     if not store_only:
         yield _guarded(
-            "model", lambda: _model(home, policy), "give a folder with config.json, *.safetensors and a tokenizer"
+            "model",
+            lambda: _model(home, ledger, policy),
+            "give a folder with config.json, *.safetensors and a tokenizer",
         )
 
 
@@ -113,12 +116,12 @@ def _store(home: Path, ledger: str | None) -> str:
     return f"{root.split('?')[0]} answers; of 8 racing writers one wins"
 
 
-def _model(home: Path, policy: PolicySettings) -> str:
+def _model(home: Path, ledger: str | None, policy: PolicySettings) -> str:
     if policy.pretrain.startswith("oatflow:"):
         from .starting_model import smollm2
 
         policy = policy.model_copy(update={"pretrain": str(smollm2(home))})
-    return f"{check_starting_model(policy)} is complete"
+    return f"{check_starting_model(policy, SettingStores(ledger or ''))} is complete"
 
 
 def _guarded(name: str, check: Callable[[], str], advice: str) -> Finding:

@@ -21,7 +21,7 @@ def oracle_of(ledger: Ledger, room: str, round_: int, name: str = "") -> Oracle:
     name = name or labeling.preference_oracle
     kind = ORACLES[name]
     settings = labeling if kind.section == "labeling" else ledger.section(kind.settings, kind.section)
-    return open_oracle(name, settings, Circumstances(ledger.seed, _tell(room, round_)))
+    return open_oracle(name, settings, Circumstances(ledger.seed, _tell(room, round_), ledger.setting_stores))
 
 
 def answered_before(step: Step, duels: Sequence[Duel]) -> dict[str, Preference]:

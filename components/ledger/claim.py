@@ -2,6 +2,9 @@
 
 A claim is created by If-None-Match and renewed or taken over by compare-and-swap. Whoever takes it over raises the
 token; every later commit of the former owner finds a token that is not its own.
+
+A lease that ended while the store was away costs nothing by itself: unless another run has taken the claim over, its
+owner renews it by the same compare-and-swap and goes on.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -20,6 +23,12 @@ from ..errors import ClaimHeld, ClaimLost, ObjectChanged, ObjectExists, ObjectNo
 from ..store.store import Store
 from . import layout, owner
 from .sealed import seal, unseal
+from .settings import LedgerSettings
+
+# A keeper that waited for the store renews its claim within this time after the store is back: that is how long its
+# last request may hang, and its longest pause.
+FAIR_SECONDS = 90.0
+_LOOKS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,18 @@ class Claim:
         return cls(**(body | {"owner": owner.Owner(**body["owner"])}))
 
     @property
+    def store_patience_seconds(self) -> float:
+        """How long the claim's run repeats its requests while the store is away."""
+        # A claim may be older than the setting.
+        default = LedgerSettings().store_patience_seconds
+        return float(self.operational.get("ledger", {}).get("store_patience_seconds", default))
+
+    @property
+    def has_lapsed(self) -> bool:
+        """Whether its lease is over, so that another run may take it over."""
+        return time.time() > self.expires
+
+    @property
     def until(self) -> str:
         """When the claim runs out, for a person."""
         return datetime.fromtimestamp(self.expires).astimezone().isoformat(" ", "seconds")
@@ -53,7 +74,7 @@ class Claim:
     @property
     def is_free(self) -> bool:
         """Whether another run may take the claim over."""
-        return time.time() > self.expires or self.owner.is_dead
+        return self.has_lapsed or self.owner.is_dead
 
 
 def read_claim(store: Store, round_: int) -> tuple[Claim, str] | None:
@@ -133,11 +154,24 @@ def release_claim(store: Store, round_: int, run: str) -> None:
         raise ClaimLost(f"round {round_}: another run took it over while run {run!r} gave it up") from error
 
 
-def watch_claim(store: Store, round_: int, run: str, token: int | None = None) -> Claim:
-    """Return the claim of `run`, which another process keeps alive; raises `ClaimLost` when nobody does any more."""
+def watch_claim(
+    store: Store, round_: int, run: str, token: int | None = None, pause: Callable[[float], object] = time.sleep
+) -> Claim:
+    """Return the claim of `run`, which another process keeps alive; raises `ClaimLost` when that process is gone.
+
+    A lease that is over is no proof of that: the store may have been away. So the keeper gets FAIR_SECONDS, or one
+    lease where that is shorter, to renew the claim, and the same again if the store was away meanwhile.
+    """
     claim, _ = verify_claim(store, round_, run, token)
-    if time.time() > claim.expires:
-        raise ClaimLost(f"round {round_}: the claim of run {run!r} ran out: the step that kept it alive is gone")
+    rest, looks = min(claim.lease_seconds, FAIR_SECONDS) / _LOOKS, 0
+    while claim.has_lapsed:
+        if looks == _LOOKS:
+            raise ClaimLost(f"round {round_}: the claim of run {run!r} ran out: the step that kept it alive is gone")
+        pause(rest)
+        asked = time.monotonic()
+        claim, _ = verify_claim(store, round_, run, token)
+        store_was_away = time.monotonic() - asked > max(rest, 1.0)
+        looks = 0 if store_was_away else looks + 1
     return claim
 
 
@@ -162,9 +196,9 @@ class ClaimKeeper:
     """
 
     def __init__(self, store: Store, round_: int, claim: Claim, renews: bool = True):
-        self._store, self._round, self._claim = store, round_, claim
-        self._look = renew_claim if renews else watch_claim
+        self._round, self._claim, self._renews = round_, claim, renews
         self._stopped = threading.Event()
+        self._store = store.patient(claim.store_patience_seconds, self._go_on)
         self._thread = threading.Thread(target=self._keep, name="claim keeper", daemon=True)
         self.loss: ClaimLost | None = None
 
@@ -183,15 +217,26 @@ class ClaimKeeper:
     def _keep(self) -> None:
         while not self._stopped.wait(self._claim.lease_seconds / 3):
             try:
-                self._claim = self._look(self._store, self._round, self._claim.run, self._claim.token)
+                self._claim = self._look()
             except ClaimLost as loss:
                 self._give_up(loss)
             except StoreError as error:
-                # A store that is away for a moment costs nothing while the lease holds.
-                if time.time() > self._claim.expires:
+                # The store was away for longer than the run wants to wait, or refuses.
+                if self._claim.has_lapsed:
                     self._give_up(ClaimLost(f"round {self._round}: the claim ran out while the store failed: {error}"))
 
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise StoreError("the claim is kept no more")
+
+    def _look(self) -> Claim:
+        """Renew the claim, or see that another process does. Waits for a store that is away."""
+        what = (self._store, self._round, self._claim.run, self._claim.token)
+        return renew_claim(*what) if self._renews else watch_claim(*what, pause=self._stopped.wait)
+
     def _give_up(self, loss: ClaimLost) -> None:
+        if self._stopped.is_set():
+            return
         self.loss = loss
         self._stopped.set()
         # Interrupts even a blocking call of the main thread; `Step` turns it into this loss.

@@ -12,6 +12,7 @@ from ..errors import DamagedObject, LedgerError, ObjectExists, ObjectNotFound
 from ..records.records import Prompt
 from ..records.table import from_parquet
 from ..settings import Section
+from ..store.setting_stores import SettingStores
 from ..store.store import Store, open_store
 from ..store.transfer import Placed
 from . import layout
@@ -19,10 +20,13 @@ from .claim import Claim, read_claim
 from .done import Done
 from .plan import STARTING_MODEL, Plan, PolicyPointer
 from .sealed import digest_of, seal, unseal
+from .settings import LedgerSettings
 from .step import Step
 
 FIXED_POLICY = "fixed_policy"
 """Fact of a policy step that leaves the starting model as it is."""
+STORE_PATIENCE = LedgerSettings().store_patience_seconds
+"""How long a step waits for the store before it has read its claim, which says how long its run wants it to."""
 SectionKind = TypeVar("SectionKind", bound=Section)
 
 
@@ -73,12 +77,27 @@ class Ledger:
     """One experiment. Cheap to open; what never changes is read once."""
 
     store: Store
+    patience_seconds: float = 0.0
     _prompts: dict[str, list[Prompt]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, uri: str) -> Ledger:
-        """Open the ledger of one experiment, whether it has begun or not."""
-        return cls(open_store(uri))
+    def open(cls, uri: str, patience_seconds: float = STORE_PATIENCE) -> Ledger:
+        """Open the ledger of one experiment for a step, whether the experiment has begun or not.
+
+        Requests are repeated for up to `patience_seconds` while the store is away. A command at a terminal, where a
+        person waits, opens ``Ledger(open_store(uri))``.
+        """
+        return cls(open_store(uri, patience_seconds=patience_seconds), patience_seconds)
+
+    def wait_as_claimed(self, claim: Claim) -> None:
+        """From now on wait for a store that is away for as long as the claim's run chose."""
+        self.patience_seconds = claim.store_patience_seconds
+        self.store = self.store.patient(self.patience_seconds)
+
+    @property
+    def setting_stores(self) -> SettingStores:
+        """What opens the stores that the experiment's settings name."""
+        return SettingStores(self.store.uri, self.patience_seconds)
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -204,13 +223,17 @@ class Ledger:
         except ObjectNotFound:
             return None
 
-    def write_document(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Write a sealed document once; returns the one that is there, which an earlier attempt may have written."""
+    def write_document(self, key: str, body: dict[str, Any], store: Store | None = None) -> dict[str, Any]:
+        """Write a sealed document once; returns the one that is there, which an earlier attempt may have written.
+
+        `store`: the ledger's own with another patience, if need be.
+        """
+        store = store or self.store
         try:
-            self.store.put_if_absent(key, seal(body))
+            store.put_if_absent(key, seal(body))
             return body
         except ObjectExists:
-            return unseal(self.store.get(key).data, key)
+            return unseal(store.get(key).data, key)
 
     def verify(self) -> Iterator[str]:
         """Read every object of every finished round: yields each intact key, raises at the first that is damaged."""

@@ -14,5 +14,8 @@ class LedgerSettings(Section):
     """Everything random in the experiment derives from it."""
     lease_seconds: float = operational(600.0, ge=2)
     """How long a claim holds without a sign of life before another run may take it over."""
+    store_patience_seconds: float = operational(600.0, ge=0)
+    """How long a step repeats its requests while the store is away (refuses connections, hangs, answers 5xx); 0: a \
+few tries. Commands at a terminal always make a few tries."""
     keep_optimizers: int = operational(2, ge=1)
     """Optimizer states kept, newest rounds first (only the newest is ever read); policies are kept for good."""

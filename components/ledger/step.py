@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import progress
 from ..errors import LedgerError, ObjectExists, ObjectNotFound, WaitingForLabels
+from ..store.store import Store
 from ..store.transfer import Placed, download_folder, upload_folder
 from . import layout
-from .claim import Claim, ClaimKeeper, verify_claim, watch_claim
+from .claim import Claim, ClaimKeeper, renew_claim, verify_claim, watch_claim
 from .done import Done
 from .owner import process_start
 from .sealed import digest_of, seal
@@ -48,12 +49,18 @@ class Step:
         self._outputs: dict[str, Placed] = {}
         self._claim: Claim
         self._keeper: ClaimKeeper
+        self._store: Store
 
     def __enter__(self) -> Step:
         if self._watches:
             self._claim = watch_claim(self.ledger.store, self.round, self.run)
         else:
             self._claim, _ = verify_claim(self.ledger.store, self.round, self.run)
+            if self._claim.has_lapsed:
+                self._claim = renew_claim(self.ledger.store, self.round, self.run, self._claim.token)
+        self.ledger.wait_as_claimed(self._claim)
+        # After an outage the claim may be another run's: no write is repeated without a look at it.
+        self._store = self.ledger.store.patient(self.ledger.patience_seconds, self.verify)
         self._attempt = f"{self._claim.token:04d}-{secrets.token_hex(3)}"
         self.done = self.ledger.done(self.round, self.room)
         self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim, renews=not self._watches)
@@ -77,8 +84,13 @@ class Step:
             progress.tell(layout.STEPS[self.room], self.round, "end", facts=dict(self.done.facts), **end)
 
     def verify(self) -> None:
-        """Raise `ClaimLost` unless this run still holds the claim. Ask before every act that cannot be undone."""
-        verify_claim(self.ledger.store, self.round, self.run, self._claim.token)
+        """Raise `ClaimLost` unless this run still holds the claim. Ask before every act that cannot be undone.
+
+        A claim that lapsed while the store was away is renewed first, before another run can take it over.
+        """
+        claim, _ = verify_claim(self.ledger.store, self.round, self.run, self._claim.token)
+        if claim.has_lapsed and not self._watches:
+            renew_claim(self.ledger.store, self.round, self.run, claim.token)
 
     def read(self, room: str, name: str, round: int | None = None) -> bytes:
         """Read an output of a finished step, and note it as an input of this one."""
@@ -112,9 +124,9 @@ class Step:
         self.verify()
         key = layout.output(self.round, self.room, name)
         try:
-            self.ledger.store.put_if_absent(key, data)
+            self._store.put_if_absent(key, data)
         except ObjectExists:
-            data = self.ledger.store.get(key).data
+            data = self._store.get(key).data
         self._note_output(name, key, data)
         return data
 
@@ -122,7 +134,7 @@ class Step:
         """Write a folder's files as outputs ``name/...``."""
         self.verify()
         prefix = layout.output(self.round, self.room, f"{self._attempt}/{name}/")
-        for placed in upload_folder(self.ledger.store, folder, prefix):
+        for placed in upload_folder(self._store, folder, prefix):
             inside = f"{name}/{placed.name}"
             self._outputs[inside] = Placed(inside, placed.key, placed.size, placed.sha256)
 
@@ -146,7 +158,7 @@ class Step:
             self.room, self.round, self.run, self._claim.token, self._inputs, tuple(self._outputs.values()), counts,
             facts or {}, timings, _software(), self._started, time.time(),
         ).to_json()  # fmt: skip
-        self.done = Done.from_json(self.ledger.write_document(layout.done(self.round, self.room), body))
+        self.done = Done.from_json(self.ledger.write_document(layout.done(self.round, self.room), body, self._store))
         return self.done
 
     def _done(self, room: str, round_: int | None) -> Done:

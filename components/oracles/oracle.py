@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ..errors import OracleError
 from ..records.records import Duel
 from ..settings import Section
+from ..store.setting_stores import SettingStores
 from .purse import Purse
 from .settings import HumanSettings, JudgeSettings, PairRMSettings, RemoteSettings, ScorerSettings, SimulatedSettings
 
@@ -103,10 +104,15 @@ class Oracle(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What an oracle is opened with besides its settings: the experiment's seed, and whom to tell that it waits."""
+    """What an oracle is opened with besides its settings.
+
+    `seed`: the experiment's. `say`: takes a line for the log when the oracle waits. `stores`: opens what its settings
+    name, ``s3://bucket/folder``.
+    """
 
     seed: int = 0
     say: Say = field(default=lambda line: print(line, flush=True))
+    stores: SettingStores = field(default_factory=SettingStores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +142,13 @@ def _simulated(settings: SimulatedSettings, circumstances: Circumstances) -> Ora
 def _pairrm(settings: PairRMSettings, circumstances: Circumstances) -> Oracle:
     from .pairrm import PairRMOracle
 
-    return PairRMOracle(settings)
+    return PairRMOracle(settings, circumstances.stores)
 
 
 def _reward_model(settings: ScorerSettings, circumstances: Circumstances) -> Oracle:
     from .reward_model import RewardModelOracle
 
-    return RewardModelOracle(settings)
+    return RewardModelOracle(settings, circumstances.stores)
 
 
 def _remote(settings: RemoteSettings, circumstances: Circumstances) -> Oracle:

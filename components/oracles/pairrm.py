@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import SettingsError
 from ..model_folder import short_name
 from ..records.records import Duel
+from ..store.setting_stores import SettingStores
 from .oracle import Answer
 from .pairrm_folder import PairRMFolder, pairrm_folder
 from .settings import PairRMSettings
@@ -28,16 +29,16 @@ class PairRMOracle:
     paid = False
     purse = None
 
-    def __init__(self, settings: PairRMSettings):
+    def __init__(self, settings: PairRMSettings, stores: SettingStores | None = None):
         if not settings.pairrm_model:
             raise SettingsError(
                 "pairrm_model='': name the ranker, a folder or a hub name such as llm-blender/PairRM-hf"
             )
-        self._settings = settings
+        self._settings, self._stores = settings, stores
 
     def check(self) -> None:
         """Raise `ModelError` where the settings name no PairRM; of a remote one, only small files are read."""
-        pairrm_folder(self._settings.pairrm_model, weights=False)
+        pairrm_folder(self._settings.pairrm_model, weights=False, stores=self._stores)
 
     @cached_property
     def identity(self) -> str:
@@ -53,7 +54,7 @@ class PairRMOracle:
 
     @cached_property
     def _found(self) -> PairRMFolder:
-        return pairrm_folder(self._settings.pairrm_model)
+        return pairrm_folder(self._settings.pairrm_model, stores=self._stores)
 
     @cached_property
     def _network(self) -> PairRM:

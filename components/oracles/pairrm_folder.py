@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ModelError
 from ..ledger.sealed import digest_of, seal
 from ..model_folder import check_model_folder, model_digest, resolve_pretrain
+from ..store.setting_stores import SettingStores
 from ..store.transfer import sha256_file
 
 _SETTING = "pairrm_model"
@@ -37,19 +38,20 @@ class PairRMFolder:
         return digest_of(seal(files))[:12]
 
 
-def pairrm_folder(model: str, weights: bool = True) -> PairRMFolder:
+def pairrm_folder(model: str, weights: bool = True, stores: SettingStores | None = None) -> PairRMFolder:
     """Find a PairRM, fetched if need be; without `weights`, only its small files are.
 
     Raises `ModelError` where there is none, or one whose weights are pickles.
     """
-    folder = resolve_pretrain(model, _SETTING, weights=weights)
+    folder = resolve_pretrain(model, _SETTING, weights=weights, stores=stores)
     try:
         check_model_folder(folder, _SETTING, None, None, weights=weights or Path(model).is_dir())
     except ModelError as error:
         raise ModelError(f"{error}; or {_ADVICE}, which has its weights as safetensors") from error
     config = _json(folder / "config.json")
     if config.get("ranker_type") == "pairranker":
-        home = resolve_pretrain(str(config.get("model_name")), f"{_SETTING}={model!r}: model_name", weights=False)
+        name, said_in = str(config.get("model_name")), f"{_SETTING}={model!r}: model_name"
+        home = resolve_pretrain(name, said_in, weights=False, stores=stores)
         return _checked(model, PairRMFolder(folder, config, home / "config.json"))
     if "cand1_prefix_id" not in config:
         what = ", ".join(config.get("architectures") or []) or config.get("ranker_type") or "what lies there"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
 from ..records.records import Duel
+from ..store.setting_stores import SettingStores
 from .oracle import Answer
 from .scorer_folder import check_scorer
 from .settings import ScorerSettings
@@ -27,24 +28,24 @@ class RewardModelOracle:
     paid = False
     purse = None
 
-    def __init__(self, settings: ScorerSettings):
+    def __init__(self, settings: ScorerSettings, stores: SettingStores | None = None):
         if not settings.scorer_model:
             raise SettingsError(
                 "scorer_model='': name the reward model, a folder or a hub name such as "
                 "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
             )
-        self._settings = settings
+        self._settings, self._stores = settings, stores
 
     def check(self) -> None:
         """Raise `ModelError` where the settings name no reward model; of a remote one, only small files are read."""
-        check_scorer(self._settings.scorer_model, self._settings.scorer_trust_remote_code)
+        check_scorer(self._settings.scorer_model, self._settings.scorer_trust_remote_code, self._stores)
 
     @cached_property
     def scorer(self) -> Scorer:
         """The loaded model."""
         from .scoring import open_scorer
 
-        return open_scorer(self._settings)
+        return open_scorer(self._settings, self._stores)
 
     @property
     def identity(self) -> str:

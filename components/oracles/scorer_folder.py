@@ -9,23 +9,24 @@ from typing import Any
 
 from ..errors import ModelError
 from ..model_folder import check_model_folder, resolve_pretrain
+from ..store.setting_stores import SettingStores
 
 _SETTING, _CODE_SETTING = "scorer_model", "scorer_trust_remote_code"
 _HEAD = "AutoModelForSequenceClassification"
 
 
-def check_scorer(model: str, trust_remote_code: bool) -> None:
+def check_scorer(model: str, trust_remote_code: bool, stores: SettingStores | None = None) -> None:
     """Raise `ModelError` unless the name stands for a reward model; of a remote one, only the small files are read."""
-    _checked(model, trust_remote_code, weights=Path(model).is_dir())
+    _checked(model, trust_remote_code, stores, weights=Path(model).is_dir())
 
 
-def scorer_folder(model: str, trust_remote_code: bool) -> Path:
+def scorer_folder(model: str, trust_remote_code: bool, stores: SettingStores | None = None) -> Path:
     """Return the folder of a reward model with its weights, fetched if need be. Raises `ModelError`."""
-    return _checked(model, trust_remote_code, weights=True)
+    return _checked(model, trust_remote_code, stores, weights=True)
 
 
-def _checked(model: str, trust_remote_code: bool, weights: bool) -> Path:
-    folder = resolve_pretrain(model, _SETTING, trust_remote_code=trust_remote_code, weights=weights)
+def _checked(model: str, trust_remote_code: bool, stores: SettingStores | None, weights: bool) -> Path:
+    folder = resolve_pretrain(model, _SETTING, trust_remote_code=trust_remote_code, weights=weights, stores=stores)
     check_model_folder(folder, _SETTING, _CODE_SETTING, None, trust_remote_code=trust_remote_code, weights=weights)
     problem = _head_problem(_json(folder / "config.json")) or _template_problem(folder)
     if problem:

@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import ModelError, OracleError
 from ..ledger.sealed import digest_of, seal
 from ..model_folder import model_digest, short_name
+from ..store.setting_stores import SettingStores
 from .scorer_folder import scorer_folder
 from .settings import ScorerSettings
 from .tokenizer import load_tokenizer
@@ -21,11 +22,11 @@ from .tokenizer import load_tokenizer
 Tokens = tuple[int, ...]
 
 
-def open_scorer(settings: ScorerSettings) -> Scorer:
-    """Open the reward model that the settings name."""
+def open_scorer(settings: ScorerSettings, stores: SettingStores | None = None) -> Scorer:
+    """Open the reward model that the settings name; `stores` opens an ``s3://`` address."""
     return Scorer(
         settings.scorer_model, settings.scorer_dtype, settings.scorer_max_length, settings.scorer_batch_tokens,
-        settings.scorer_trust_remote_code,
+        settings.scorer_trust_remote_code, stores=stores,
     )  # fmt: skip
 
 
@@ -43,8 +44,9 @@ class Scorer:
         batch_tokens: int = 8192,
         trust_remote_code: bool = False,
         device: str | None = None,
+        stores: SettingStores | None = None,
     ):
-        folder = scorer_folder(model, trust_remote_code)
+        folder = scorer_folder(model, trust_remote_code, stores)
         self._model, self._batch_tokens = model, batch_tokens
         self._tokenizer = load_tokenizer(folder, "scorer_model", trust_remote_code)
         self.network = _load(model, str(folder), dtype, trust_remote_code, device)

@@ -31,7 +31,8 @@ class PairRMSettings(Section):
     """PairRM (arXiv 2306.02561), by llm-blender: compares both responses in one pass, in both orders."""
 
     pairrm_model: str = "llm-blender/PairRM-hf"
-    """Folder or hub name of the ranker."""
+    """The ranker: a folder, a hub name, or s3://bucket/folder (on the ledger's server, unless it ends in \
+?endpoint=URL)."""
     pairrm_batch_size: int = operational(8, ge=1)
     """Comparisons in one pass of the network."""
 
@@ -40,7 +41,8 @@ class ScorerSettings(Section):
     """A reward model of transformers in the step's own container: any sequence classification model with one output."""
 
     scorer_model: str = ""
-    """Folder or hub name of the reward model, such as Skywork/Skywork-Reward-V2-Llama-3.1-8B."""
+    """The reward model: a folder, a hub name such as Skywork/Skywork-Reward-V2-Llama-3.1-8B, or s3://bucket/folder \
+(on the ledger's server, unless it ends in ?endpoint=URL)."""
     scorer_temperature: float = Field(1.0, gt=0)
     """P(first wins) = sigmoid((score of the first - score of the second) / temperature)."""
     scorer_max_length: int = Field(4096, ge=8)

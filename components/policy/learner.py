@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -23,16 +24,22 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import deepspeed
+from deepspeed.constants import default_pg_timeout
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state, safe_set_full_optimizer_state
 
 State = dict[str, dict[str, Tensor]]
 
 
-def init_workers() -> tuple[int, int]:
-    """Meet the other workers; returns this one's rank and how many there are."""
+def init_workers(waits_for_store: float = 0.0) -> tuple[int, int]:
+    """Meet the other workers; returns this one's rank and how many there are.
+
+    `waits_for_store`: how many seconds one of them may wait for the store, while the others wait for it.
+    """
     # Gloo carries everything; DeepSpeed would first compile a transport of its own, for a minute, on every machine.
     deepspeed.ops.__compatible_ops__ = {}
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    timeout = default_pg_timeout + timedelta(seconds=waits_for_store)
+    deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timeout)
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 

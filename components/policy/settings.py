@@ -26,7 +26,8 @@ class PolicySettings(Section):
     trainer: Literal["deepspeed", "scripted"] = "deepspeed"
     """What trains: DeepSpeed, or a scripted stand-in that needs no model (for trying a pipeline's plumbing)."""
     pretrain: str = ""
-    """Starting model: a folder in Hugging Face layout, a hub name, or s3://bucket/folder. It is also the reference \
+    """Starting model: a folder in Hugging Face layout, a hub name, or s3://bucket/folder (on the ledger's server, \
+unless it ends in ?endpoint=URL). It is also the reference \
 of the loss."""
     trust_remote_code: bool = False
     """Run the code that the starting model brings along (auto_map). Off: such a model is refused."""

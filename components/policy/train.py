@@ -65,8 +65,11 @@ def main() -> None:
     parser.add_argument("asked", type=float, help="when the step began, seconds since the epoch")
     given = parser.parse_args()
     die_with_parent(os.getppid())
-    rank, world = init_workers()
     ledger = Ledger.open(given.ledger)
+    if claim := ledger.claim(given.round):
+        ledger.wait_as_claimed(claim)
+    # Worker 0 may wait for the store while the others wait for it.
+    rank, world = init_workers(ledger.patience_seconds)
     step = ledger.step(given.round, "policy", given.run, given.asked, watches=True)
     with step if rank == 0 else nullcontext():
         if not _said_by_worker_0(step.done is not None):
@@ -91,7 +94,10 @@ class Training:
         self.settings = self.ledger.section(PolicySettings, "policy")
         trusts, unpickles = self.settings.trust_remote_code, self.settings.allow_pickled_weights
         self.starting_model = resolve_pretrain(
-            self.settings.pretrain, trust_remote_code=trusts, allow_pickled_weights=unpickles
+            self.settings.pretrain,
+            trust_remote_code=trusts,
+            allow_pickled_weights=unpickles,
+            stores=self.ledger.setting_stores,
         )
         self.tokenizer = load_tokenizer(self.starting_model, trust_remote_code=trusts)
         pad = self.tokenizer.pad_token_id

@@ -26,11 +26,17 @@ def run_train(ledger: Ledger, round_: int, run: str) -> Done:
         return keep_policy(ledger, round_, run)
     if settings.trainer == "scripted":
         return train_scripted(ledger, round_, run)
+    return launch_training(ledger, round_, run, settings)
+
+
+def launch_training(ledger: Ledger, round_: int, run: str, settings: PolicySettings) -> Done:
+    """Return the policy that a training job leaves in the ledger; an earlier attempt's is adopted."""
     done = ledger.done(round_, "policy")
     if done is not None:
         return done
     asked = process_start()
     with progress.failures_told("train", round_), kept_claim(ledger.store, round_, run) as claim:
+        ledger.wait_as_claimed(claim)
         arguments = (ledger.store.uri, str(round_), run, str(asked))
         job = TrainingJob(
             ledger.identity, round_, claim.token, ledger.store.uri, PROGRAM, arguments,

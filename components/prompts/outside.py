@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import PromptError
 from ..records.records import Prompt
+from ..store.setting_stores import SettingStores
 from .settings import OutsideSettings, PromptSettings
 from .source import load_prompts
 
@@ -16,7 +17,7 @@ _NAMES = {
 """What the settings of a prompt set are called here."""
 
 
-def load_outside(settings: OutsideSettings) -> list[Prompt]:
+def load_outside(settings: OutsideSettings, stores: SettingStores | None = None) -> list[Prompt]:
     """Load all preferences of the set, in its order; none where no set is given. Raises `PromptError`."""
     if not settings.outside_preferences:
         return []
@@ -26,7 +27,7 @@ def load_outside(settings: OutsideSettings) -> list[Prompt]:
         rejected_key=settings.outside_rejected_key,
     )  # fmt: skip
     try:
-        return load_prompts(as_prompts, "train")
+        return load_prompts(as_prompts, "train", stores, "outside.outside_preferences")
     except PromptError as error:
         raise PromptError(_in_our_names(str(error))) from error
 

@@ -13,10 +13,10 @@ class PromptSettings(Section):
     """Where prompts come from, and how many make a round; offline, their better and worse answers come with them."""
 
     prompt_data: str = ""
-    """Prompt set: a .jsonl or .parquet file, a folder with train/test files, s3://bucket/key, or a hub data set
-    (name or config@name)."""
+    """Prompt set: a .jsonl or .parquet file, a folder with train/test files, s3://bucket/key (on the ledger's
+    server, unless it ends in ?endpoint=URL), or a hub data set (name or config@name)."""
     eval_data: str | None = None
-    """Prompt set for evaluation, if it is not the test split of prompt_data."""
+    """Prompt set for evaluation, if it is not the test split of prompt_data; named as prompt_data is."""
     train_split: str = "train"
     """Split that rounds learn from."""
     eval_split: str = "test"
@@ -51,8 +51,9 @@ class OutsideSettings(Section):
     """Preferences made elsewhere, from which every round learns beside its own. No query is spent on them."""
 
     outside_preferences: str = ""
-    """Set of preferences that join every round's training: a .jsonl or .parquet file, a folder, s3://bucket/key, or a
-    hub data set (name or config@name). What `oatflow export-preferences` writes is one."""
+    """Set of preferences that join every round's training: a .jsonl or .parquet file, a folder, s3://bucket/key
+    (on the ledger's server, unless it ends in ?endpoint=URL), or a hub data set (name or config@name). What
+    `oatflow export-preferences` writes is one."""
     outside_batch_size: int | None = Field(None, ge=1)
     """Outside preferences in one round, each learned from once before any is again; by default rollout_batch_size."""
     outside_split: str = "train"

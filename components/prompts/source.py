@@ -16,7 +16,7 @@ import pyarrow as pa
 from ..errors import ObjectNotFound, PromptError
 from ..records.records import Prompt
 from ..records.table import read_table
-from ..store.store import open_store
+from ..store.setting_stores import SettingStores
 from .settings import PromptSettings
 from .template import Tokenizer, encode_prompt
 
@@ -33,15 +33,19 @@ class _Table:
     rows: Iterable[tuple[str, Mapping[str, Any]]]
 
 
-def load_prompts(settings: PromptSettings, split: str) -> list[Prompt]:
+def load_prompts(
+    settings: PromptSettings, split: str, stores: SettingStores | None = None, setting: str | None = None
+) -> list[Prompt]:
     """Load all prompts of a split ("train" or "eval"), in the set's order. An id is the row and a hash of the text.
 
-    Where the settings name columns of better and worse answers, every row of either split needs both.
+    Where the settings name columns of better and worse answers, every row of either split needs both. `stores` says
+    which server an ``s3://`` address means that names none; `setting`: what the set's setting is called, if not as
+    here.
 
     Raises `PromptError`, naming the file, the row or the column at fault.
     """
-    source, part = _choose(settings, split)
-    table = _open(source, part)
+    own, source, part = _choose(settings, split)
+    table = _open(setting or own, source, part, stores or SettingStores())
     prompts = [_prompt(table.name, row, where, columns, settings) for row, (where, columns) in enumerate(table.rows)]
     if not prompts:
         raise _refuse(table.name, "holds no prompt", "give a set with at least one")
@@ -63,27 +67,28 @@ def drop_too_long(
     return kept, len(prompts) - len(kept)
 
 
-def _choose(settings: PromptSettings, split: str) -> tuple[str, str | None]:
-    """Return the source of a split, and which part of it: None for a file, which has no parts."""
+def _choose(settings: PromptSettings, split: str) -> tuple[str, str, str | None]:
+    """Return the setting that names a split's source, the source, and which part of it: None for a file."""
     if not settings.prompt_data:
         raise PromptError("prompts.prompt_data='': no prompt set is given; name a file, a folder or a hub data set")
     own = split == "eval" and settings.eval_data is not None
     source = settings.eval_data if own and settings.eval_data is not None else settings.prompt_data
+    setting = "prompts.eval_data" if own else "prompts.prompt_data"
     if not urlsplit(source).path.endswith(SUFFIXES):
-        return source, settings.train_split if split == "train" else settings.eval_split
+        return setting, source, settings.train_split if split == "train" else settings.eval_split
     if split == "eval" and not own:
         raise PromptError(
             f"prompts.eval_data=None: {source} is one file and has no {settings.eval_split!r} split; "
             "give a set for evaluation in eval_data, or a folder with both"
         )
-    return source, None
+    return setting, source, None
 
 
-def _open(source: str, part: str | None) -> _Table:
+def _open(setting: str, source: str, part: str | None, stores: SettingStores) -> _Table:
     if source.startswith(BUILT_IN):
         return _built_in(source, part)
     if source.startswith("s3://"):
-        return _from_store(source, part)
+        return _from_store(setting, source, part, stores)
     path = Path(source).expanduser()
     if path.is_dir():
         return _from_folder(path, part)
@@ -116,18 +121,20 @@ def _from_folder(folder: Path, part: str | None) -> _Table:
     raise _refuse(folder, f"has no {part}.jsonl or {part}.parquet", f"prompt files there: {there}")
 
 
-def _from_store(source: str, part: str | None) -> _Table:
+def _from_store(setting: str, source: str, part: str | None, stores: SettingStores) -> _Table:
     """Fetch one object: the one named, or below a prefix the one named like the split."""
     uri = urlsplit(source)
     path = PurePosixPath(uri.path)
     folder, names = (path.parent, [path.name]) if part is None else (path, [f"{part}{suffix}" for suffix in SUFFIXES])
-    store = open_store(urlunsplit(uri._replace(path=str(folder).rstrip("/"))))
+    store = stores.open(urlunsplit(uri._replace(path=str(folder).rstrip("/"))), setting, source)
     for name in names:
         try:
             return _parse(f"{store.uri.partition('?')[0]}/{name}", store.get(name).data)
         except ObjectNotFound:
             continue
-    raise _refuse(source, f"there is no object {' or '.join(names)}", "check bucket and key")
+    raise PromptError(
+        f"{setting}={source!r}: there is no object {' or '.join(names)} at {store.uri}; check bucket and key"
+    )
 
 
 def _from_disk(folder: Path, part: str | None) -> _Table:

@@ -73,7 +73,9 @@ def open_for(ledger: Ledger) -> Encoder:
     template = ledger.section(PromptSettings, "prompts").apply_chat_template
     allowed = {"trust_remote_code": trusts_remote_code(ledger), "allow_pickled_weights": unpickles_weights(ledger)}
     if settings.rm_backbone:
-        folder = resolve_pretrain(settings.rm_backbone, **allowed)
+        folder = resolve_pretrain(
+            settings.rm_backbone, "reward_model.rm_backbone", **allowed, stores=ledger.setting_stores
+        )
     elif ledger.experiment.settings["policy"].get("trainer") == "scripted":
         return open_encoder(None, settings)
     else:

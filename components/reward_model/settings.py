@@ -16,8 +16,9 @@ class RewardModelSettings(Section):
     learn_rm: bool = False
     """Learn a reward model also where exp_method does without one: for best-of-n, and to see how good it is."""
     rm_backbone: str = ""
-    """Frozen encoder of the reward model: a model folder, a hub name or s3://bucket/folder (llm-blender/PairRM-hf as
-    Oat, any transformers encoder or causal language model); by default the policy's starting model."""
+    """Frozen encoder of the reward model: a model folder, a hub name or s3://bucket/folder, on the ledger's server
+    (llm-blender/PairRM-hf as Oat, any transformers encoder or causal language model); by default the policy's starting
+    model."""
     rm_max_length: int = Field(2048, ge=8)
     """Longest prompt plus answer in tokens that the encoder reads; what is longer loses the prompt's beginning."""
     rm_encode_batch_size: int = operational(16, ge=1)

@@ -34,6 +34,7 @@ def commit(ledger: Ledger, round_: int, run: str) -> None:
     if head.round >= round_:
         return
     claim, _ = verify_claim(ledger.store, round_, run)
+    ledger.wait_as_claimed(claim)
     if head.token != claim.token:
         raise ClaimLost(f"round {round_}: HEAD is fenced for token {head.token}, run {run!r} holds {claim.token}")
     plan = _document(ledger, layout.plan(round_))
@@ -43,7 +44,9 @@ def commit(ledger: Ledger, round_: int, run: str) -> None:
     try:
         ledger.store.replace(layout.HEAD, seal(asdict(Head(round_, digest_of(written), claim.token))), etag)
     except ObjectChanged as error:
-        raise ClaimLost(f"round {round_}: another run took it over while run {run!r} closed it") from error
+        # The write may have been done while its answer was lost, and another run may have gone on from it.
+        if ledger.head().round < round_:
+            raise ClaimLost(f"round {round_}: another run took it over while run {run!r} closed it") from error
     ledger.forget_head()
 
 

@@ -14,12 +14,12 @@ from ..jobs.backends import open_jobs
 from ..labeling.labeling import SPENDING_LIMIT
 from ..labeling.people import stands_at
 from ..ledger import layout, owner
-from ..ledger.claim import Claim, read_claim, refuse_while_held, take_claim
+from ..ledger.claim import Claim, read_claim, refuse_while_held, renew_claim, take_claim
 from ..ledger.ledger import Experiment, Head, Ledger
 from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.sealed import digest_of, seal
 from ..model_folder import check_lora_targets, check_model_folder, model_digest, resolve_pretrain
-from ..oracles.oracle import open_oracle
+from ..oracles.oracle import Circumstances, open_oracle
 from ..policy.settings import PolicySettings
 from ..prompts.outside import load_outside
 from ..prompts.schedule import prompts_of_round
@@ -29,6 +29,7 @@ from ..records.records import Prompt
 from ..records.table import to_parquet
 from ..seeds import derive
 from ..store.proof import prove_conditional_writes
+from ..store.setting_stores import SettingStores
 from ..store.store import Store
 from ..store.transfer import Placed
 from .experiment import ExperimentSettings, Sections, refuse_changes, split_operational
@@ -56,9 +57,9 @@ def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
     """
     begun = owner.process_start()
     wanted = ExperimentSettings.parse(whole_numbers(settings))
-    ledger = Ledger.open(uri)
+    ledger = Ledger.open(uri, wanted.ledger.store_patience_seconds)
     if not has_begun(ledger.store):
-        begin(ledger.store, wanted, check_inputs(wanted))
+        begin(ledger.store, wanted, check_inputs(wanted, ledger.setting_stores))
     refuse_changes(ledger.experiment.settings, wanted, uri)
     round_ = ledger.head().round + 1
     if is_over(ledger, round_, wanted) or waits_for_people(ledger, round_, wanted):
@@ -129,36 +130,39 @@ def has_begun(store: Store) -> bool:
     return True
 
 
-def check_inputs(settings: ExperimentSettings) -> Inputs:
-    """Load and check everything that the experiment starts from; writes nothing."""
+def check_inputs(settings: ExperimentSettings, stores: SettingStores | None = None) -> Inputs:
+    """Load and check everything that the experiment starts from; writes nothing.
+
+    `stores` opens what the settings name, ``s3://bucket/folder``.
+    """
     if settings.policy.trainer == "scripted":
         tokenizer, digest = load_tokenizer(None), "scripted"
     else:
-        folder = check_starting_model(settings.policy)
+        folder = check_starting_model(settings.policy, stores)
         tokenizer, digest = load_tokenizer(folder, settings.policy.trust_remote_code), model_digest(folder)
     kept, dropped = {}, {}
     for split, most in (("train", settings.prompts.max_train), ("eval", settings.prompts.max_eval)):
-        prompts = load_prompts(settings.prompts, split)[:most]
+        prompts = load_prompts(settings.prompts, split, stores)[:most]
         kept[split], dropped[split] = drop_too_long(prompts, tokenizer, settings.prompts)
     if settings.outside.outside_preferences:
-        outside = load_outside(settings.outside)
+        outside = load_outside(settings.outside, stores)
         kept["outside"], dropped["outside"] = drop_too_long(outside, tokenizer, settings.prompts)
-    check_oracles(settings)
+    check_oracles(settings, stores)
     return Inputs(kept, dropped, digest)
 
 
-def check_oracles(settings: ExperimentSettings) -> None:
+def check_oracles(settings: ExperimentSettings, stores: SettingStores | None = None) -> None:
     """See that whoever is to be asked is there and can answer. Raises `RefusedInput`, by the setting's name."""
     for name, section in settings.oracles.items():
         # A known reward may be a function that only the oracle's image has.
         if name != "simulated":
-            open_oracle(name, section).check()
+            open_oracle(name, section, Circumstances(stores=stores or SettingStores())).check()
 
 
-def check_starting_model(policy: PolicySettings) -> Path:
+def check_starting_model(policy: PolicySettings, stores: SettingStores | None = None) -> Path:
     """Return the folder of the starting model: whole, nothing in it that was not allowed, and fit to be trained."""
     allowed = {"trust_remote_code": policy.trust_remote_code, "allow_pickled_weights": policy.allow_pickled_weights}
-    folder = resolve_pretrain(policy.pretrain, **allowed)
+    folder = resolve_pretrain(policy.pretrain, **allowed, stores=stores)
     check_model_folder(folder, **allowed)
     if policy.lora_rank:
         check_lora_targets(folder, policy.lora_targets)
@@ -184,6 +188,9 @@ def claim_round(ledger: Ledger, round_: int, settings: ExperimentSettings, run: 
     wanted = Claim(run, owner.current(), token, lease, time.time() + lease, operational)
     refuse_while_held(ledger.store, round_, run, wanted.owner)
     claim = take_claim(ledger.store, round_, wanted)
+    if claim.has_lapsed:
+        # The store was away for longer than a lease while the claim was written.
+        claim = renew_claim(ledger.store, round_, run, claim.token)
     head, etag = ledger.head_etag
     if head.token != claim.token:
         try:

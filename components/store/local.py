@@ -11,7 +11,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -39,6 +39,10 @@ class LocalStore:
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/") or parts.query or parts.fragment:
             raise RefusedInput(f"ledger={uri!r}: not a local folder; write file:///absolute/path, with three slashes")
         return cls(Path(unquote(parts.path)))
+
+    def patient(self, seconds: float, before_retry: Callable[[], object] | None = None) -> LocalStore:
+        """Return this store: a folder is there, or it is not."""
+        return self
 
     def get(self, key: str) -> Blob:
         """Read one object. Raises `ObjectNotFound`."""

@@ -1,82 +1,230 @@
-"""The connections below the S3 SDK: how long to wait for an answer, and how often to ask again."""
+"""How a request to a store is repeated while its server is away. Requests are tried again here and nowhere else.
+
+A person at a terminal gets an error after TRIES tries. A step waits for as many seconds as its run chose
+(`store_patience_seconds`), and its log says when the trouble begins, each minute, and when it is over.
+"""
 
 from __future__ import annotations
 
-import os
 import random
+import socket
+import ssl
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
 
-import certifi
-from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, PoolManager, Retry, Timeout
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.exceptions import (
+    ClosedPoolError,
+    ConnectTimeoutError,
+    HTTPError,
+    LocationValueError,
+    NameResolutionError,
+    NewConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.util.ssl_match_hostname import CertificateError
+
+from .. import progress
+from ..errors import OatflowError
+from . import connections
 
 TRIES = 5
-CONNECT_SECONDS = 3.0
-# SeaweedFS makes contended conditional writes wait for seconds; a slow uplink needs as long for one part of a file.
-ANSWER_SECONDS = 60.0
-# Too many requests, a conflicting write under way, a server that fails for now.
-PASSING = frozenset({409, 429, 500, 502, 503, 504})
 
 _PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 10.0
+_REMINDER_SECONDS = 60.0
+# One request that failed and whose second try succeeds is not worth a line.
+_QUIET_SECONDS = 5.0
+
+Result = TypeVar("Result")
 
 
-def connections() -> PoolManager:
-    """Return a pool that asks every request up to TRIES times, for at most ten seconds where nobody listens.
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a request failed, where another try may succeed.
 
-    Pauses are 0, 1, 2 and 4 seconds and some jitter. A server's Retry-After is not heeded: it has no bound.
+    `in_doubt`: the server may have carried the request out all the same. `brief`: it either passes within a few tries
+    or not at all, so that nobody waits for it longer than that.
     """
-    pool = PoolManager(
-        maxsize=32,
-        timeout=Timeout(connect=CONNECT_SECONDS, read=ANSWER_SECONDS),
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=os.environ.get("AWS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or certifi.where(),
-        retries=Retry(
-            total=TRIES - 1,
-            redirect=False,
-            allowed_methods=None,
-            status_forcelist=PASSING,
-            raise_on_status=False,
-            respect_retry_after_header=False,
-            backoff_factor=_PAUSE_SECONDS,
-            backoff_jitter=_PAUSE_SECONDS,
-        ),
+
+    cause: str
+    in_doubt: bool = True
+    brief: bool = False
+
+
+class OutOfPatience(Exception):
+    """A request was repeated for as long as allowed. `seconds`: how long that was, 0 for a few tries."""
+
+    def __init__(self, cause: str, seconds: float):
+        super().__init__(cause)
+        self.seconds = seconds
+
+
+class Outage:
+    """What the threads of this process know of a server: whether it was ever reached, and since when it is away."""
+
+    def __init__(self, server: str):
+        self.server, self.was_reached = server, False
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._said_at = float("-inf")
+        self._is_known = False
+        self._given_up_at = float("-inf")
+
+    def note_failure(self, cause: str, tries: int, seconds_tried: float, patience: float) -> float:
+        """Note a failed try, and say so in the log when it is due; returns since when the server is away."""
+        now = time.monotonic()
+        with self._lock:
+            self._since = now if self._since is None else self._since
+            if (tries > 1 or seconds_tried > _QUIET_SECONDS) and now >= self._said_at + _REMINDER_SECONDS:
+                still = f"has not answered for {in_words(now - self._since)}" if self._is_known else "does not answer"
+                limit = in_words(patience)
+                progress.note(f"the store {self.server} {still} ({cause}); trying again for up to {limit}")
+                self._said_at, self._is_known = now, True
+            return self._since
+
+    def note_answer(self) -> None:
+        """Note that the server answers."""
+        self.was_reached = True
+        if self._since is None:
+            return
+        with self._lock:
+            if self._is_known and self._since is not None:
+                away = in_words(time.monotonic() - self._since)
+                progress.note(f"the store {self.server} answers again, after {away}")
+            self._since, self._is_known = None, False
+
+    def note_end(self) -> None:
+        """Note that a request was given up."""
+        self._given_up_at = time.monotonic()
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether a request was given up a moment ago: those behind it in a queue need not wait in turn."""
+        return self._since is not None and time.monotonic() < self._given_up_at + _REMINDER_SECONDS
+
+
+class Patience:
+    """Repeats requests to one server. `seconds`: for how long, or 0 for TRIES tries.
+
+    `before_retry` is called before each new try, and may end the waiting by raising.
+    """
+
+    def __init__(self, outage: Outage, seconds: float = 0.0, before_retry: Callable[[], object] | None = None):
+        self._outage, self.seconds, self._before_retry = outage, seconds, before_retry
+
+    def lasting(self, seconds: float, before_retry: Callable[[], object] | None) -> Patience:
+        """Return another patience with the same server."""
+        return Patience(self._outage, seconds, before_retry)
+
+    def repeat(self, act: Callable[[], Result], trouble_of: Callable[[Exception, bool], Trouble | None]) -> Result:
+        """Return the result of `act`, which is repeated while `trouble_of` calls its error a trouble.
+
+        `trouble_of` gets the error, and whether the server was ever reached. Raises `OutOfPatience`, or the first
+        error that is no trouble; then its cause is the last try that may have been carried out (`was_in_doubt`).
+        """
+        if self.seconds and self._outage.is_given_up:
+            raise OutOfPatience("it was away for too long a moment ago", self.seconds)
+        first_failure, doubt = 0.0, None
+        for tries in count(1):
+            started = time.monotonic()
+            try:
+                result = act()
+            except Exception as error:
+                trouble = trouble_of(error, self._outage.was_reached)
+                if trouble is None or trouble.brief:
+                    self._note_reached(error)
+                if trouble is None or (trouble.brief and tries >= TRIES):
+                    if doubt is not None:
+                        raise error from doubt
+                    raise
+                doubt = error if trouble.in_doubt else doubt
+                now = time.monotonic()
+                first_failure = first_failure or now
+                away = 0.0 if trouble.brief else now - min(first_failure, self._note_trouble(trouble, tries, started))
+                if self._is_over(tries, away):
+                    raise OutOfPatience(trouble.cause, self.seconds) from error
+                self._pause(tries, away)
+                if self._before_retry is not None:
+                    self._before_retry()
+            else:
+                self._outage.note_answer()
+                return result
+        raise AssertionError("unreachable")
+
+    def _note_reached(self, error: Exception) -> None:
+        # Our own errors come from `before_retry`, which may itself have given up.
+        if not isinstance(error, (HTTPError, OutOfPatience, OatflowError)):
+            self._outage.note_answer()
+
+    def _note_trouble(self, trouble: Trouble, tries: int, started: float) -> float:
+        if not self.seconds:
+            return time.monotonic()
+        return self._outage.note_failure(trouble.cause, tries, time.monotonic() - started, self.seconds)
+
+    def _is_over(self, tries: int, away: float) -> bool:
+        if not self.seconds:
+            return tries >= TRIES
+        if away >= self.seconds:
+            self._outage.note_end()
+        return away >= self.seconds
+
+    def _pause(self, tries: int, away: float) -> None:
+        seconds = pause_seconds(tries)
+        if self.seconds:
+            # The last try is made when the time is up.
+            seconds = min(seconds, max(self.seconds - away, _PAUSE_SECONDS))
+        time.sleep(seconds)
+
+
+def pause_seconds(tries: int) -> float:
+    """Return how long to wait after `tries` failures in a row: 0, 1, 2, 4, 8, then 10 s, and some jitter."""
+    longest = min(_LONGEST_PAUSE_SECONDS, _PAUSE_SECONDS * 2 ** min(tries - 1, 20)) if tries > 1 else 0.0
+    return longest + random.random() * max(_PAUSE_SECONDS, longest / 4)
+
+
+def was_in_doubt(error: BaseException) -> bool:
+    """Whether an earlier try of the request that ended in `error` may have been carried out, its answer lost."""
+    return error.__cause__ is not None
+
+
+def connection_trouble(error: HTTPError, was_reached: bool) -> Trouble | None:
+    """Return why a connection failed, or None where it would fail again: a bad certificate, a name that is none."""
+    if isinstance(error, NameResolutionError):
+        if was_reached:
+            return Trouble(f"{error}", in_doubt=False)
+        # The name server may be slow for a new pod; a name that does not exist will not appear.
+        passes = isinstance(error.__cause__, socket.gaierror) and error.__cause__.errno == socket.EAI_AGAIN
+        return Trouble(f"{error}", in_doubt=False, brief=True) if passes else None
+    if is_untrusted(error) or isinstance(error, LocationValueError):
+        return None
+    never_sent = isinstance(error, (NewConnectionError, ConnectTimeoutError, ClosedPoolError))
+    return Trouble(_cause_of(error), in_doubt=not never_sent)
+
+
+def _cause_of(error: HTTPError) -> str:
+    """Say in a few words why a connection failed."""
+    if isinstance(error, NewConnectionError) and isinstance(error.__cause__, OSError) and error.__cause__.strerror:
+        return error.__cause__.strerror.lower()
+    if isinstance(error, ConnectTimeoutError):
+        return f"no connection within {connections.CONNECT_SECONDS:g} s"
+    if isinstance(error, ReadTimeoutError):
+        return f"no answer within {connections.ANSWER_SECONDS:g} s"
+    return f"{error}"
+
+
+def is_untrusted(error: HTTPError) -> bool:
+    """Whether TLS failed for a reason that stays: a certificate that is not trusted, or a server without TLS."""
+    reason = error.args[0] if isinstance(error, SSLError) and error.args else None
+    return isinstance(reason, (CertificateError, ssl.SSLCertVerificationError)) or (
+        isinstance(reason, ssl.SSLError) and reason.reason == "WRONG_VERSION_NUMBER"
     )
-    pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-    return pool
 
 
-def pause(tries: int) -> None:
-    """Sleep as the pool does after `tries` failures in a row."""
-    time.sleep((_PAUSE_SECONDS * 2 ** (tries - 1) if tries > 1 else 0) + random.random() * _PAUSE_SECONDS)
-
-
-def may_have_been_done_before(response: BaseHTTPResponse) -> bool:
-    """Whether an earlier try of this request may have reached the server, though its answer was lost."""
-    tries = response.retries.history if response.retries is not None else ()
-    return any(
-        (past.status or 0) >= 500 if past.error is None else not isinstance(past.error, _NEVER_SENT) for past in tries
-    )
-
-
-_NEVER_SENT = (NewConnectionError, ConnectTimeoutError)
-
-
-class _HTTP(HTTPConnection):
-    def connect(self) -> None:
-        super().connect()
-        self.sock.settimeout(ANSWER_SECONDS)  # urllib3 would bound the sending of a whole part by CONNECT_SECONDS
-
-
-class _HTTPS(HTTPSConnection):
-    def connect(self) -> None:
-        super().connect()
-        self.sock.settimeout(ANSWER_SECONDS)
-
-
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _HTTP
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _HTTPS
+def in_words(seconds: float) -> str:
+    """Return a duration as people say it."""
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"

@@ -1,26 +1,37 @@
 """An S3 bucket as a store: SeaweedFS, MinIO, AWS. The only module that knows the SDK.
 
-Requests are tried again below the SDK (`patience`); what this module adds is what a request's retry cannot know:
-a body that breaks off, and whether a conditional write that was tried twice was won by its own first try.
+Every request is repeated by `patience`, signed anew each time. What this module adds is what a request alone cannot
+know: a body that breaks off, and whether a conditional write that was tried twice was won by its own first try.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+from xml.etree.ElementTree import ParseError
 
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
-from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError, ReadTimeoutError
+from urllib3 import PoolManager
+from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
 
-from ..errors import ObjectChanged, ObjectExists, ObjectNotFound, StoreError, StoreRefused, StoreUnreachable
+from ..errors import (
+    ObjectChanged,
+    ObjectExists,
+    ObjectNotFound,
+    StoreError,
+    StoreRefused,
+    StoreStaysAway,
+    StoreUnreachable,
+)
+from .connections import connections
 from .files import arriving
 from .keys import checked_key, checked_prefix
-from .patience import TRIES, connections, may_have_been_done_before, pause
+from .patience import Outage, OutOfPatience, Patience, Trouble, connection_trouble, in_words, is_untrusted, was_in_doubt
 from .s3_address import S3Address
 from .store import Blob, Entry
 
@@ -31,28 +42,51 @@ PARTS_AT_ONCE = 3
 MOST_PARTS = 10_000
 
 _WRONG_REGION = {"PermanentRedirect", "TemporaryRedirect", "Redirect", "AuthorizationHeaderMalformed"}
+# A conflicting write is under way; another try settles it, or shows who won.
+_CONFLICT = 409
+# A condition did not hold, or another write with the same condition was faster.
+_BEATEN = (409, 412)
+_TOO_MANY, _TOO_SLOW, _NOT_IMPLEMENTED = 429, 408, 501
+# What S3 says with status 400 of a request that broke off on its way.
+_BROKEN_OFF = {"RequestTimeout", "IncompleteBody"}
 
 
 class S3Store:
-    """The objects below one prefix of a bucket. Safe to share between threads."""
+    """The objects below one prefix of a bucket. Safe to share between threads.
 
-    def __init__(self, address: S3Address):
+    `named`: what its errors begin with, the setting and its value; by default it is the ledger's.
+    """
+
+    def __init__(
+        self,
+        address: S3Address,
+        patience: Patience | None = None,
+        named: str | None = None,
+        pool: PoolManager | None = None,
+    ):
         self.uri = address.uri
-        self._address = address
-        self._client = Minio(
-            address.host,
-            address.access_key,
-            address.secret_key,
-            address.session_token,
-            secure=address.secure,
-            region=address.region,
-            http_client=connections(),
-        )
+        self._address, self._given_name, self._named = address, named, named or f"ledger={address.uri}"
+        # A setting's address need not say which server it means.
+        self._at = f" at {address.endpoint}" if named else ""
+        self._patience = patience or Patience(Outage(address.endpoint))
+        self._pool = pool or connections()
+        self._client = _Client(self._patience, address, self._pool)
 
     @classmethod
-    def open(cls, uri: str, environment: Mapping[str, str] = os.environ) -> S3Store:
+    def open(
+        cls,
+        uri: str,
+        environment: Mapping[str, str] = os.environ,
+        named: str | None = None,
+        patience_seconds: float = 0.0,
+    ) -> S3Store:
         """Open ``s3://bucket/prefix?endpoint=http://host:port`` with the keys of the environment; asks nothing yet."""
-        return cls(S3Address.parse(uri, environment))
+        address = S3Address.parse(uri, environment, named)
+        return cls(address, Patience(Outage(address.endpoint), patience_seconds), named)
+
+    def patient(self, seconds: float, before_retry: Callable[[], object] | None = None) -> S3Store:
+        """Return this store as one that repeats each request for up to `seconds`, calling `before_retry` first."""
+        return S3Store(self._address, self._patience.lasting(seconds, before_retry), self._given_name, self._pool)
 
     def get(self, key: str) -> Blob:
         """Read one object. Raises `ObjectNotFound`."""
@@ -77,13 +111,15 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """List the objects whose key starts with `prefix`, in the order of their keys."""
+        start = self._address.prefix + checked_prefix(prefix)
+
+        def entries() -> list[Entry]:
+            found = self._client.list_objects(self._address.bucket, start, recursive=True)
+            return [self._entry(each) for each in found if not each.is_dir]
+
         with self._letters(prefix):
-            found = self._client.list_objects(
-                self._address.bucket, self._address.prefix + checked_prefix(prefix), recursive=True
-            )
-            entries = [self._entry(each) for each in found if not each.is_dir]
-        # SeaweedFS lists folder by folder, which puts a/b before a-b.
-        return iter(sorted(entries, key=lambda entry: entry.key))
+            # SeaweedFS lists folder by folder, which puts a/b before a-b.
+            return iter(sorted(self._patience.repeat(entries, _reading_trouble_of), key=lambda entry: entry.key))
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
@@ -99,7 +135,7 @@ class S3Store:
                 if error.code != "NoSuchUpload":
                     raise
                 # The last request of an upload in parts was done, its answer lost, and its second try finds nothing
-                # to complete. To write the same once more is harmless.
+                # to complete; or the server forgot the upload. To write the same once more is harmless.
                 self._upload(key, path)
 
     def download(self, key: str, path: Path) -> None:
@@ -120,38 +156,45 @@ class S3Store:
         try:
             return self._write(key, data, condition)
         except S3Error as error:
-            if error.response.status != 412 or not may_have_been_done_before(error.response):
+            if error.response.status not in _BEATEN or not was_in_doubt(error):
                 raise
             # An earlier try may have won, with its answer lost: then what is there is what it wrote.
-            there = self.get(key)
-            if there.data != data:
+            there = self._found(key)
+            if there is None or there.data != data:
                 raise
             return there.etag
 
+    def _found(self, key: str) -> Blob | None:
+        try:
+            return self.get(key)
+        except ObjectNotFound:
+            return None
+
     def _upload(self, key: str, path: Path) -> None:
-        self._client.fput_object(
-            self._address.bucket,
-            self._name(key),
-            str(path),
-            part_size=max(PART_BYTES, -(-path.stat().st_size // MOST_PARTS)),
-            num_parallel_uploads=PARTS_AT_ONCE,
-        )
+        def send() -> None:
+            self._client.fput_object(
+                self._address.bucket,
+                self._name(key),
+                str(path),
+                part_size=max(PART_BYTES, -(-path.stat().st_size // MOST_PARTS)),
+                num_parallel_uploads=PARTS_AT_ONCE,
+            )
+
+        # Each request is repeated on its own; all of them are when an answer cannot be read.
+        self._patience.repeat(send, _reading_trouble_of)
 
     def _fetch(self, key: str, sink: BinaryIO) -> str:
         """Stream an object into `sink`, from its beginning again where it breaks off; returns its etag."""
         with self._letters(key):
-            for tries in range(1, TRIES):
-                try:
-                    return self._stream(key, sink)
-                except (ProtocolError, ReadTimeoutError):
-                    pause(tries)
-            return self._stream(key, sink)
+            return self._patience.repeat(lambda: self._stream(key, sink), _reading_trouble_of)
 
     def _stream(self, key: str, sink: BinaryIO) -> str:
         sink.seek(0)
         sink.truncate()
         response = self._client.get_object(self._address.bucket, self._name(key))
         try:
+            if "etag" not in response.headers:
+                raise ProtocolError("the answer has no ETag: it is not S3's")
             for chunk in response.stream(1 << 20, decode_content=False):
                 sink.write(chunk)
             return str(response.headers["etag"]).strip('"')
@@ -170,36 +213,131 @@ class S3Store:
             yield
         except S3Error as error:
             raise self._refusal(error, key, beaten) from error
-        except MaxRetryError as error:
-            raise self._no_answer(f"{error.reason}") from error
+        except OutOfPatience as error:
+            raise self._no_answer(f"{error}", error.seconds) from error
+        except NameResolutionError as error:
+            raise self._unknown_name(error) from error
         except (HTTPError, ServerError, InvalidResponseError) as error:
+            if isinstance(error, HTTPError) and is_untrusted(error):
+                raise self._untrusted(error) from error
             raise self._no_answer(f"{error}") from error
 
     def _refusal(self, error: S3Error, key: str, beaten: StoreError | None) -> StoreError:
         status, said = error.response.status, f"{error.code}: {error.message}"
-        if beaten is not None and status in (409, 412):
+        if beaten is not None and status in _BEATEN:
             return beaten
         if error.code == "NoSuchKey":
             return ObjectNotFound(f"{self.uri}: there is no object {key}")
         if error.code == "NoSuchBucket":
             return StoreRefused(
-                self._line(f"there is no bucket {self._address.bucket!r}; create it, or correct its name")
+                self._line(f"there is no bucket {self._address.bucket!r}{self._at}; create it, or correct its name")
             )
         if error.code in _WRONG_REGION:
             return StoreRefused(self._line(f"the bucket is in another region; set AWS_REGION ({said})"))
         if status in (401, 403):
             return StoreRefused(
-                self._line(f"refused; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do ({said})")
+                self._line(
+                    f"refused{self._at}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they may do ({said})"
+                )
             )
         if status == 429 or status >= 500:
             return self._no_answer(f"{status} {said}")
         return StoreError(self._line(f"{key}: {status} {said}"))
 
-    def _no_answer(self, reason: str) -> StoreUnreachable:
-        reason = " ".join(reason.split())[:300]
+    def _no_answer(self, reason: str, seconds: float = 0.0) -> StoreUnreachable:
+        endpoint, reason = self._address.endpoint, _in_one_line(reason)
+        if seconds:
+            return StoreStaysAway(
+                self._line(
+                    f"no answer from {endpoint} for {in_words(seconds)} ({reason}); see that the server runs, then run "
+                    f"this again; store_patience_seconds={seconds:g} is how long a step waits"
+                )
+            )
+        return StoreUnreachable(self._line(f"no answer from {endpoint}; is the server running? ({reason})"))
+
+    def _unknown_name(self, error: HTTPError) -> StoreUnreachable:
         return StoreUnreachable(
-            self._line(f"no answer from {self._address.endpoint}; is the server running? ({reason})")
+            self._line(f"no answer from {self._address.endpoint}; is its name right? ({_in_one_line(f'{error}')})")
+        )
+
+    def _untrusted(self, error: HTTPError) -> StoreRefused:
+        return StoreRefused(
+            self._line(
+                f"the TLS certificate of {self._address.endpoint} is not trusted; name your authority's file in "
+                f"AWS_CA_BUNDLE, or correct the endpoint ({_in_one_line(f'{error}')})"
+            )
         )
 
     def _line(self, text: str) -> str:
-        return f"ledger={self.uri}: {text}"
+        return f"{self._named}: {text}"
+
+
+class _Client(Minio):  # type: ignore[misc]
+    """The SDK's client; each of its requests is repeated, and signed anew, as the store's patience says."""
+
+    def __init__(self, patience: Patience, address: S3Address, pool: PoolManager):
+        super().__init__(
+            address.host,
+            address.access_key,
+            address.secret_key,
+            address.session_token,
+            secure=address.secure,
+            region=address.region,
+            http_client=pool,
+        )
+        self._patience = patience
+
+    def __del__(self) -> None:
+        """Leave the pool open, which the SDK would close: another client may use it."""
+
+    def _url_open(self, method: str, *given: Any, **named: Any) -> Any:
+        def send() -> Any:
+            response = super(_Client, self)._url_open(method, *given, **named)
+            if method == "POST" and b"<Error>" in response.data[:1000]:
+                # The end of an upload in parts may fail after the status was sent.
+                raise S3Error.fromxml(response)
+            return response
+
+        return self._patience.repeat(send, _trouble_of)
+
+
+def _trouble_of(error: Exception, was_reached: bool) -> Trouble | None:
+    """Return why a request failed, or None where it would fail again."""
+    if isinstance(error, HTTPError):
+        return connection_trouble(error, was_reached)
+    if _is_unreadable(error):
+        return Trouble(f"its answer cannot be read: {error}")
+    if isinstance(error, S3Error):
+        status, cause = error.response.status, f"{error.response.status} {error.code}: {error.message}"
+        if error.code in _BROKEN_OFF:
+            return Trouble(cause)
+        return _status_trouble(status, cause) if status != 200 else Trouble(cause)
+    if isinstance(error, ServerError):
+        return _status_trouble(error.status_code, _in_one_line(f"{error}"))
+    if isinstance(error, InvalidResponseError):
+        return _status_trouble(error._code, _in_one_line(f"{error}"))
+    return None
+
+
+def _reading_trouble_of(error: Exception, was_reached: bool) -> Trouble | None:
+    """Return why an answer could not be read to its end; the request for it was repeated before, where that helps."""
+    if isinstance(error, (ProtocolError, ReadTimeoutError)):
+        return connection_trouble(error, True)
+    return Trouble(f"its answer cannot be read: {error}") if _is_unreadable(error) else None
+
+
+def _is_unreadable(error: Exception) -> bool:
+    """Whether an answer was no XML, or not the XML that the SDK expects."""
+    return isinstance(error, (ParseError, UnicodeDecodeError)) or f"{error}".startswith("XML element")
+
+
+def _status_trouble(status: int, cause: str) -> Trouble | None:
+    if status == _CONFLICT:
+        return Trouble(cause, in_doubt=False, brief=True)
+    if status == _TOO_MANY:
+        return Trouble(cause, in_doubt=False)
+    return Trouble(cause) if status == _TOO_SLOW or (status >= 500 and status != _NOT_IMPLEMENTED) else None
+
+
+def _in_one_line(text: str) -> str:
+    return " ".join(text.split())[:300]

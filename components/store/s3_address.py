@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -26,22 +27,27 @@ class S3Address:
     session_token: str | None = field(repr=False)
 
     @classmethod
-    def parse(cls, uri: str, environment: Mapping[str, str]) -> S3Address:
-        """Read ``s3://bucket/prefix?endpoint=http://host:port``. Raises `RefusedInput`."""
+    def parse(cls, uri: str, environment: Mapping[str, str], named: str | None = None) -> S3Address:
+        """Read ``s3://bucket/prefix?endpoint=http://host:port``. Raises `RefusedInput`, which begins with `named`."""
         parts = urlsplit(uri)
         if "@" in parts.netloc or "@" in parts.query:
             # Not repeated in the message: it may hold a secret.
-            raise RefusedInput("ledger=s3://...@...: no keys in a URI; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+            setting = (named or "ledger").partition("=")[0]
+            raise RefusedInput(
+                f"{setting}=s3://...@...: no keys in a URI; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            )
+        named = named or f"ledger={uri}"
         if not parts.netloc:
-            raise RefusedInput(f"ledger={uri!r}: names no bucket; write s3://bucket/prefix")
+            raise RefusedInput(f"{named}: names no bucket; write s3://bucket/prefix")
         prefix = unquote(parts.path).strip("/")
-        access_key, secret_key = _keys(uri, environment)
+        access_key, secret_key = _keys(named, environment)
+        endpoint = _checked_endpoint(named, _endpoint(named, parts, environment))
         return cls(
             uri=uri,
             bucket=parts.netloc,
             prefix=checked_prefix(prefix) and f"{prefix}/",
-            endpoint=_checked_endpoint(uri, _endpoint(uri, parts, environment)),
-            region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1",
+            endpoint=endpoint,
+            region=_region(endpoint, environment),
             access_key=access_key,
             secret_key=secret_key,
             session_token=environment.get("AWS_SESSION_TOKEN") or None,
@@ -58,26 +64,34 @@ class S3Address:
         return self.endpoint.startswith("https://")
 
 
-def _endpoint(uri: str, parts: SplitResult, environment: Mapping[str, str]) -> str:
+def _endpoint(named: str, parts: SplitResult, environment: Mapping[str, str]) -> str:
     query = dict(parse_qsl(parts.query))
     endpoint = query.pop("endpoint", None)
     if query or parts.fragment:
-        raise RefusedInput(f"ledger={uri.partition('?')[0]!r}: after the ? only endpoint=http://host:port may follow")
+        raise RefusedInput(f"{named}: after the ? only endpoint=http://host:port may follow")
     return endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or AWS
 
 
-def _checked_endpoint(uri: str, endpoint: str) -> str:
+def _checked_endpoint(named: str, endpoint: str) -> str:
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/") or parts.query:
-        raise RefusedInput(f"ledger={uri!r}: its endpoint {endpoint!r} is not of the form http://host:port")
+        raise RefusedInput(f"{named}: its endpoint {endpoint!r} is not of the form http://host:port")
     if "@" in parts.netloc:
-        raise RefusedInput(f"ledger={uri!r}: no keys in the endpoint; they come from AWS_ACCESS_KEY_ID and its like")
+        raise RefusedInput(f"{named}: no keys in the endpoint; they come from AWS_ACCESS_KEY_ID and its like")
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _keys(uri: str, environment: Mapping[str, str]) -> tuple[str, str]:
+def _region(endpoint: str, environment: Mapping[str, str]) -> str:
+    """Return the region that requests are signed for; an endpoint of AWS may name its own."""
+    own = re.fullmatch(r"https?://s3\.([a-z0-9-]+)\.amazonaws\.com", endpoint)
+    if own:
+        return own[1]
+    return environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def _keys(named: str, environment: Mapping[str, str]) -> tuple[str, str]:
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     missing = [name for name in names if not environment.get(name)]
     if missing:
-        raise RefusedInput(f"ledger={uri}: {' and '.join(missing)} not set; export the keys of this store")
+        raise RefusedInput(f"{named}: {' and '.join(missing)} not set; export the keys of this store")
     return environment[names[0]], environment[names[1]]

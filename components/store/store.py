@@ -6,7 +6,7 @@ these methods and adds its scheme to `open_store`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +39,13 @@ class Store(Protocol):
     """
 
     uri: str
+
+    def patient(self, seconds: float, before_retry: Callable[[], object] | None = None) -> Store:
+        """Return this store as one that repeats each request for up to `seconds` while it is away.
+
+        `before_retry` is called before each new try, and may end the waiting by raising.
+        """
+        ...
 
     def get(self, key: str) -> Blob:
         """Read one object. Raises `ObjectNotFound`."""
@@ -73,11 +80,14 @@ class Store(Protocol):
         ...
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str, named: str | None = None, patience_seconds: float = 0.0) -> Store:
     """Open ``file:///folder`` or ``s3://bucket/prefix?endpoint=http://host:port``.
 
     The keys of an S3 store come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, never from the URI; the endpoint
     falls back to AWS_ENDPOINT_URL, then to AWS itself. Raises `RefusedInput` for any other URI.
+
+    `named`: what errors begin with, a setting and its value (by default the ledger's). `patience_seconds`: for how long
+    a request is repeated while the server is away; 0 for the few tries that a person at a terminal waits for.
     """
     scheme = urlsplit(uri).scheme
     if scheme == "file":
@@ -87,5 +97,5 @@ def open_store(uri: str) -> Store:
     if scheme == "s3":
         from .s3 import S3Store
 
-        return S3Store.open(uri)
-    raise RefusedInput(f"ledger={uri!r}: a store's URI starts with s3:// or file://")
+        return S3Store.open(uri, named=named, patience_seconds=patience_seconds)
+    raise RefusedInput(f"{named or f'ledger={uri!r}'}: a store's URI starts with s3:// or file://")

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from oatflow.components.errors import ClaimHeld, ClaimLost
+from oatflow.components.errors import ClaimHeld, ClaimLost, StoreUnreachable
 from oatflow.components.ledger import owner
 from oatflow.components.ledger.claim import (
     Claim,
@@ -20,6 +20,7 @@ from oatflow.components.ledger.claim import (
     watch_claim,
 )
 from oatflow.components.ledger.sealed import seal
+from oatflow.components.store.local import LocalStore
 from oatflow.components.store.store import open_store
 
 
@@ -174,3 +175,118 @@ def test_keeping_a_claim_that_is_taken_over_ends_in_its_loss(store):
         held, _ = read_claim(store, 0)
         store.put("rounds/00000/claim.json", seal(replace(held, run="b", token=held.token + 1).to_json()))
         time.sleep(5)
+
+
+class Away:
+    """A store that waits while it is away, as a patient store does; `back` ends that."""
+
+    def __init__(self, store, fails=None):
+        self._store, self.back, self.fails = store, threading.Event(), fails
+
+    def __getattr__(self, name):
+        def ask(*given):
+            self.back.wait(10)
+            if self.fails is not None:
+                raise self.fails
+            return getattr(self._store, name)(*given)
+
+        return ask
+
+    def patient(self, seconds, before_retry=None):
+        return self
+
+
+def test_a_claim_that_lapsed_while_the_store_was_away_is_renewed_and_the_work_goes_on(store):
+    away = Away(store)
+    keeper = ClaimKeeper(away, 0, take_claim(store, 0, claim("a", lease=0.3)))
+    keeper.start()
+    time.sleep(0.8)
+    assert read_claim(store, 0)[0].has_lapsed
+    away.back.set()
+    wait_until(lambda: not read_claim(store, 0)[0].has_lapsed)
+    keeper.stop()
+    assert keeper.loss is None
+
+
+def test_a_claim_that_another_run_took_while_the_store_was_away_is_lost(store):
+    away = Away(store)
+    keeper = ClaimKeeper(away, 0, take_claim(store, 0, claim("a", lease=0.2)))
+    with pytest.raises(KeyboardInterrupt):
+        keeper.start()
+        time.sleep(0.4)
+        taken = take_claim(store, 0, claim("b"))
+        away.back.set()
+        time.sleep(5)
+    keeper.stop()
+    assert "held by run 'b'" in str(keeper.loss)
+    assert read_claim(store, 0)[0] == taken
+
+
+def test_a_claim_that_lapsed_is_given_up_when_the_store_stays_away(store):
+    gone = StoreUnreachable("no answer for 10 min")
+    away = Away(store, gone)
+    keeper = ClaimKeeper(away, 0, take_claim(store, 0, claim("a", lease=0.2)))
+    with pytest.raises(KeyboardInterrupt):
+        keeper.start()
+        time.sleep(0.4)
+        away.back.set()
+        time.sleep(5)
+    keeper.stop()
+    assert "ran out while the store failed: no answer for 10 min" in str(keeper.loss)
+
+
+def test_a_step_that_ends_while_the_store_is_away_loses_nothing(store):
+    away = Away(store, StoreUnreachable("it was told to stop"))
+    keeper = ClaimKeeper(away, 0, take_claim(store, 0, claim("a", lease=0.1)))
+    keeper.start()
+    time.sleep(0.3)
+    threading.Timer(0.2, away.back.set).start()
+    keeper.stop()
+    assert keeper.loss is None
+
+
+def test_who_watches_a_claim_gives_its_keeper_time_after_the_store_was_away(store):
+    taken = take_claim(store, 0, claim("a", lease=2.0))
+    away = Away(store)
+    watcher = ClaimKeeper(away, 0, taken, renews=False)
+    watcher.start()
+    time.sleep(2.5)
+    away.back.set()
+    time.sleep(1.2)
+    assert read_claim(store, 0)[0].has_lapsed and watcher.loss is None
+    renew_claim(store, 0, "a", taken.token)
+    time.sleep(1.2)
+    watcher.stop()
+    assert watcher.loss is None
+
+
+def test_an_outage_while_the_keeper_is_waited_for_gives_it_its_time_again(store):
+    taken = take_claim(store, 0, claim("a", lease=0.5))
+    looks = []
+
+    def pause(seconds):
+        looks.append(seconds)
+
+    class Slow(LocalStore):
+        def get(self, key):
+            if len(looks) == 5:
+                time.sleep(1.1)
+            return super().get(key)
+
+    time.sleep(0.6)
+    with pytest.raises(ClaimLost, match="the step that kept it alive is gone"):
+        watch_claim(Slow(store.folder), 0, "a", taken.token, pause)
+    assert len(looks) == 15 and sum(looks) == pytest.approx(0.75)
+
+
+def test_a_claim_says_how_long_its_run_waits_for_the_store_and_an_older_one_means_the_default():
+    assert claim("a").store_patience_seconds == 600
+    chosen = replace(claim("a"), operational={"ledger": {"store_patience_seconds": 30, "of_the_future": 1}})
+    assert Claim.from_json(chosen.to_json()).store_patience_seconds == 30
+
+
+def wait_until(truth, seconds=5):
+    end = time.monotonic() + seconds
+    while not truth():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -7,6 +7,7 @@ from oatflow.components.ledger import layout, owner
 from oatflow.components.ledger.claim import Claim, take_claim
 from oatflow.components.ledger.ledger import Head, Ledger
 from oatflow.components.ledger.sealed import seal
+from oatflow.components.store.local import LocalStore
 
 
 @pytest.fixture
@@ -116,3 +117,49 @@ def test_a_failure_is_told_to_whoever_watches(ledger, tmp_path, monkeypatch):
     with pytest.raises(RuntimeError), ledger.step(0, "sampling", "a"):
         raise RuntimeError("no memory left")
     assert '"event": "failed", "error": "no memory left"' in watched.read_text()
+
+
+def test_a_claim_that_lapsed_is_renewed_before_an_act_that_cannot_be_undone(ledger):
+    with ledger.step(0, "sampling", "a") as step:
+        body = asdict(ledger.claim(0)) | {"expires": time.time() - 5.0}
+        ledger.store.put(layout.claim(0), seal(body))
+        step.write("duels.parquet", b"rows")
+        assert not ledger.claim(0).has_lapsed
+
+
+def test_a_step_that_begins_after_an_outage_renews_the_claim_first(ledger):
+    body = asdict(ledger.claim(0)) | {"expires": time.time() - 5.0}
+    ledger.store.put(layout.claim(0), seal(body))
+    with ledger.step(0, "sampling", "a"):
+        assert not ledger.claim(0).has_lapsed
+
+
+def test_a_write_that_is_repeated_after_an_outage_is_not_done_once_another_run_has_the_round(ledger, monkeypatch):
+    written = []
+
+    def patient(self, seconds, before_retry=None):
+        store = LocalStore(self.folder)
+        store.before_retry = before_retry
+        return store
+
+    def away(self, key, data):
+        lose_claim(Ledger(LocalStore(self.folder)), "b")
+        self.before_retry()
+        written.append(key)
+
+    monkeypatch.setattr(LocalStore, "patient", patient)
+    with pytest.raises(ClaimLost, match="held by run 'b'"), ledger.step(0, "sampling", "a") as step:
+        monkeypatch.setattr(step._store, "put_if_absent", away.__get__(step._store))
+        step.write("duels.parquet", b"rows")
+    assert written == []
+
+
+def test_a_step_waits_for_the_store_as_long_as_its_run_chose(ledger, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(LocalStore, "patient", lambda self, seconds, _=None: chosen.append(seconds) or self)
+    body = asdict(ledger.claim(0)) | {"operational": {"ledger": {"store_patience_seconds": 77}}}
+    ledger.store.put(layout.claim(0), seal(body))
+    with ledger.step(0, "sampling", "a"):
+        pass
+    assert set(chosen) == {77}
+    assert ledger.patience_seconds == 77

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 from oatflow.components.errors import SettingsError
-from oatflow.pipelines.align import on_this_machine
+from oatflow.pipelines.align import on_this_machine, place_defaults
 from oatflow.pipelines.alignment.config import all_settings, gather, presets
 from oatflow.pipelines.cli import main
 
@@ -128,3 +128,13 @@ def test_settings_for_a_cluster_train_on_this_machine_all_the_same():
     flags = {"train_backend": "pytorchjob", "train_pods": "2", "train_workers": "2"}
     settings = on_this_machine(gather("scripted", None, flags))
     assert (settings.jobs.train_backend, settings.jobs.train_pods) == ("local", 1)
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_a_preset_leaves_lease_and_patience_to_the_place_of_the_run(preset):
+    on_a_cluster = gather(preset, None, {}).ledger
+    assert (on_a_cluster.lease_seconds, on_a_cluster.store_patience_seconds) == (600, 600)
+    here = gather(preset, None, {}, place_defaults(None)).ledger
+    assert (here.lease_seconds, here.store_patience_seconds) == (60, 30)
+    with_a_store_elsewhere = gather(preset, None, {"lease_seconds": "90"}, place_defaults("s3://bucket/prefix")).ledger
+    assert (with_a_store_elsewhere.lease_seconds, with_a_store_elsewhere.store_patience_seconds) == (90, 600)

@@ -1,16 +1,19 @@
 """A round from the outside, on a directory store and with scripted rooms."""
 
 import re
+import time
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
-from oatflow.components.errors import ClaimHeld, ClaimLost, DamagedObject, LedgerError, SettingsChanged
+from oatflow.components.errors import ClaimHeld, ClaimLost, DamagedObject, LedgerError, ObjectChanged, SettingsChanged
 from oatflow.components.jobs.local import LocalJobs
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.claim import read_claim, release_claim
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.sealed import seal
 from oatflow.components.ledger.windows import check_window, show_folder
+from oatflow.components.rounds import opening
 from oatflow.components.rounds.closing import close_round, commit
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_next_round, open_round, settings_of_run
 from oatflow.components.store.local import LocalStore
@@ -136,6 +139,13 @@ def test_another_run_is_told_who_holds_the_round(uri):
     open_round(uri, settings(), "run-a")
     with pytest.raises(ClaimHeld, match="run-a"):
         open_round(uri, settings(), "run-b")
+
+
+def test_a_claim_that_could_only_be_written_after_its_lease_is_renewed_at_once(uri, monkeypatch):
+    # The claim is made, and the store is away for 1000 seconds before it is written.
+    monkeypatch.setattr(opening, "time", SimpleNamespace(time=lambda: time.time() - 1000.0))
+    open_round(uri, settings(), "run")
+    assert not Ledger.open(uri).claim(0).has_lapsed
 
 
 def test_numbers_that_kfp_turned_into_floats_mean_the_same(uri):
@@ -273,6 +283,23 @@ def test_optimizer_states_are_kept_as_long_as_asked_and_policies_for_good(uri):
         "rounds/00002/policy/optimizer/state", "rounds/00003/policy/optimizer/state",
     ]  # fmt: skip
     assert sum(key.endswith("model/weights") for key in keys) == 4
+
+
+def test_who_moved_head_without_hearing_so_has_closed_the_round_although_another_run_went_on(uri, monkeypatch):
+    open_round(uri, settings(), "run-a")
+    fill(uri, 0, "run-a")
+    original = LocalStore.replace
+
+    def answer_lost(self, key, data, etag):
+        original(self, key, data, etag)
+        if key == layout.HEAD:
+            monkeypatch.setattr(LocalStore, "replace", original)
+            open_round(uri, settings(), "run-b")
+            raise ObjectChanged(key)
+
+    monkeypatch.setattr(LocalStore, "replace", answer_lost)
+    close_round(uri, 0, "run-a")
+    assert Ledger.open(uri).head().round == 0
 
 
 def test_who_takes_a_round_over_ends_the_jobs_of_its_former_owners(uri, monkeypatch):
