@@ -10,6 +10,7 @@ from typing import Any
 from oatflow.components.errors import ClusterError, OatflowError
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.reporting.words import duration
+from oatflow.components.store.store import open_store
 
 from .cluster_status import QUIET, find_run, read_last_line
 from .display import StepBar, describe_measurements, describe_win_rate
@@ -93,7 +94,7 @@ class RunWatch:
     def _facts_in_ledger(self, run: Run) -> Mapping[str, Any]:
         """Return what the run's evaluation measured, or nothing where its ledger is not read from here."""
         try:
-            ledger = Ledger.open(run.arguments["ledger"])
+            ledger = Ledger(open_store(run.arguments["ledger"]))
             last = ledger.head().round
             done = [ledger.done(round_, "evaluation") for round_ in (last + 1, last) if round_ >= 0]
         except (KeyError, OatflowError):
