@@ -221,7 +221,9 @@ def _from_store(uri: str, patterns: Sequence[str], setting: str, stores: Setting
     store = stores.open(uri, setting)
     there = [entry for entry in store.list("") if any(fnmatch.fnmatch(entry.key, each) for each in patterns)]
     if not there:
-        raise ModelError(f"{setting}={uri!r}: no model lies there ({store.uri}); give the prefix that holds its config.json")
+        raise ModelError(
+            f"{setting}={uri!r}: no model lies there ({store.uri}); give the prefix that holds its config.json"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for entry in there:
         path = folder / entry.key
