@@ -53,9 +53,12 @@ def full_report(
     known = cluster.experiment(experiment)
     kubernetes = _Kubernetes(_namespace(cluster, known))
     runs = [_one_run(cluster, known, only)] if only else cluster.runs(known.id, MOST_RUNS) if known else []
+    runs = runs or _find_elsewhere(cluster, experiment)
     given = next((run.arguments["ledger"] for run in runs if run.arguments.get("ledger")), None)
     ledger, unread = _read_ledger(experiment_uri(root, experiment) if root else given)
     open_round = ledger["open_round"] if ledger else None
+    if open_round is not None and not only and open_round["run"] not in [run.id for run in runs]:
+        runs = _find_holder(cluster, open_round["run"]) + runs
     return {
         "experiment": experiment,
         "ledger": ledger,
@@ -64,7 +67,9 @@ def full_report(
         "cluster": {
             "host": cluster.host,
             "namespace": kubernetes.namespace,
-            "experiments": None if known else sorted(each.name for each in cluster.experiments(MOST_EXPERIMENTS)),
+            "experiments": None
+            if known or runs
+            else sorted(each.name for each in cluster.experiments(MOST_EXPERIMENTS)),
             "runs": [
                 _report_run(cluster, kubernetes, run, open_round, now, newest=place == 0)
                 for place, run in enumerate(runs)
@@ -102,6 +107,24 @@ def _one_run(cluster: Cluster, experiment: Experiment | None, run_id: str) -> Ru
         there = [f"{run.id} ({run.name})" for run in cluster.runs(experiment.id, MOST_RUNS)] if experiment else []
         hint = f"the last runs of this experiment: {', '.join(there)}" if there else "this experiment has none"
         raise RefusedInput(f"run={run_id!r}: there is no such run in {cluster.host}; {hint}") from error
+
+
+def _find_elsewhere(cluster: Cluster, experiment: str) -> list[Run]:
+    """Return the last runs with a ledger of this name, in whatever experiment of KFP's a user started them.
+
+    A run that is started in KFP's UI is in KFP's own experiment, Default, unless the user chooses another one.
+    """
+    ledgers = [(run, urlsplit(str(run.arguments.get("ledger", ""))).path) for run in cluster.newest_runs()]
+    return [run for run, path in ledgers if path.rpartition("/")[2] == experiment][:MOST_RUNS]
+
+
+def _find_holder(cluster: Cluster, run_id: str) -> list[Run]:
+    """Return the run that holds the open round, where KFP has it: not in the experiment of this name."""
+    try:
+        return [cluster.run(run_id)]
+    except ClusterRefused:
+        # A run of another cluster, or of `oatflow align`.
+        return []
 
 
 def _read_ledger(uri: str | None) -> tuple[dict[str, Any] | None, str]:

@@ -222,6 +222,12 @@ class Cluster:
             page = self._client.list_runs(experiment_id=experiment_id, sort_by="created_at desc", page_size=most)
         return [read_run(each) for each in page.runs or []]
 
+    def newest_runs(self) -> list[Run]:
+        """Return the newest runs of the namespace, of all experiments; each comes with its pipeline, so a few."""
+        with self._letters("list runs"):
+            page = self._client.list_runs(namespace=self.namespace, sort_by="created_at desc", page_size=RUNS_PAGE)
+        return [read_run(each) for each in page.runs or []]
+
     def runs_of_schedule(self, schedule: Schedule, most: int | None = None) -> list[Run]:
         """Return the runs that a schedule has started, newest first; `most`: no more than so many."""
         found: list[Run] = []

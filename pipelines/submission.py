@@ -121,8 +121,12 @@ def wait(cluster: Cluster, run_id: str, seconds: float, watch: Callable[[Run], N
         try:
             run = cluster.run(run_id)
             heard, state = time.monotonic(), run.state
-        except ClusterRefused:
-            raise
+        except ClusterRefused as error:
+            if error.is_missing:
+                raise
+            # Such as a token that has expired. Whoever gives the command again starts a second run.
+            link = cluster.run_link(run_id)
+            raise ClusterRefused(f"{error}. Run {run_id} itself goes on, this only waited for it: {link}") from error
         except ClusterError:
             # A port-forward that broke, or a server that restarts, is nothing to the run.
             if time.monotonic() > heard + PATIENCE_SECONDS:

@@ -14,11 +14,12 @@ Document = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """How a job fares, and why. `late`: its time was up."""
+    """How a job fares, and why. `late`: its time was up. `is_suspended`: it has no pods until someone resumes it."""
 
     phase: Literal["waiting", "running", "succeeded", "failed"]
     why: str = ""
     late: bool = False
+    is_suspended: bool = False
 
     @property
     def has_ended(self) -> bool:
@@ -56,6 +57,12 @@ def true_condition(found: Document, *types: str) -> Document | None:
     conditions = found.get("status", {}).get("conditions") or []
     by_type = {condition["type"]: condition for condition in conditions if condition.get("status") == "True"}
     return next((by_type[name] for name in types if name in by_type), None)
+
+
+def suspended(queue: str | None) -> JobState:
+    """Return the state of a job that is suspended: until its queue admits it, where it has one."""
+    why = f"suspended, until queue {queue!r} of Kueue admits it" if queue else "suspended"
+    return JobState("waiting", why, is_suspended=True)
 
 
 def said(condition: Document) -> str:

@@ -22,7 +22,10 @@ class PodsSeen:
     def __init__(self, cluster: Cluster, kind: JobKind, job: Document, count: int):
         self._cluster, self._kind, self._job, self._count = cluster, kind, job, count
         self._pods: dict[str, Document] = {}
+        # By uid, as a pod may get the name of one before it.
         self._began: set[str] = set()
+        self._ended: set[str] = set()
+        self._forgotten: set[str] = set()
         self._made: dict[str, str] = {}
         self._endings: dict[str, Ending] = {}
         self._tails: dict[tuple[str, int], list[str]] = {}
@@ -32,26 +35,34 @@ class PodsSeen:
         """Note how a pod is now, or how it was last. Pods of an earlier job of this name do not count."""
         if not self._kind.owns(self._job, pod):
             return
-        name, node = pod["metadata"]["name"], self._kind.node(pod)
+        name, uid, node = pod["metadata"]["name"], pod["metadata"]["uid"], self._kind.node(pod)
         self._made[name] = pod["metadata"]["creationTimestamp"]
         self._pods.pop(name, None)
         if not gone:
             self._pods[name] = pod
         if has_begun(pod, self._kind.container):
-            self._began.add(name)
+            self._began.add(uid)
         found = ending(pod, node, self._kind.container)
         # A pod that is deleted before it trains has not failed: it came in the place of one that had, or another one
         # comes in its place.
-        if found is not None and (name in self._began or "deletionTimestamp" not in pod["metadata"]):
+        is_failure = uid in self._began or "deletionTimestamp" not in pod["metadata"]
+        if found is not None and is_failure and uid not in self._forgotten:
+            self._ended.add(uid)
             self._endings[name] = found
             self._keep_tail(found)
-        if node == 0 and not gone and name in self._began:
+        if node == 0 and not gone and uid in self._began:
             self.log.follow(name, _restarts(pod, self._kind.container))
+
+    def forget(self) -> None:
+        """Forget how pods ended, also where that is reported once more: others come, which may have the same names."""
+        self._forgotten |= self._ended
+        self._endings.clear()
+        self._tails.clear()
 
     @property
     def started(self) -> int:
         """How many pods there are whose container that trains has begun to run."""
-        return sum(name in self._began for name in self._pods)
+        return sum(pod["metadata"]["uid"] in self._began for pod in self._pods.values())
 
     @property
     def have_failed(self) -> bool:

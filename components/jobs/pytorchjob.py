@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from . import pods
 from .job import TrainingJob
-from .kind import Document, JobKind, JobState, said, true_condition
+from .kind import Document, JobKind, JobState, said, suspended, true_condition
 from .settings import JobSettings
 
 _JOB, _TYPE, _INDEX = (f"training.kubeflow.org/{name}" for name in ("job-name", "replica-type", "replica-index"))
@@ -44,8 +44,7 @@ def state(found: Document) -> JobState:
         # The operator has one reason for everything; only its sentence tells a deadline from a crash.
         return JobState("failed", said(ended), late="deadline" in ended.get("message", ""))
     if true_condition(found, "Suspended") is not None or found["spec"].get("runPolicy", {}).get("suspend"):
-        queue = found["metadata"].get("labels", {}).get(pods.QUEUE)
-        return JobState("waiting", f"suspended, until queue {queue!r} of Kueue admits it" if queue else "suspended")
+        return suspended(found["metadata"].get("labels", {}).get(pods.QUEUE))
     if true_condition(found, "Running", "Restarting") is not None:
         return JobState("running")
     return JobState("waiting", "the training operator has not taken it up" if not found.get("status") else "")

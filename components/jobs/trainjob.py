@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from ..errors import SettingsError
 from . import pods
 from .job import TrainingJob
-from .kind import Document, JobKind, JobState, said, true_condition
+from .kind import Document, JobKind, JobState, said, suspended, true_condition
 from .settings import JobSettings
 
 _JOBSET, _REPLICATED = (f"jobset.sigs.k8s.io/{name}" for name in ("jobset-name", "replicatedjob-name"))
@@ -56,8 +56,7 @@ def state(found: Document) -> JobState:
     if ended is not None:
         return JobState("failed", said(ended), late=ended.get("reason") == "DeadlineExceeded")
     if found["spec"].get("suspend"):
-        queue = found["metadata"].get("labels", {}).get(pods.QUEUE)
-        return JobState("waiting", f"suspended, until queue {queue!r} of Kueue admits it" if queue else "suspended")
+        return suspended(found["metadata"].get("labels", {}).get(pods.QUEUE))
     active = sum(part.get("active", 0) for part in found.get("status", {}).get("jobsStatus") or [])
     return JobState("running" if active else "waiting")
 

@@ -49,6 +49,7 @@ class JobWatch:
         with self._listening():
             while not self._state.has_ended and not self._waits_in_vain:
                 self._hear()
+                self._note_suspension()
                 self._note_start()
                 self._tell_what_it_waits_for()
                 self._tell_silence()
@@ -124,6 +125,8 @@ class JobWatch:
         if resource is PODS:
             self._pods.take_in(found, gone)
         elif found["metadata"]["uid"] == self._found["metadata"]["uid"]:
+            # It may be resumed by this.
+            self._note_suspension()
             self._found = found
             if gone and not self._state.has_ended:
                 self._pods.log.finish()
@@ -134,8 +137,20 @@ class JobWatch:
         for pod in self._cluster.list_all(PODS, labelSelector=self._kind.pods(self._job.name))["items"]:
             self._pods.take_in(pod, gone=False)
 
+    def _note_suspension(self) -> None:
+        """Wait as at the beginning for a job that is suspended: its pods are ended, which is no failure of theirs."""
+        if self._waits_in_vain:
+            # The news of its pods' ends may come before that of its suspension.
+            found = self._cluster.get(Resource.of(self._kind), self._job.name)
+            if found is not None and found["metadata"]["uid"] == self._found["metadata"]["uid"]:
+                self._found = found
+        if self._state.is_suspended:
+            self._pods.forget()
+            if self._started is not None:
+                self._began, self._started, self._silence_told = time.monotonic(), None, 0.0
+
     def _note_start(self) -> None:
-        if self._started is None and self._pods.started >= self._settings.train_pods:
+        if self._started is None and not self._state.is_suspended and self._pods.started >= self._settings.train_pods:
             self._started = time.monotonic()
             self._tell("runs on all of its pods")
 

@@ -295,6 +295,31 @@ def test_a_job_waits_in_its_queue_until_it_is_admitted(
     assert "worker 0 of 1" in capfd.readouterr().out
 
 
+def test_a_job_that_its_queue_takes_the_nodes_from_is_waited_for_as_at_the_beginning(
+    double, settings, job, launch, wait_until, clock, said
+):
+    waits = "waits: suspended, until queue 'gpus' of Kueue admits it"
+    program = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"
+    running = launch(settings(train_queue="gpus", train_pods=2), job(program, workers=2, seconds=4000.0))
+    wait_until(lambda: waits in said())
+    double.admit("pytorchjobs", NAME)
+    wait_until(lambda: said().count("runs on all of its pods") == 1)
+    clock.ahead = 3000
+    before = said().count(waits)
+    double.suspend("pytorchjobs", NAME)
+    # Kueue lets a job in again when its pods are gone.
+    wait_until(lambda: said().count(waits) > before and not double.objects.list("pods")[0])
+    clock.ahead = 6000
+    double.admit("pytorchjobs", NAME)
+    wait_until(lambda: said().count("runs on all of its pods") == 2)
+    clock.ahead = 9000
+    # The watch looks at its clock more often than that.
+    time.sleep(0.2)
+    (double.folder / "go").touch()
+    running.result()
+    assert len(double.runs) == 1
+
+
 WAITING = "import pathlib, time\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)\nprint('gone on')"
 
 

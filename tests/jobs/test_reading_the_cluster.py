@@ -49,7 +49,7 @@ def test_a_suspended_job_names_its_queue(backend):
     suspended = {"suspend": True, "runPolicy": {"suspend": True}}
     queued = a_job(spec=suspended, labels={"kueue.x-k8s.io/queue-name": "gpus"})
     assert "queue 'gpus' of Kueue" in KINDS[backend].state(queued).why
-    assert KINDS[backend].state(a_job(spec=suspended)) == JobState("waiting", "suspended")
+    assert KINDS[backend].state(a_job(spec=suspended)) == JobState("waiting", "suspended", is_suspended=True)
 
 
 @pytest.mark.parametrize(

@@ -279,6 +279,30 @@ def test_an_unknown_experiment_is_said_with_the_known_ones(api, experiment, ask_
     assert "runs     none: this Kubeflow has no experiment 'nightlyy'; it has nightly" in list(describe_cluster(report))
 
 
+def test_runs_that_were_started_in_the_ui_are_found_in_kfps_own_experiment(api, ask_cluster, monkeypatch):
+    monkeypatch.setattr(cluster_status, "_read_ledger", lambda uri: (None, "not read from here"))
+    default = api.create_experiment({}, {"display_name": "Default"})["experiment_id"]
+    run_id = api.put_run(default, recorded("run-running"))
+    api.put_run(default, recorded("run-succeeded"))
+    report = full_report(Cluster.connect(api.endpoint, None), "nightly", None, moment("2026-11-30T20:16:03Z"))
+    assert [run["id"] for run in report["cluster"]["runs"]] == [run_id]
+    assert "runs     none" not in "\n".join(describe_cluster(report))
+
+
+def test_the_run_that_holds_the_open_round_is_shown_whatever_experiment_it_is_in(
+    api, experiment, ask_cluster, monkeypatch
+):
+    default = api.create_experiment({}, {"display_name": "Default"})["experiment_id"]
+    run_id = api.put_run(default, recorded("run-running"))
+    api.put_run(experiment, recorded("run-terminated"))
+    ledger = {"open_round": open_at("sample", run_id)}
+    monkeypatch.setattr(cluster_status, "_read_ledger", lambda uri: (ledger, ""))
+    report = full_report(Cluster.connect(api.endpoint, None), "nightly", None, moment("2026-11-30T20:16:03Z"))
+    assert "is at its step sample; run 'nightly 2026-11-30 20:14:57' works on it" in waits(
+        "\n".join(describe_cluster(report))
+    )
+
+
 def test_a_run_that_is_not_there_is_refused_with_those_that_are(api, experiment, status):
     run_id = api.put_run(experiment, recorded("run-running"))
     code, _, said = status("--run", "00000000-0000-0000-0000-000000000000")

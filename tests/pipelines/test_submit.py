@@ -409,6 +409,14 @@ def test_an_interrupted_wait_leaves_the_run_alone_and_does_not_ask_for_a_second_
     assert code == 130 and "stopped waiting; run" in said and "goes on" in said and "same command" not in said
 
 
+def test_a_token_that_expires_while_a_run_is_waited_for_is_not_taken_for_the_end_of_the_run(api, submit, monkeypatch):
+    monkeypatch.setattr(submission.time, "sleep", lambda seconds: api.faults.append(Fault("GET", "runs/", 401)))
+    code, _, said = submit("--wait")
+    run = only_run(api)["run_id"]
+    assert code == 2 and said.count("\n") == 1 and "check the credentials" in said
+    assert f"Run {run} itself goes on, this only waited for it: {api.endpoint}/#/runs/details/{run}" in said
+
+
 def test_json_has_standard_output_for_itself_while_the_steps_are_said(api, submit):
     api.frames = played("run-succeeded")
     _, out, said = submit("--wait", "--json")

@@ -33,6 +33,10 @@ class JobRun:
         began = time.monotonic()
         self.pods = [self._pod(number) for number in range(self._count)]
         while self._is_wanted():
+            if self._is_suspended():
+                for pod in self.pods:
+                    pod.terminate()
+                return self._run()
             if self._has_failed():
                 # The pods go first, and their logs with them; only then the job says that it failed.
                 self._stop(those=lambda pod: not pod.failed)
@@ -64,12 +68,15 @@ class JobRun:
 
     def _wait_for_admission(self) -> bool:
         while self._is_wanted():
-            spec = self._objects.get(self.plural, self.name)["spec"]
-            if not spec.get("runPolicy", spec).get("suspend"):
+            if not self._is_suspended():
                 return True
             self._condition("Suspended", f"{self.kind}Suspended", f"{self.kind} {self.name} is suspended.")
             time.sleep(0.02)
         return False
+
+    def _is_suspended(self) -> bool:
+        spec = (self._objects.get(self.plural, self.name) or {"spec": {}})["spec"]
+        return bool(spec.get("runPolicy", spec).get("suspend"))
 
     def _condition(self, type_: str, reason: str, message: str, **status: object) -> None:
         """Make a condition true, and those that it excludes false; they stay in the list."""

@@ -74,6 +74,15 @@ class Pod:
         self._thread.join()
         self._objects.remove("pods", self.name, self._uid)
 
+    def terminate(self) -> None:
+        """End the container as the kubelet does that of a pod to be deleted, and delete the pod."""
+        self._stopped.set()
+        if self._process is not None:
+            kill(self._process)
+        self._thread.join()
+        self._status("Failed", {"terminated": self._terminated(-signal.SIGTERM)})
+        self._objects.remove("pods", self.name, self._uid)
+
     def kill(self) -> None:
         """End the container as the kernel does for want of memory."""
         kill(self._process)

@@ -121,6 +121,10 @@ class KubernetesApiDouble:
         """Resume a suspended job, as Kueue does."""
         self.objects.update(plural, name, lambda job: job["spec"].get("runPolicy", job["spec"]).update(suspend=False))
 
+    def suspend(self, plural: str, name: str) -> None:
+        """Suspend a job that runs, as Kueue does for one that is more important."""
+        self.objects.update(plural, name, lambda job: job["spec"].get("runPolicy", job["spec"]).update(suspend=True))
+
     def has_secret(self, reference: dict) -> bool:
         return reference["key"] in self.secrets.get(reference["name"], {})
 
