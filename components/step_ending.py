@@ -43,7 +43,9 @@ def explain_failure(memory: str, peers: bool = False) -> Iterator[None]:
         yield
     except Exception as error:
         sentence, details = describe_failure(error, memory, peers)
-        sys.stdout.flush()
+        with suppress(OSError):
+            # Whoever read the output may be gone.
+            sys.stdout.flush()
         print(hide_secrets(f"{details}\n{PREFIX}{sentence}".lstrip("\n")), file=sys.stderr, flush=True)
         _write_termination_log(hide_secrets(sentence), overwrite=is_cause(sentence))
         raise SystemExit(getattr(error, "exit_code", 1)) from error
@@ -94,4 +96,6 @@ def _write_termination_log(sentence: str, overwrite: bool) -> None:
     # Outside of a pod there is no such file, and none is made.
     with suppress(OSError):
         if path.is_file() and (overwrite or not path.stat().st_size):
-            path.write_bytes(sentence.encode()[:MOST_BYTES].decode(errors="ignore").encode())
+            # Names of files may hold bytes that are no UTF-8.
+            data = sentence.encode(errors="backslashreplace")
+            path.write_bytes(data[:MOST_BYTES].decode(errors="ignore").encode())
