@@ -129,7 +129,7 @@ class Patience:
         """
         if self.seconds and self._outage.is_given_up:
             raise OutOfPatience("it was away for too long a moment ago", self.seconds)
-        first_failure, doubt = 0.0, None
+        first_failure, brief_tries, doubt = 0.0, 0, None
         for tries in count(1):
             started = time.monotonic()
             try:
@@ -138,7 +138,8 @@ class Patience:
                 trouble = trouble_of(error, self._outage.was_reached)
                 if trouble is None or trouble.brief:
                     self._note_reached(error)
-                if trouble is None or (trouble.brief and tries >= TRIES):
+                brief_tries += trouble is not None and trouble.brief
+                if trouble is None or (trouble.brief and brief_tries >= TRIES):
                     if doubt is not None:
                         raise error from doubt
                     raise

@@ -17,7 +17,7 @@ from xml.etree.ElementTree import ParseError
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3 import PoolManager
-from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError, SSLError
 
 from ..errors import (
     ObjectChanged,
@@ -49,6 +49,7 @@ _BEATEN = (409, 412)
 _TOO_MANY, _TOO_SLOW, _NOT_IMPLEMENTED = 429, 408, 501
 # What S3 says with status 400 of a request that broke off on its way.
 _BROKEN_OFF = {"RequestTimeout", "IncompleteBody"}
+_NO_ETAG = "the answer has no ETag: it is not S3's"
 
 
 class S3Store:
@@ -194,7 +195,7 @@ class S3Store:
         response = self._client.get_object(self._address.bucket, self._name(key))
         try:
             if "etag" not in response.headers:
-                raise ProtocolError("the answer has no ETag: it is not S3's")
+                raise ProtocolError(_NO_ETAG)
             for chunk in response.stream(1 << 20, decode_content=False):
                 sink.write(chunk)
             return str(response.headers["etag"]).strip('"')
@@ -293,9 +294,12 @@ class _Client(Minio):  # type: ignore[misc]
     def _url_open(self, method: str, *given: Any, **named: Any) -> Any:
         def send() -> Any:
             response = super(_Client, self)._url_open(method, *given, **named)
-            if method == "POST" and b"<Error>" in response.data[:1000]:
+            if method in ("POST", "PUT") and b"<Error>" in response.data[:1000]:
                 # The end of an upload in parts may fail after the status was sent.
                 raise S3Error.fromxml(response)
+            if method == "PUT" and named.get("object_name") and "etag" not in response.headers:
+                # A proxy's page: nothing was written.
+                raise ProtocolError(_NO_ETAG)
             return response
 
         return self._patience.repeat(send, _trouble_of)
@@ -321,7 +325,7 @@ def _trouble_of(error: Exception, was_reached: bool) -> Trouble | None:
 
 def _reading_trouble_of(error: Exception, was_reached: bool) -> Trouble | None:
     """Return why an answer could not be read to its end; the request for it was repeated before, where that helps."""
-    if isinstance(error, (ProtocolError, ReadTimeoutError)):
+    if isinstance(error, (ProtocolError, ReadTimeoutError, SSLError)):
         return connection_trouble(error, True)
     return Trouble(f"its answer cannot be read: {error}") if _is_unreadable(error) else None
 

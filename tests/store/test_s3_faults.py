@@ -26,6 +26,8 @@ from oatflow.components.errors import (
 from oatflow.components.store import connections, patience
 from oatflow.components.store.s3 import PART_BYTES, S3Store
 from oatflow.components.store.store import open_store
+from urllib3.exceptions import SSLError
+from urllib3.response import HTTPResponse
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "do-not-print-me"}
 
@@ -567,9 +569,15 @@ def test_another_run_that_wrote_during_the_outage_has_won(patient: S3Store, scri
 def test_a_conflict_with_ones_own_lost_write_is_no_defeat(patient: S3Store, script: Script) -> None:
     script.faults = ["lose", *[409] * 4]
     assert patient.put_if_absent("claim", b"mine") == patient.get("claim").etag
-    script.faults = [500, *[409] * 4]  # done by nobody
+    script.faults = [500, *[409] * 5]  # done by nobody
     with pytest.raises(ObjectExists):
         patient.put_if_absent("other", b"mine")
+
+
+def test_a_conflict_at_the_end_of_an_outage_is_no_defeat(patient: S3Store, script: Script) -> None:
+    """A create that the server still works on when it comes back: whoever asks again wins, or sees who did."""
+    script.faults = ["drop", *[500] * 20, 409, 409]
+    assert patient.put_if_absent("claim", b"mine") == patient.get("claim").etag
 
 
 def test_equal_bytes_of_another_are_not_mine_where_no_request_arrived(
@@ -613,6 +621,43 @@ def test_answers_that_are_not_s3s_are_asked_for_again(patient: S3Store, script: 
     script.faults = ["garble"]
     patient.upload("large", tmp_path / "large")
     assert len(script.objects["/bucket/x/large"]) == PART_BYTES + 1
+
+
+@pytest.mark.parametrize("fault", ["garble", "error inside"])
+def test_a_write_is_not_believed_where_the_answer_is_not_s3s(
+    patient: S3Store, script: Script, tmp_path: Path, fault: str
+) -> None:
+    """A proxy answers 200 with a page of its own, and nothing was written."""
+    (tmp_path / "small").write_bytes(b"data")
+    (tmp_path / "large").write_bytes(b"x" * (PART_BYTES + 1))
+    for name, write in (
+        ("put", lambda: patient.put("put", b"data")),
+        ("created", lambda: patient.put_if_absent("created", b"data")),
+        ("small", lambda: patient.upload("small", tmp_path / "small")),
+    ):
+        script.faults = [fault] * 3
+        write()
+        assert script.objects[f"/bucket/x/{name}"] == b"data"
+    script.faults = [None, fault, fault]
+    patient.upload("large", tmp_path / "large")
+    assert len(script.objects["/bucket/x/large"]) == PART_BYTES + 1
+
+
+def test_a_body_that_tls_breaks_off_is_asked_for_again(
+    patient: S3Store, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient.put("a", b"data")
+    stream, breaks = HTTPResponse.stream, [ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC]")]
+    breaks[0].reason = "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+
+    def broken(self: HTTPResponse, *given: object, **named: object) -> Iterator[bytes]:
+        if breaks:
+            raise SSLError(breaks.pop())
+        return stream(self, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(HTTPResponse, "stream", broken)
+    assert patient.get("a").data == b"data"
+    assert not breaks
 
 
 def test_a_store_that_fails_one_object_alone_is_given_up_although_it_answers_others(
