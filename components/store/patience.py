@@ -65,7 +65,10 @@ class OutOfPatience(Exception):
 
 
 class Outage:
-    """What the threads of this process know of a server: whether it was ever reached, and since when it is away."""
+    """What the threads of this process know of a server: since when it is away, and whether it was ever reached.
+
+    `was_reached`: its name was resolved at least once.
+    """
 
     def __init__(self, server: str):
         self.server, self.was_reached = server, False
@@ -143,6 +146,9 @@ class Patience:
                     if doubt is not None:
                         raise error from doubt
                     raise
+                if not isinstance(error, NameResolutionError):
+                    # A server that refuses connections, too, was found by its name.
+                    self._outage.was_reached = True
                 doubt = error if trouble.in_doubt else doubt
                 now = time.monotonic()
                 first_failure = first_failure or now

@@ -503,6 +503,27 @@ def test_a_name_that_was_resolved_once_is_waited_for(
     assert len(asked) == 30
 
 
+def test_a_name_is_waited_for_where_its_server_refused_connections_before(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service without a pod behind it may lose its name for as long."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    store = S3Store.open(f"s3://bucket/x?endpoint=http://127.0.0.1:{port}", KEYS, patience_seconds=600)
+    tries = iter(range(10_000))
+    as_it_is = socket.getaddrinfo
+
+    def resolve(host: str, *given: object, **named: object) -> object:
+        if 3 < next(tries) < 8:
+            raise socket.gaierror(socket.EAI_NONAME, "as told")
+        return as_it_is(host, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(StoreUnreachable, match="for 10 min"):
+        store.get("a")
+
+
 def names_that_fail(monkeypatch: pytest.MonkeyPatch, number: int, times: int = 10_000) -> list[str]:
     """Let no name be resolved for so many times; returns the names asked for."""
     asked: list[str] = []
