@@ -23,6 +23,7 @@ from urllib3.exceptions import (
     LocationValueError,
     NameResolutionError,
     NewConnectionError,
+    ProtocolError,
     ReadTimeoutError,
     SSLError,
 )
@@ -219,17 +220,23 @@ def _cause_of(error: HTTPError) -> str:
         return error.__cause__.strerror.lower()
     if isinstance(error, ConnectTimeoutError):
         return f"no connection within {connections.CONNECT_SECONDS:g} s"
+    if isinstance(error, ProtocolError) and isinstance(error.args[-1], OSError) and error.args[-1].strerror:
+        return error.args[-1].strerror.lower()
     if isinstance(error, ReadTimeoutError):
         return f"no answer within {connections.ANSWER_SECONDS:g} s"
     return f"{error}"
 
 
 def is_untrusted(error: HTTPError) -> bool:
-    """Whether TLS failed for a reason that stays: a certificate that is not trusted, or a server without TLS."""
+    """Whether TLS failed for a reason that stays: a certificate that is not trusted, or a server without TLS.
+
+    So does a file of authorities that is not there, or has none.
+    """
     reason = error.args[0] if isinstance(error, SSLError) and error.args else None
-    return isinstance(reason, (CertificateError, ssl.SSLCertVerificationError)) or (
-        isinstance(reason, ssl.SSLError) and reason.reason == "WRONG_VERSION_NUMBER"
-    )
+    if isinstance(reason, (CertificateError, ssl.SSLCertVerificationError, FileNotFoundError, PermissionError)):
+        return True
+    stays = ("WRONG_VERSION_NUMBER", "NO_CERTIFICATE_OR_CRL_FOUND", "PEM_LIB")
+    return isinstance(reason, ssl.SSLError) and reason.reason in stays
 
 
 def in_words(seconds: float) -> str:

@@ -303,6 +303,14 @@ def test_a_server_that_is_not_there_is_named_within_seconds() -> None:
         "s3://bucket/x?endpoint=http://h:1/path",
         "s3://bucket/x?endpont=http://h:1",
         "s3://bucket/../x",
+        "s3://b/x",
+        "s3://buck..et/x",
+        "s3://bücket/x",
+        "s3://10.0.0.1/x",
+        "s3://bucket/x?endpoint=http://h:port",
+        "s3://bucket/x?endpoint=http://h:99999",
+        "s3://bucket/x?endpoint=http://[::1",
+        "s3://[bucket/x",
         "s3://key:do-not-print-me@bucket/x",
         "s3://bucket/x?endpoint=http://key:do-not-print-me@h:1",
     ],
@@ -570,6 +578,22 @@ def test_a_certificate_that_is_not_trusted_is_refused_at_once(tmp_path: Path, cl
             store.get("a")
         server.shutdown(socket.SHUT_RDWR)
         assert len(connections_made) == 1
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"], ids=["that is not there", "without a certificate"])
+def test_a_file_of_authorities_is_refused_at_once(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "authorities.pem"))
+    if content is not None:
+        (tmp_path / "authorities.pem").write_text(content)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"https://127.0.0.1:{server.getsockname()[1]}"
+        store = S3Store.open(f"s3://bucket/x?endpoint={endpoint}", KEYS, patience_seconds=600)
+        began = clock.now
+        with pytest.raises(StoreRefused, match="AWS_CA_BUNDLE"):
+            store.get("a")
+        assert clock.now - began < 1
 
 
 def test_another_run_that_wrote_during_the_outage_has_won(patient: S3Store, script: Script) -> None:
