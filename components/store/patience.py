@@ -125,11 +125,18 @@ class Patience:
         """Return another patience with the same server."""
         return Patience(self._outage, seconds, before_retry)
 
-    def repeat(self, act: Callable[[], Result], trouble_of: Callable[[Exception, bool], Trouble | None]) -> Result:
+    def repeat(
+        self,
+        act: Callable[[], Result],
+        trouble_of: Callable[[Exception, bool], Trouble | None],
+        got_further: Callable[[], bool] = lambda: False,
+    ) -> Result:
         """Return the result of `act`, which is repeated while `trouble_of` calls its error a trouble.
 
-        `trouble_of` gets the error, and whether the server was ever reached. Raises `OutOfPatience`, or the first
-        error that is no trouble; then its cause is the last try that may have been carried out (`was_in_doubt`).
+        `trouble_of` gets the error, and whether the server was ever reached. `got_further`: whether a try that failed
+        brought more than all before it, so that the time away counts from its failure on. Raises `OutOfPatience`, or
+        the first error that is no trouble; then its cause is the last try that may have been carried out
+        (`was_in_doubt`).
         """
         if self.seconds and self._outage.is_given_up:
             raise OutOfPatience("it was away for too long a moment ago", self.seconds)
@@ -152,7 +159,7 @@ class Patience:
                     self._outage.was_reached = True
                 doubt = error if trouble.in_doubt else doubt
                 now = time.monotonic()
-                first_failure = first_failure or now
+                first_failure = now if got_further() else first_failure or now
                 away = 0.0 if trouble.brief else now - min(first_failure, self._note_trouble(trouble, tries, started))
                 if self._is_over(tries, away):
                     raise OutOfPatience(trouble.cause, self.seconds) from error

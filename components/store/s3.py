@@ -186,8 +186,15 @@ class S3Store:
 
     def _fetch(self, key: str, sink: BinaryIO) -> str:
         """Stream an object into `sink`, from its beginning again where it breaks off; returns its etag."""
+        furthest = 0
+
+        def got_further() -> bool:
+            nonlocal furthest
+            before, furthest = furthest, max(furthest, sink.tell())
+            return furthest > before
+
         with self._letters(key):
-            return self._patience.repeat(lambda: self._stream(key, sink), _reading_trouble_of)
+            return self._patience.repeat(lambda: self._stream(key, sink), _reading_trouble_of, got_further)
 
     def _stream(self, key: str, sink: BinaryIO) -> str:
         sink.seek(0)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -26,7 +27,7 @@ from oatflow.components.errors import (
 from oatflow.components.store import connections, patience
 from oatflow.components.store.s3 import PART_BYTES, S3Store
 from oatflow.components.store.store import open_store
-from urllib3.exceptions import SSLError
+from urllib3.exceptions import ProtocolError, SSLError
 from urllib3.response import HTTPResponse
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "do-not-print-me"}
@@ -703,6 +704,31 @@ def test_a_body_that_tls_breaks_off_is_asked_for_again(
     monkeypatch.setattr(HTTPResponse, "stream", broken)
     assert patient.get("a").data == b"data"
     assert not breaks
+
+
+@pytest.mark.parametrize("more", [1, 0])
+def test_outages_during_one_long_download_do_not_add_up_while_it_gets_further(
+    patient: S3Store, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    bytes_received = iter([10 + more * number for number in range(1, 6)])
+
+    def stream(store: S3Store, _: str, sink: BinaryIO) -> str:
+        store._patience._outage.note_answer()  # as each answer's beginning does
+        sink.seek(0)
+        sink.truncate()
+        clock.sleep(400)
+        sink.write(b"x" * next(bytes_received, 100))
+        if sink.tell() < 100:
+            raise ProtocolError("broken off")
+        return "etag"
+
+    monkeypatch.setattr(S3Store, "_stream", stream)
+    if more:
+        patient.download("large", tmp_path / "copy")
+        assert (tmp_path / "copy").stat().st_size == 100
+    else:
+        with pytest.raises(StoreUnreachable, match="for 10 min"):
+            patient.download("large", tmp_path / "copy")
 
 
 def test_a_store_that_fails_one_object_alone_is_given_up_although_it_answers_others(
