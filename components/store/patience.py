@@ -1,7 +1,7 @@
 """How a request to a store is repeated while its server is away. Requests are tried again here and nowhere else.
 
-A person at a terminal gets an error after TRIES tries. A step waits for as many seconds as its run chose
-(`store_patience_seconds`), and its log says when the trouble begins, each minute, and when it is over.
+A person at a terminal gets an error after TRIES tries, or after two that hang. A step waits for as many seconds as its
+run chose (`store_patience_seconds`), and its log says when the trouble begins, each minute, and when it is over.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Patience:
         """
         if self.seconds and self._outage.is_given_up:
             raise OutOfPatience("it was away for too long a moment ago", self.seconds)
-        first_failure, brief_tries, doubt = 0.0, 0, None
+        first_failure, brief_tries, hangs, doubt = 0.0, 0, 0, None
         for tries in count(1):
             started = time.monotonic()
             try:
@@ -161,7 +161,8 @@ class Patience:
                 now = time.monotonic()
                 first_failure = now if got_further() else first_failure or now
                 away = 0.0 if trouble.brief else now - min(first_failure, self._note_trouble(trouble, tries, started))
-                if self._is_over(tries, away):
+                hangs += isinstance(error, ReadTimeoutError)
+                if self._is_over(tries, hangs, away):
                     raise OutOfPatience(trouble.cause, self.seconds) from error
                 self._pause(tries, away)
                 if self._before_retry is not None:
@@ -181,9 +182,10 @@ class Patience:
             return time.monotonic()
         return self._outage.note_failure(trouble.cause, tries, time.monotonic() - started, self.seconds)
 
-    def _is_over(self, tries: int, away: float) -> bool:
+    def _is_over(self, tries: int, hangs: int, away: float) -> bool:
         if not self.seconds:
-            return tries >= TRIES
+            # Each of them took ANSWER_SECONDS.
+            return tries >= TRIES or hangs > 1
         if away >= self.seconds:
             self._outage.note_end()
         return away >= self.seconds

@@ -295,6 +295,16 @@ def test_a_server_that_is_not_there_is_named_within_seconds() -> None:
         assert 5 < time.monotonic() - began < 12
 
 
+def test_a_server_that_hangs_is_asked_twice_where_a_person_waits(
+    script: Script, store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.1)
+    script.faults = ["hang"] * 5
+    with pytest.raises(StoreUnreachable, match=r"no answer within 0\.1 s"):
+        S3Store.open(store.uri, KEYS).get("a")
+    assert len(script.asked) == 2
+
+
 @pytest.mark.parametrize(
     "uri",
     [
