@@ -213,14 +213,19 @@ def connection_trouble(error: HTTPError, was_reached: bool) -> Trouble | None:
     """Return why a connection failed, or None where it would fail again: a bad certificate, a name that is none."""
     if isinstance(error, NameResolutionError):
         if was_reached:
-            return Trouble(f"{error}", in_doubt=False)
+            return Trouble(unresolved(error), in_doubt=False)
         # The name server may be slow for a new pod; a name that does not exist will not appear.
         passes = isinstance(error.__cause__, socket.gaierror) and error.__cause__.errno == socket.EAI_AGAIN
-        return Trouble(f"{error}", in_doubt=False, brief=True) if passes else None
+        return Trouble(unresolved(error), in_doubt=False, brief=True) if passes else None
     if is_untrusted(error) or isinstance(error, LocationValueError):
         return None
     never_sent = isinstance(error, (NewConnectionError, ConnectTimeoutError, ClosedPoolError))
     return Trouble(_cause_of(error), in_doubt=not never_sent)
+
+
+def unresolved(error: NameResolutionError) -> str:
+    """Say which name was not resolved, without the connection that asked for it."""
+    return f"{error}".partition(": ")[2]
 
 
 def _cause_of(error: HTTPError) -> str:

@@ -31,7 +31,18 @@ from ..errors import (
 from .connections import connections
 from .files import arriving
 from .keys import checked_key, checked_prefix
-from .patience import Outage, OutOfPatience, Patience, Trouble, connection_trouble, in_words, is_untrusted, was_in_doubt
+from .patience import (
+    TRIES,
+    Outage,
+    OutOfPatience,
+    Patience,
+    Trouble,
+    connection_trouble,
+    in_words,
+    is_untrusted,
+    unresolved,
+    was_in_doubt,
+)
 from .s3_address import S3Address
 from .store import Blob, Entry
 
@@ -130,14 +141,14 @@ class S3Store:
     def upload(self, key: str, path: Path) -> None:
         """Write a file of any size (in parts where it is large)."""
         with self._letters(key):
-            try:
-                self._upload(key, path)
-            except S3Error as error:
-                if error.code != "NoSuchUpload":
-                    raise
-                # The last request of an upload in parts was done, its answer lost, and its second try finds nothing
-                # to complete; or the server forgot the upload. To write the same once more is harmless.
-                self._upload(key, path)
+            for tries in range(1, TRIES + 1):
+                try:
+                    return self._upload(key, path)
+                except S3Error as error:
+                    # The last request of an upload in parts was done, its answer lost, and its second try finds nothing
+                    # to complete; or the server forgot the upload. To write the same once more is harmless.
+                    if error.code != "NoSuchUpload" or tries == TRIES:
+                        raise
 
     def download(self, key: str, path: Path) -> None:
         """Fetch an object of any size into a file. Raises `ObjectNotFound`."""
@@ -263,9 +274,9 @@ class S3Store:
             )
         return StoreUnreachable(self._line(f"no answer from {endpoint}; is the server running? ({reason})"))
 
-    def _unknown_name(self, error: HTTPError) -> StoreUnreachable:
+    def _unknown_name(self, error: NameResolutionError) -> StoreUnreachable:
         return StoreUnreachable(
-            self._line(f"no answer from {self._address.endpoint}; is its name right? ({_in_one_line(f'{error}')})")
+            self._line(f"no answer from {self._address.endpoint}; is its name right? ({unresolved(error)})")
         )
 
     def _untrusted(self, error: HTTPError) -> StoreRefused:
