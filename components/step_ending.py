@@ -46,8 +46,9 @@ def explain_failure(memory: str, peers: bool = False) -> Iterator[None]:
         with suppress(OSError):
             # Whoever read the output may be gone.
             sys.stdout.flush()
-        print(hide_secrets(f"{details}\n{PREFIX}{sentence}".lstrip("\n")), file=sys.stderr, flush=True)
-        _write_termination_log(hide_secrets(sentence), overwrite=is_cause(sentence))
+        said = hide_secrets(f"{details}\n{PREFIX}{sentence}".lstrip("\n"))
+        print(_readable(said), file=sys.stderr, flush=True)
+        _write_termination_log(_readable(hide_secrets(sentence)), overwrite=is_cause(sentence))
         raise SystemExit(getattr(error, "exit_code", 1)) from error
 
 
@@ -90,12 +91,15 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _readable(text: str) -> str:
+    """Return the text as UTF-8 can write it: names of files may hold bytes that it cannot."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _write_termination_log(sentence: str, overwrite: bool) -> None:
     """Give the sentence to Kubernetes. Without `overwrite`, a sentence of another process of this container stays."""
     path = Path(os.environ.get(TERMINATION_LOG, "/dev/termination-log"))
     # Outside of a pod there is no such file, and none is made.
     with suppress(OSError):
         if path.is_file() and (overwrite or not path.stat().st_size):
-            # Names of files may hold bytes that are no UTF-8.
-            data = sentence.encode(errors="backslashreplace")
-            path.write_bytes(data[:MOST_BYTES].decode(errors="ignore").encode())
+            path.write_bytes(sentence.encode()[:MOST_BYTES].decode(errors="ignore").encode())

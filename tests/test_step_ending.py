@@ -203,9 +203,10 @@ def test_an_output_that_cannot_be_written_any_more_does_not_hide_the_cause(monke
     def fail():
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr("sys.stdout.flush", fail)
-    with pytest.raises(SystemExit) as ended, explain_failure(""):
-        raise SettingsError("a=1: too small")
+    with monkeypatch.context() as broken:
+        broken.setattr("sys.stdout.flush", fail)
+        with pytest.raises(SystemExit) as ended, explain_failure(""):
+            raise SettingsError("a=1: too small")
     assert ended.value.code == 2
     assert capsys.readouterr().err == "oatflow: a=1: too small\n"
 
