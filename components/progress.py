@@ -28,9 +28,12 @@ def tell_failure(step: str, round_: int, error: BaseException) -> None:
 
 def hide_secrets(text: str) -> str:
     """Return the text without the values of variables that hold secrets, should a library have quoted one."""
-    for name, value in os.environ.items():
-        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
-            text = text.replace(value, f"${name}")
+    # The longest first: one may be the beginning of another.
+    for name, value in sorted(os.environ.items(), key=lambda item: -len(item[1])):
+        # In a message that was put into one line it looks like the second.
+        for secret in (value, " ".join(value.split())) if _SECRET.search(name) else ():
+            if len(secret) >= _SHORTEST_SECRET:
+                text = text.replace(secret, f"${name}")
     return text
 
 

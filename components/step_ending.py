@@ -43,9 +43,12 @@ def explain_failure(memory: str, peers: bool = False) -> Iterator[None]:
         yield
     except Exception as error:
         sentence, details = describe_failure(error, memory, peers)
-        sys.stdout.flush()
-        print(hide_secrets(f"{details}\n{PREFIX}{sentence}".lstrip("\n")), file=sys.stderr, flush=True)
-        _write_termination_log(hide_secrets(sentence), overwrite=is_cause(sentence))
+        with suppress(OSError):
+            # Whoever read the output may be gone.
+            sys.stdout.flush()
+        said = hide_secrets(f"{details}\n{PREFIX}{sentence}".lstrip("\n"))
+        print(_readable(said), file=sys.stderr, flush=True)
+        _write_termination_log(_readable(hide_secrets(sentence)), overwrite=is_cause(sentence))
         raise SystemExit(getattr(error, "exit_code", 1)) from error
 
 
@@ -86,6 +89,11 @@ def _known_cause(error: Exception, memory: str, peers: bool) -> str | None:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def _readable(text: str) -> str:
+    """Return the text as UTF-8 can write it: names of files may hold bytes that it cannot."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _write_termination_log(sentence: str, overwrite: bool) -> None:

@@ -19,7 +19,7 @@ from oatflow.components.errors import OatflowError, RefusedInput, WaitingForLabe
 from oatflow.components.labeling.people import asked_of, stands_at, what_to_do
 from oatflow.components.ledger import owner
 from oatflow.components.ledger.claim import refuse_while_held
-from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.ledger.ledger import PATIENCE, Ledger
 from oatflow.components.model_folder import MODELS
 from oatflow.components.number_format import float32_notice
 from oatflow.components.oracles.oracle import open_oracle
@@ -28,6 +28,7 @@ from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.reporting.page import write_report
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
 from oatflow.components.rounds.opening import begin, check_inputs, has_begun, is_over, waits_for_people
+from oatflow.components.step_ending import PREFIX
 from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
 
@@ -137,6 +138,7 @@ def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
     path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
     environment = {
         PROGRESS_FILE: str(progress), "PYTHONPATH": path, **owner.environment_of(owner.this_process()),
+        PATIENCE: str(wish.settings.ledger.store_patience_seconds),
     }  # fmt: skip
     if wish.settings.sampling.engine == "vllm" and (notice := float32_notice()):
         print(notice, flush=True)
@@ -235,8 +237,10 @@ def _failure(progress: Path, log: Path, returncode: int) -> PipelineFailed:
         first_line = told["error"].splitlines()[0]
         reason = f"{told['step']} failed in round {told['round']}: {first_line}"
     else:
-        last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
-        reason = f"the pipeline ended with status {returncode}: {''.join(last)}"
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        # A step that fails before it holds its claim says why in the log alone.
+        sentences = [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
+        reason = sentences[-1] if sentences else f"the pipeline ended with status {returncode}: {''.join(lines[-1:])}"
     return PipelineFailed(f"{reason} (log: {log}). Run the same command again to continue.", told.get("exit_code", 1))
 
 

@@ -186,3 +186,35 @@ def test_a_message_is_cut_where_kubernetes_would_cut_it_and_no_file_is_made_outs
         if not log.exists():
             log.touch()
     assert log.read_bytes() == "ä".encode() * (MOST_BYTES // 2)
+
+
+def test_a_name_with_bytes_that_are_no_utf8_does_not_hide_the_cause(tmp_path, monkeypatch, capsys):
+    log = tmp_path / "log"
+    log.touch()
+    monkeypatch.setenv("OATFLOW_TERMINATION_LOG", str(log))
+    with pytest.raises(SystemExit) as ended, explain_failure(""):
+        raise SettingsError("folder='/models/caf\udce9': there is no such folder")
+    assert ended.value.code == 2
+    assert log.read_text() == "folder='/models/caf\\udce9': there is no such folder"
+    assert "there is no such folder\n" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_any_more_does_not_hide_the_cause(monkeypatch, capsys):
+    def fail():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("sys.stdout.flush", fail)
+        with pytest.raises(SystemExit) as ended, explain_failure(""):
+            raise SettingsError("a=1: too small")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "oatflow: a=1: too small\n"
+
+
+def test_a_secret_stays_hidden_where_it_has_lines_or_another_begins_like_it(monkeypatch, capsys):
+    key = "-----BEGIN KEY-----\nline-one\nline-two"
+    for name, value in {"FIRST_TOKEN": "abcdef", "SECOND_TOKEN": "abcdef-and-more", "A_PRIVATE_KEY": key}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit), explain_failure(""):
+        raise SettingsError(f"url=http://x/abcdef-and-more: refused, as is {key}")
+    assert capsys.readouterr().err == "oatflow: url=http://x/$SECOND_TOKEN: refused, as is $A_PRIVATE_KEY\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -27,6 +28,8 @@ FIXED_POLICY = "fixed_policy"
 """Fact of a policy step that leaves the starting model as it is."""
 STORE_PATIENCE = LedgerSettings().store_patience_seconds
 """How long a step waits for the store before it has read its claim, which says how long its run wants it to."""
+PATIENCE = "OATFLOW_STORE_PATIENCE"
+"""The environment variable by which a run on one machine gives its steps another STORE_PATIENCE."""
 SectionKind = TypeVar("SectionKind", bound=Section)
 
 
@@ -81,12 +84,14 @@ class Ledger:
     _prompts: dict[str, list[Prompt]] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, uri: str, patience_seconds: float = STORE_PATIENCE) -> Ledger:
+    def open(cls, uri: str, patience_seconds: float | None = None) -> Ledger:
         """Open the ledger of one experiment for a step, whether the experiment has begun or not.
 
         Requests are repeated for up to `patience_seconds` while the store is away. A command at a terminal, where a
         person waits, opens ``Ledger(open_store(uri))``.
         """
+        if patience_seconds is None:
+            patience_seconds = float(os.environ.get(PATIENCE, STORE_PATIENCE))
         return cls(open_store(uri, patience_seconds=patience_seconds), patience_seconds)
 
     def wait_as_claimed(self, claim: Claim) -> None:

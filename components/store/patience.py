@@ -1,7 +1,7 @@
 """How a request to a store is repeated while its server is away. Requests are tried again here and nowhere else.
 
-A person at a terminal gets an error after TRIES tries. A step waits for as many seconds as its run chose
-(`store_patience_seconds`), and its log says when the trouble begins, each minute, and when it is over.
+A person at a terminal gets an error after TRIES tries, or after two that hang. A step waits for as many seconds as its
+run chose (`store_patience_seconds`), and its log says when the trouble begins, each minute, and when it is over.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from urllib3.exceptions import (
     LocationValueError,
     NameResolutionError,
     NewConnectionError,
+    ProtocolError,
     ReadTimeoutError,
     SSLError,
 )
@@ -65,7 +66,10 @@ class OutOfPatience(Exception):
 
 
 class Outage:
-    """What the threads of this process know of a server: whether it was ever reached, and since when it is away."""
+    """What the threads of this process know of a server: since when it is away, and whether it was ever reached.
+
+    `was_reached`: its name was resolved at least once.
+    """
 
     def __init__(self, server: str):
         self.server, self.was_reached = server, False
@@ -121,15 +125,22 @@ class Patience:
         """Return another patience with the same server."""
         return Patience(self._outage, seconds, before_retry)
 
-    def repeat(self, act: Callable[[], Result], trouble_of: Callable[[Exception, bool], Trouble | None]) -> Result:
+    def repeat(
+        self,
+        act: Callable[[], Result],
+        trouble_of: Callable[[Exception, bool], Trouble | None],
+        got_further: Callable[[], bool] = lambda: False,
+    ) -> Result:
         """Return the result of `act`, which is repeated while `trouble_of` calls its error a trouble.
 
-        `trouble_of` gets the error, and whether the server was ever reached. Raises `OutOfPatience`, or the first
-        error that is no trouble; then its cause is the last try that may have been carried out (`was_in_doubt`).
+        `trouble_of` gets the error, and whether the server was ever reached. `got_further`: whether a try that failed
+        brought more than all before it, so that the time away counts from its failure on. Raises `OutOfPatience`, or
+        the first error that is no trouble; then its cause is the last try that may have been carried out
+        (`was_in_doubt`).
         """
         if self.seconds and self._outage.is_given_up:
             raise OutOfPatience("it was away for too long a moment ago", self.seconds)
-        first_failure, doubt = 0.0, None
+        first_failure, brief_tries, hangs, doubt = 0.0, 0, 0, None
         for tries in count(1):
             started = time.monotonic()
             try:
@@ -138,15 +149,20 @@ class Patience:
                 trouble = trouble_of(error, self._outage.was_reached)
                 if trouble is None or trouble.brief:
                     self._note_reached(error)
-                if trouble is None or (trouble.brief and tries >= TRIES):
+                brief_tries += trouble is not None and trouble.brief
+                if trouble is None or (trouble.brief and brief_tries >= TRIES):
                     if doubt is not None:
                         raise error from doubt
                     raise
+                if not isinstance(error, NameResolutionError):
+                    # A server that refuses connections, too, was found by its name.
+                    self._outage.was_reached = True
                 doubt = error if trouble.in_doubt else doubt
                 now = time.monotonic()
-                first_failure = first_failure or now
+                first_failure = now if got_further() else first_failure or now
                 away = 0.0 if trouble.brief else now - min(first_failure, self._note_trouble(trouble, tries, started))
-                if self._is_over(tries, away):
+                hangs += isinstance(error, ReadTimeoutError)
+                if self._is_over(tries, hangs, away):
                     raise OutOfPatience(trouble.cause, self.seconds) from error
                 self._pause(tries, away)
                 if self._before_retry is not None:
@@ -166,9 +182,10 @@ class Patience:
             return time.monotonic()
         return self._outage.note_failure(trouble.cause, tries, time.monotonic() - started, self.seconds)
 
-    def _is_over(self, tries: int, away: float) -> bool:
+    def _is_over(self, tries: int, hangs: int, away: float) -> bool:
         if not self.seconds:
-            return tries >= TRIES
+            # Each of them took ANSWER_SECONDS.
+            return tries >= TRIES or hangs > 1
         if away >= self.seconds:
             self._outage.note_end()
         return away >= self.seconds
@@ -196,14 +213,19 @@ def connection_trouble(error: HTTPError, was_reached: bool) -> Trouble | None:
     """Return why a connection failed, or None where it would fail again: a bad certificate, a name that is none."""
     if isinstance(error, NameResolutionError):
         if was_reached:
-            return Trouble(f"{error}", in_doubt=False)
+            return Trouble(unresolved(error), in_doubt=False)
         # The name server may be slow for a new pod; a name that does not exist will not appear.
         passes = isinstance(error.__cause__, socket.gaierror) and error.__cause__.errno == socket.EAI_AGAIN
-        return Trouble(f"{error}", in_doubt=False, brief=True) if passes else None
+        return Trouble(unresolved(error), in_doubt=False, brief=True) if passes else None
     if is_untrusted(error) or isinstance(error, LocationValueError):
         return None
     never_sent = isinstance(error, (NewConnectionError, ConnectTimeoutError, ClosedPoolError))
     return Trouble(_cause_of(error), in_doubt=not never_sent)
+
+
+def unresolved(error: NameResolutionError) -> str:
+    """Say which name was not resolved, without the connection that asked for it."""
+    return f"{error}".partition(": ")[2]
 
 
 def _cause_of(error: HTTPError) -> str:
@@ -212,17 +234,23 @@ def _cause_of(error: HTTPError) -> str:
         return error.__cause__.strerror.lower()
     if isinstance(error, ConnectTimeoutError):
         return f"no connection within {connections.CONNECT_SECONDS:g} s"
+    if isinstance(error, ProtocolError) and isinstance(error.args[-1], OSError) and error.args[-1].strerror:
+        return error.args[-1].strerror.lower()
     if isinstance(error, ReadTimeoutError):
         return f"no answer within {connections.ANSWER_SECONDS:g} s"
     return f"{error}"
 
 
 def is_untrusted(error: HTTPError) -> bool:
-    """Whether TLS failed for a reason that stays: a certificate that is not trusted, or a server without TLS."""
+    """Whether TLS failed for a reason that stays: a certificate that is not trusted, or a server without TLS.
+
+    So does a file of authorities that is not there, or has none.
+    """
     reason = error.args[0] if isinstance(error, SSLError) and error.args else None
-    return isinstance(reason, (CertificateError, ssl.SSLCertVerificationError)) or (
-        isinstance(reason, ssl.SSLError) and reason.reason == "WRONG_VERSION_NUMBER"
-    )
+    if isinstance(reason, (CertificateError, ssl.SSLCertVerificationError, FileNotFoundError, PermissionError)):
+        return True
+    stays = ("WRONG_VERSION_NUMBER", "NO_CERTIFICATE_OR_CRL_FOUND", "PEM_LIB")
+    return isinstance(reason, ssl.SSLError) and reason.reason in stays
 
 
 def in_words(seconds: float) -> str:

@@ -17,7 +17,7 @@ from xml.etree.ElementTree import ParseError
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3 import PoolManager
-from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, NameResolutionError, ProtocolError, ReadTimeoutError, SSLError
 
 from ..errors import (
     ObjectChanged,
@@ -31,7 +31,18 @@ from ..errors import (
 from .connections import connections
 from .files import arriving
 from .keys import checked_key, checked_prefix
-from .patience import Outage, OutOfPatience, Patience, Trouble, connection_trouble, in_words, is_untrusted, was_in_doubt
+from .patience import (
+    TRIES,
+    Outage,
+    OutOfPatience,
+    Patience,
+    Trouble,
+    connection_trouble,
+    in_words,
+    is_untrusted,
+    unresolved,
+    was_in_doubt,
+)
 from .s3_address import S3Address
 from .store import Blob, Entry
 
@@ -49,6 +60,7 @@ _BEATEN = (409, 412)
 _TOO_MANY, _TOO_SLOW, _NOT_IMPLEMENTED = 429, 408, 501
 # What S3 says with status 400 of a request that broke off on its way.
 _BROKEN_OFF = {"RequestTimeout", "IncompleteBody"}
+_NO_ETAG = "the answer has no ETag: it is not S3's"
 
 
 class S3Store:
@@ -129,14 +141,14 @@ class S3Store:
     def upload(self, key: str, path: Path) -> None:
         """Write a file of any size (in parts where it is large)."""
         with self._letters(key):
-            try:
-                self._upload(key, path)
-            except S3Error as error:
-                if error.code != "NoSuchUpload":
-                    raise
-                # The last request of an upload in parts was done, its answer lost, and its second try finds nothing
-                # to complete; or the server forgot the upload. To write the same once more is harmless.
-                self._upload(key, path)
+            for tries in range(1, TRIES + 1):
+                try:
+                    return self._upload(key, path)
+                except S3Error as error:
+                    # The last request of an upload in parts was done, its answer lost, and its second try finds nothing
+                    # to complete; or the server forgot the upload. To write the same once more is harmless.
+                    if error.code != "NoSuchUpload" or tries == TRIES:
+                        raise
 
     def download(self, key: str, path: Path) -> None:
         """Fetch an object of any size into a file. Raises `ObjectNotFound`."""
@@ -185,8 +197,15 @@ class S3Store:
 
     def _fetch(self, key: str, sink: BinaryIO) -> str:
         """Stream an object into `sink`, from its beginning again where it breaks off; returns its etag."""
+        furthest = 0
+
+        def got_further() -> bool:
+            nonlocal furthest
+            before, furthest = furthest, max(furthest, sink.tell())
+            return furthest > before
+
         with self._letters(key):
-            return self._patience.repeat(lambda: self._stream(key, sink), _reading_trouble_of)
+            return self._patience.repeat(lambda: self._stream(key, sink), _reading_trouble_of, got_further)
 
     def _stream(self, key: str, sink: BinaryIO) -> str:
         sink.seek(0)
@@ -194,7 +213,7 @@ class S3Store:
         response = self._client.get_object(self._address.bucket, self._name(key))
         try:
             if "etag" not in response.headers:
-                raise ProtocolError("the answer has no ETag: it is not S3's")
+                raise ProtocolError(_NO_ETAG)
             for chunk in response.stream(1 << 20, decode_content=False):
                 sink.write(chunk)
             return str(response.headers["etag"]).strip('"')
@@ -255,9 +274,9 @@ class S3Store:
             )
         return StoreUnreachable(self._line(f"no answer from {endpoint}; is the server running? ({reason})"))
 
-    def _unknown_name(self, error: HTTPError) -> StoreUnreachable:
+    def _unknown_name(self, error: NameResolutionError) -> StoreUnreachable:
         return StoreUnreachable(
-            self._line(f"no answer from {self._address.endpoint}; is its name right? ({_in_one_line(f'{error}')})")
+            self._line(f"no answer from {self._address.endpoint}; is its name right? ({unresolved(error)})")
         )
 
     def _untrusted(self, error: HTTPError) -> StoreRefused:
@@ -293,9 +312,12 @@ class _Client(Minio):  # type: ignore[misc]
     def _url_open(self, method: str, *given: Any, **named: Any) -> Any:
         def send() -> Any:
             response = super(_Client, self)._url_open(method, *given, **named)
-            if method == "POST" and b"<Error>" in response.data[:1000]:
+            if method in ("POST", "PUT") and b"<Error>" in response.data[:1000]:
                 # The end of an upload in parts may fail after the status was sent.
                 raise S3Error.fromxml(response)
+            if method == "PUT" and named.get("object_name") and "etag" not in response.headers:
+                # A proxy's page: nothing was written.
+                raise ProtocolError(_NO_ETAG)
             return response
 
         return self._patience.repeat(send, _trouble_of)
@@ -321,7 +343,7 @@ def _trouble_of(error: Exception, was_reached: bool) -> Trouble | None:
 
 def _reading_trouble_of(error: Exception, was_reached: bool) -> Trouble | None:
     """Return why an answer could not be read to its end; the request for it was repeated before, where that helps."""
-    if isinstance(error, (ProtocolError, ReadTimeoutError)):
+    if isinstance(error, (ProtocolError, ReadTimeoutError, SSLError)):
         return connection_trouble(error, True)
     return Trouble(f"its answer cannot be read: {error}") if _is_unreadable(error) else None
 

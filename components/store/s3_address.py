@@ -11,6 +11,8 @@ from ..errors import RefusedInput
 from .keys import checked_prefix
 
 AWS = "https://s3.amazonaws.com"
+# What the SDK takes; buckets of old may have capitals, and colons where a server has tenants.
+_BUCKET = re.compile(r"(?!.*(\.\.|\.-|-\.))(?!\d+(\.\d+){3}$)[A-Za-z0-9][A-Za-z0-9_.:-]{1,61}[A-Za-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class S3Address:
     @classmethod
     def parse(cls, uri: str, environment: Mapping[str, str], named: str | None = None) -> S3Address:
         """Read ``s3://bucket/prefix?endpoint=http://host:port``. Raises `RefusedInput`, which begins with `named`."""
-        parts = urlsplit(uri)
+        parts = _split(uri, named or f"ledger={uri}")
         if "@" in parts.netloc or "@" in parts.query:
             # Not repeated in the message: it may hold a secret.
             setting = (named or "ledger").partition("=")[0]
@@ -39,6 +41,10 @@ class S3Address:
         named = named or f"ledger={uri}"
         if not parts.netloc:
             raise RefusedInput(f"{named}: names no bucket; write s3://bucket/prefix")
+        if not _BUCKET.fullmatch(parts.netloc):
+            raise RefusedInput(
+                f"{named}: {parts.netloc!r} is not the name of a bucket, which has 3 to 63 letters, digits, '.' and '-'"
+            )
         prefix = unquote(parts.path).strip("/")
         access_key, secret_key = _keys(named, environment)
         endpoint = _checked_endpoint(named, _endpoint(named, parts, environment))
@@ -73,12 +79,23 @@ def _endpoint(named: str, parts: SplitResult, environment: Mapping[str, str]) ->
 
 
 def _checked_endpoint(named: str, endpoint: str) -> str:
-    parts = urlsplit(endpoint)
+    parts = _split(endpoint, named)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/") or parts.query:
         raise RefusedInput(f"{named}: its endpoint {endpoint!r} is not of the form http://host:port")
     if "@" in parts.netloc:
         raise RefusedInput(f"{named}: no keys in the endpoint; they come from AWS_ACCESS_KEY_ID and its like")
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise RefusedInput(f"{named}: its endpoint {endpoint!r} has no port from 0 to 65535") from error
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _split(url: str, named: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise RefusedInput(f"{named}: cannot be read ({error}); write s3://bucket/prefix?endpoint=...") from error
 
 
 def _region(endpoint: str, environment: Mapping[str, str]) -> str:

@@ -163,3 +163,10 @@ def test_a_step_waits_for_the_store_as_long_as_its_run_chose(ledger, monkeypatch
         pass
     assert set(chosen) == {77}
     assert ledger.patience_seconds == 77
+
+
+def test_a_step_on_one_machine_waits_as_its_run_chose_before_it_has_read_its_claim(ledger, monkeypatch):
+    assert Ledger.open(ledger.store.uri).patience_seconds == 600
+    monkeypatch.setenv("OATFLOW_STORE_PATIENCE", "30.0")
+    assert Ledger.open(ledger.store.uri).patience_seconds == 30
+    assert Ledger.open(ledger.store.uri, 7).patience_seconds == 7

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -210,3 +211,21 @@ def test_ctrl_c_stops_everything_that_was_started(tmp_path, wait_for):
     assert running.wait(timeout=120) == 130
     left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True, check=False).stdout.split()
     assert left == []
+
+
+@pytest.mark.slow
+def test_a_machines_own_store_that_is_killed_ends_the_command_with_the_cause(tmp_path, wait_for):
+    """Whatever step meets it: also one that has not read yet how long its run wants to wait."""
+    command = [*COMMAND, "align", "--preset", "scripted", "--store-patience-seconds", "3"]
+    running = subprocess.Popen(
+        command, env={**os.environ, "OATFLOW_HOME": str(tmp_path / "home")}, cwd=tmp_path, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    wait_for(tmp_path, "open", "end")
+    server = json.loads((tmp_path / "home" / "s3" / "server.json").read_text())["pid"]
+    os.kill(server, signal.SIGKILL)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 1
+    last = said.strip().splitlines()[-1]
+    assert re.search(r"no answer from http://127.0.0.1:\d+ for 3 s \(.*; see that the server runs", last)
+    assert "Run the same command again to continue" in last

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -20,12 +21,15 @@ from oatflow.components.errors import (
     ObjectExists,
     ObjectNotFound,
     RefusedInput,
+    StoreError,
     StoreRefused,
     StoreUnreachable,
 )
 from oatflow.components.store import connections, patience
 from oatflow.components.store.s3 import PART_BYTES, S3Store
 from oatflow.components.store.store import open_store
+from urllib3.exceptions import ProtocolError, SSLError
+from urllib3.response import HTTPResponse
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "do-not-print-me"}
 
@@ -255,6 +259,18 @@ def test_a_large_file_survives_the_loss_of_the_last_answer(store: S3Store, scrip
     assert script.objects["/bucket/x/large"] == data
 
 
+def test_a_large_file_survives_a_second_outage_during_its_second_upload(
+    store: S3Store, script: Script, tmp_path: Path
+) -> None:
+    (tmp_path / "large").write_bytes(b"x" * (PART_BYTES + 1))
+    lost_at_the_end: list[Fault] = [None, None, None, "lose", None, None]
+    script.faults = lost_at_the_end * 2
+    store.upload("large", tmp_path / "large")
+    script.faults = lost_at_the_end * 100
+    with pytest.raises(StoreError, match="NoSuchUpload"):
+        store.upload("large", tmp_path / "large")
+
+
 @pytest.mark.parametrize("code", ["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
 def test_a_refusal_is_no_fault_and_keeps_the_secret(
     store: S3Store, script: Script, monkeypatch: pytest.MonkeyPatch, code: str
@@ -292,6 +308,16 @@ def test_a_server_that_is_not_there_is_named_within_seconds() -> None:
         assert 5 < time.monotonic() - began < 12
 
 
+def test_a_server_that_hangs_is_asked_twice_where_a_person_waits(
+    script: Script, store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.1)
+    script.faults = ["hang"] * 5
+    with pytest.raises(StoreUnreachable, match=r"no answer within 0\.1 s"):
+        S3Store.open(store.uri, KEYS).get("a")
+    assert len(script.asked) == 2
+
+
 @pytest.mark.parametrize(
     "uri",
     [
@@ -301,6 +327,14 @@ def test_a_server_that_is_not_there_is_named_within_seconds() -> None:
         "s3://bucket/x?endpoint=http://h:1/path",
         "s3://bucket/x?endpont=http://h:1",
         "s3://bucket/../x",
+        "s3://b/x",
+        "s3://buck..et/x",
+        "s3://bücket/x",
+        "s3://10.0.0.1/x",
+        "s3://bucket/x?endpoint=http://h:port",
+        "s3://bucket/x?endpoint=http://h:99999",
+        "s3://bucket/x?endpoint=http://[::1",
+        "s3://[bucket/x",
         "s3://key:do-not-print-me@bucket/x",
         "s3://bucket/x?endpoint=http://key:do-not-print-me@h:1",
     ],
@@ -477,7 +511,9 @@ def test_what_will_not_change_is_asked_once(
 def test_a_name_that_never_was_resolved_is_asked_for_once(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = names_that_fail(monkeypatch, socket.EAI_NONAME)
     store = S3Store.open("s3://bucket/x?endpoint=http://stroe.example:9000", KEYS, patience_seconds=600)
-    with pytest.raises(StoreUnreachable, match=r"http://stroe.example:9000; is its name right\? .*stroe.example"):
+    with pytest.raises(
+        StoreUnreachable, match=r"http://stroe.example:9000; is its name right\? \(Failed to resolve 'stroe.example'"
+    ):
         store.get("a")
     assert asked == ["stroe.example"]
 
@@ -499,6 +535,27 @@ def test_a_name_that_was_resolved_once_is_waited_for(
         script.faults = ["drop"]  # which closes the connection
         assert patient.get("a").data == b"data"
     assert len(asked) == 30
+
+
+def test_a_name_is_waited_for_where_its_server_refused_connections_before(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service without a pod behind it may lose its name for as long."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    store = S3Store.open(f"s3://bucket/x?endpoint=http://127.0.0.1:{port}", KEYS, patience_seconds=600)
+    tries = iter(range(10_000))
+    as_it_is = socket.getaddrinfo
+
+    def resolve(host: str, *given: object, **named: object) -> object:
+        if 3 < next(tries) < 8:
+            raise socket.gaierror(socket.EAI_NONAME, "as told")
+        return as_it_is(host, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    with pytest.raises(StoreUnreachable, match="for 10 min"):
+        store.get("a")
 
 
 def names_that_fail(monkeypatch: pytest.MonkeyPatch, number: int, times: int = 10_000) -> list[str]:
@@ -549,6 +606,22 @@ def test_a_certificate_that_is_not_trusted_is_refused_at_once(tmp_path: Path, cl
         assert len(connections_made) == 1
 
 
+@pytest.mark.parametrize("content", [None, "no certificate"], ids=["that is not there", "without a certificate"])
+def test_a_file_of_authorities_is_refused_at_once(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, content: str | None
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "authorities.pem"))
+    if content is not None:
+        (tmp_path / "authorities.pem").write_text(content)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"https://127.0.0.1:{server.getsockname()[1]}"
+        store = S3Store.open(f"s3://bucket/x?endpoint={endpoint}", KEYS, patience_seconds=600)
+        began = clock.now
+        with pytest.raises(StoreRefused, match="AWS_CA_BUNDLE"):
+            store.get("a")
+        assert clock.now - began < 1
+
+
 def test_another_run_that_wrote_during_the_outage_has_won(patient: S3Store, script: Script) -> None:
     def taken_over() -> int:
         script.objects["/bucket/x/claim"] = b"another's"
@@ -567,9 +640,15 @@ def test_another_run_that_wrote_during_the_outage_has_won(patient: S3Store, scri
 def test_a_conflict_with_ones_own_lost_write_is_no_defeat(patient: S3Store, script: Script) -> None:
     script.faults = ["lose", *[409] * 4]
     assert patient.put_if_absent("claim", b"mine") == patient.get("claim").etag
-    script.faults = [500, *[409] * 4]  # done by nobody
+    script.faults = [500, *[409] * 5]  # done by nobody
     with pytest.raises(ObjectExists):
         patient.put_if_absent("other", b"mine")
+
+
+def test_a_conflict_at_the_end_of_an_outage_is_no_defeat(patient: S3Store, script: Script) -> None:
+    """A create that the server still works on when it comes back: whoever asks again wins, or sees who did."""
+    script.faults = ["drop", *[500] * 20, 409, 409]
+    assert patient.put_if_absent("claim", b"mine") == patient.get("claim").etag
 
 
 def test_equal_bytes_of_another_are_not_mine_where_no_request_arrived(
@@ -613,6 +692,68 @@ def test_answers_that_are_not_s3s_are_asked_for_again(patient: S3Store, script: 
     script.faults = ["garble"]
     patient.upload("large", tmp_path / "large")
     assert len(script.objects["/bucket/x/large"]) == PART_BYTES + 1
+
+
+@pytest.mark.parametrize("fault", ["garble", "error inside"])
+def test_a_write_is_not_believed_where_the_answer_is_not_s3s(
+    patient: S3Store, script: Script, tmp_path: Path, fault: str
+) -> None:
+    """A proxy answers 200 with a page of its own, and nothing was written."""
+    (tmp_path / "small").write_bytes(b"data")
+    (tmp_path / "large").write_bytes(b"x" * (PART_BYTES + 1))
+    for name, write in (
+        ("put", lambda: patient.put("put", b"data")),
+        ("created", lambda: patient.put_if_absent("created", b"data")),
+        ("small", lambda: patient.upload("small", tmp_path / "small")),
+    ):
+        script.faults = [fault] * 3
+        write()
+        assert script.objects[f"/bucket/x/{name}"] == b"data"
+    script.faults = [None, fault, fault]
+    patient.upload("large", tmp_path / "large")
+    assert len(script.objects["/bucket/x/large"]) == PART_BYTES + 1
+
+
+def test_a_body_that_tls_breaks_off_is_asked_for_again(
+    patient: S3Store, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patient.put("a", b"data")
+    stream, breaks = HTTPResponse.stream, [ssl.SSLError(1, "[SSL: DECRYPTION_FAILED_OR_BAD_RECORD_MAC]")]
+    breaks[0].reason = "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+
+    def broken(self: HTTPResponse, *given: object, **named: object) -> Iterator[bytes]:
+        if breaks:
+            raise SSLError(breaks.pop())
+        return stream(self, *given, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(HTTPResponse, "stream", broken)
+    assert patient.get("a").data == b"data"
+    assert not breaks
+
+
+@pytest.mark.parametrize("more", [1, 0])
+def test_outages_during_one_long_download_do_not_add_up_while_it_gets_further(
+    patient: S3Store, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    bytes_received = iter([10 + more * number for number in range(1, 6)])
+
+    def stream(store: S3Store, _: str, sink: BinaryIO) -> str:
+        store._patience._outage.note_answer()  # as each answer's beginning does
+        sink.seek(0)
+        sink.truncate()
+        clock.sleep(400)
+        sink.write(b"x" * next(bytes_received, 100))
+        if sink.tell() < 100:
+            raise ProtocolError("broken off")
+        return "etag"
+
+    monkeypatch.setattr(S3Store, "_stream", stream)
+    if more:
+        patient.download("large", tmp_path / "copy")
+        assert (tmp_path / "copy").stat().st_size == 100
+    else:
+        with pytest.raises(StoreUnreachable, match="for 10 min"):
+            patient.download("large", tmp_path / "copy")
 
 
 def test_a_store_that_fails_one_object_alone_is_given_up_although_it_answers_others(

@@ -70,7 +70,7 @@ def test_the_ledgers_own_server_goes_before_the_environments(monkeypatch):
 
 def test_requests_to_a_region_of_aws_are_signed_for_it(monkeypatch):
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    store = SettingStores(OURS).open("s3://m/x?endpoint=https://s3.eu-central-1.amazonaws.com", "policy.pretrain")
+    store = SettingStores(OURS).open("s3://models/x?endpoint=https://s3.eu-central-1.amazonaws.com", "policy.pretrain")
     assert store._address.region == "eu-central-1"
 
 
