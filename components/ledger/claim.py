@@ -227,7 +227,7 @@ class ClaimKeeper:
 
     def _go_on(self) -> None:
         if self._stopped.is_set():
-            raise StoreError("the claim is kept no more")
+            raise StoreError("the claim is no longer kept alive")
 
     def _look(self) -> Claim:
         """Renew the claim, or see that another process does. Waits for a store that is away."""

@@ -78,7 +78,7 @@ def test_setting_it_again_replaces_it_and_two_are_never_on(api, set_):
     set_()
     first = only_schedule(api)["recurring_run_id"]
     code, out, _ = set_("kinder", "0 30 4 * * *")
-    assert code == 0 and f"it replaces oatflow-kinder ({first})" in out
+    assert code == 0 and f"deleted the old schedule oatflow-kinder ({first})" in out
     assert only_schedule(api)["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *"
     assert api.most_enabled == 1 and api.enabled == list(api.schedules)
 
@@ -106,7 +106,7 @@ def test_an_old_one_that_cannot_be_deleted_is_off_and_goes_with_the_next_command
     set_()
     api.faults.append(Fault("DELETE", "recurringruns", 403))
     code, _, said = set_("kinder", "0 30 4 * * *")
-    assert code == 1 and "could not be removed" in said
+    assert code == 1 and "could not be deleted" in said
     assert len(api.schedules) == 2 and len(api.enabled) == 1
     schedule("list")
     assert only_schedule(api)["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *"
@@ -143,7 +143,7 @@ def test_a_replaced_schedule_is_deleted_by_the_next_command_after_its_run(api, s
     set_("kinder", "0 30 4 * * *")
     api.end(run_id)
     _, out, said = schedule("list")
-    assert f"deleted oatflow-kinder ({first}), which was replaced" in said and "replaced" not in out
+    assert f"deleted the old schedule oatflow-kinder ({first})" in said and "replaced" not in out
     assert only_schedule(api)["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *"
 
 
@@ -152,7 +152,7 @@ def test_replaced_schedules_are_deleted_by_set_as_well(api, set_, under_way):
     set_("kinder", "0 30 4 * * *")
     api.end(run_id, "FAILED")
     code, out, _ = set_("kinder", "0 30 4 * * *")
-    assert code == 0 and "nothing was changed" in out and f"it replaces oatflow-kinder ({first})" in out
+    assert code == 0 and "nothing was changed" in out and f"deleted the old schedule oatflow-kinder ({first})" in out
     assert len(api.schedules) == 1
 
 
@@ -176,7 +176,7 @@ def test_now_ends_the_run_and_says_which(api, schedule, under_way):
 def test_set_now_ends_the_run_and_says_which(api, set_, under_way):
     first, run_id = under_way
     _, out, _ = set_("kinder", "0 30 4 * * *", "--now")
-    assert f"it replaces oatflow-kinder ({first})\nthat ended its run {run_id}" in out
+    assert f"deleted the old schedule oatflow-kinder ({first})\nthat ended its run {run_id}" in out
     assert len(api.schedules) == 1 and not goes_on(api, run_id)
 
 
