@@ -177,19 +177,16 @@ def _schedule_set(given: argparse.Namespace) -> int:
     print(f"schedule {schedule.name} ({schedule.id}): {words.get(result.done, in_words(cron))}")
     print(f"next  {_times(next_times(cron, datetime.now(UTC)))}" if enabled else "it is switched off")
     removal = remove_schedules(cluster, result.replaced, given.now)
+    _delete_replaced(cluster, given.experiment)
     return _finish_removal(cluster, given, removal, "deleted the old schedule")
 
 
 def _schedule_list(given: argparse.Namespace) -> int:
     from .kubeflow_client import Cluster
-    from .schedules import describe_schedules, find_replaced_schedules, remove_schedules, report_schedules
+    from .schedules import describe_schedules, report_schedules
 
     cluster = Cluster.connect(given.host, given.namespace)
-    removal = remove_schedules(cluster, find_replaced_schedules(cluster))
-    for schedule in removal.deleted:
-        print(f"oatflow: deleted the old schedule {schedule.name} ({schedule.id})", file=sys.stderr)
-    for problem in removal.problems:
-        print(f"oatflow: an old schedule could not be deleted: {problem}", file=sys.stderr)
+    _delete_replaced(cluster)
     report = report_schedules(cluster, datetime.now(UTC))
     print(json.dumps(report, indent=2) if given.json else "\n".join(describe_schedules(report)))
     return 0
@@ -201,7 +198,20 @@ def _schedule_delete(given: argparse.Namespace) -> int:
 
     cluster = Cluster.connect(given.host, given.namespace)
     removal = remove_schedules(cluster, find_schedules(cluster, given.experiment), given.now)
+    _delete_replaced(cluster, given.experiment)
     return _finish_removal(cluster, given, removal, "deleted")
+
+
+def _delete_replaced(cluster: Cluster, but: str = "") -> None:
+    """Delete replaced schedules whose runs have ended, and say so on stderr. `but`: an experiment that is left out."""
+    from .schedules import experiment_of, find_replaced_schedules, remove_schedules
+
+    replaced = [schedule for schedule in find_replaced_schedules(cluster) if experiment_of(schedule) != but]
+    removal = remove_schedules(cluster, replaced)
+    for schedule in removal.deleted:
+        print(f"oatflow: deleted the old schedule {schedule.name} ({schedule.id})", file=sys.stderr)
+    for problem in removal.problems:
+        print(f"oatflow: an old schedule could not be deleted: {problem}", file=sys.stderr)
 
 
 def _finish_removal(cluster: Cluster, given: argparse.Namespace, removal: Removal, deed: str) -> int:

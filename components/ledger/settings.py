@@ -17,7 +17,7 @@ class LedgerSettings(Section):
 takes 60 unless you set it."""
     store_patience_seconds: float = operational(600.0, ge=0)
     """For how many seconds a step repeats its requests while the store is away (refuses connections, hangs, answers \
-5xx); 0 for a few tries, which is what commands at a terminal always make. `oatflow align` takes 30 for the store of \
-this machine unless you set it."""
+5xx); 0 for a few tries. `oatflow align` takes 30 for the store of this machine unless you set it; commands such as \
+status always make a few tries."""
     keep_optimizers: int = operational(2, ge=1)
     """Optimizer states kept, newest rounds first (only the newest is ever read); policies are kept for good."""

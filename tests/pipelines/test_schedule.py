@@ -156,6 +156,18 @@ def test_replaced_schedules_are_deleted_by_set_as_well(api, set_, under_way):
     assert len(api.schedules) == 1
 
 
+@pytest.mark.parametrize("command", ["set", "delete"])
+def test_a_replaced_schedule_is_deleted_by_a_command_for_another_experiment(api, set_, schedule, under_way, command):
+    first, run_id = under_way
+    set_("kinder", "0 30 4 * * *")
+    set_("other")
+    assert first in api.schedules
+    api.end(run_id)
+    code, out, said = set_("other", "0 30 5 * * *") if command == "set" else schedule("delete", "other")
+    assert code == 0 and first not in api.schedules and first not in out
+    assert f"deleted the old schedule oatflow-kinder ({first})" in said
+
+
 def test_a_run_under_way_goes_on_when_its_schedule_is_deleted(api, schedule, under_way):
     first, run_id = under_way
     code, out, _ = schedule("delete", "kinder")
