@@ -112,26 +112,22 @@ def _learn(where: Channels, preferences: Any, form: Channels, build: Build) -> N
     _pod(trained)
     policy = trained.outputs["policy"]
     fitted = fit_reward_model(**where, preferences=preferences)
-    # It computes with torch (475 MiB for the smallest ensemble), so it requests all that it may use.
-    reward_model = _light(fitted, form, build, 6 * HOUR, requests_little=False).outputs["reward_model"]
+    reward_model = _light(fitted, form, build, 6 * HOUR).outputs["reward_model"]
     evaluated = _on_gpus(evaluate(**where, policy=policy, reward_model=reward_model), "sampler", form, build)
     _keys(evaluated, form, ORACLE_KEYS)
     closed = close_round(**where, policy=policy, verdicts=evaluated.outputs["verdicts"])
     _keys(_light(closed, form, build, 1 * HOUR), form, TRACKING_KEYS)
 
 
-def _light(
-    task: dsl.PipelineTask, form: Channels, build: Build, seconds: int, requests_little: bool = True
-) -> dsl.PipelineTask:
-    """Equip a step that computes little: it requests little, and may use more for a while."""
-    cpu, memory = form["light_cpu"], form["light_memory"]
-    task.set_cpu_limit(cpu).set_memory_limit(memory)
-    _need(task, [cpu, memory])
-    if requests_little:
-        # Measured: 100 to 145 MiB, the store's client and the report included; without a request it would be the limit.
-        cpu, memory = form["light_cpu_request"], form["light_memory_request"]
-        task.set_cpu_request(cpu).set_memory_request(memory)
-        _need(task, [cpu, memory])
+def _light(task: dsl.PipelineTask, form: Channels, build: Build, seconds: int) -> dsl.PipelineTask:
+    """Equip a step that computes little: it requests little, and may use more for a while.
+
+    Without a request of its own a step would request its limit, and take a small node from the training's pods.
+    """
+    resources = [form[name] for name in ("light_cpu", "light_memory", "light_cpu_request", "light_memory_request")]
+    cpu, memory, cpu_request, memory_request = resources
+    task.set_cpu_limit(cpu).set_memory_limit(memory).set_cpu_request(cpu_request).set_memory_request(memory_request)
+    _need(task, resources)
     return _common(task, form, build, seconds)
 
 

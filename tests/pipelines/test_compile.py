@@ -180,8 +180,8 @@ def resources(spec, step):
     return {name: re.search(r"--(\w+)'", found[name])[1] for name in found if name != "accelerator"}
 
 
-def test_steps_that_only_watch_or_write_request_little(compiled):
-    for step in ("open-round", "open-next-round", "train", "close-round"):
+def test_light_steps_request_little(compiled):
+    for step in ("open-round", "open-next-round", "train", "fit-reward-model", "close-round"):
         assert resources(compiled[1], step) == {
             "resourceCpuLimit": "light_cpu", "resourceMemoryLimit": "light_memory",
             "resourceCpuRequest": "light_cpu_request", "resourceMemoryRequest": "light_memory_request",
@@ -189,11 +189,6 @@ def test_steps_that_only_watch_or_write_request_little(compiled):
     fields = compiled[1]["root"]["inputDefinitions"]["parameters"]
     assert [fields[name]["defaultValue"] for name in ("light_cpu_request", "light_memory_request")] == ["100m", "512Mi"]
     assert [fields[name]["defaultValue"] for name in ("light_cpu", "light_memory")] == ["1", "4Gi"]
-
-
-def test_fitting_the_reward_model_computes_and_requests_all_that_it_may_use(compiled):
-    found = resources(compiled[1], "fit-reward-model")
-    assert found == {"resourceCpuLimit": "light_cpu", "resourceMemoryLimit": "light_memory"}
 
 
 @pytest.mark.parametrize(("limit", "request_"), [("1", "1500m"), ("0.5", "1")])
