@@ -230,7 +230,10 @@ def _take_back(cluster: Cluster, created: Schedule, why: ClusterError) -> None:
     try:
         cluster.delete_schedule(created)
     except ClusterError as error:
-        raise ClusterError(f"{why}; and the new schedule {created.id} is left, switched off: {error}") from error
+        raise ClusterError(
+            f"{why}; and the new schedule {created.id} is left, switched off: {error}. Run the command again, which "
+            "deletes it"
+        ) from error
 
 
 def _digest(package: Package, cron: str) -> str:

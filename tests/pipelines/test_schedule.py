@@ -102,6 +102,18 @@ def test_an_old_one_that_cannot_be_switched_on_again_is_said(api, set_):
     assert set_("kinder", "0 30 4 * * *")[0] == 0 and len(api.enabled) == 1
 
 
+def test_a_new_one_that_cannot_be_taken_back_is_deleted_by_the_same_command(api, set_):
+    set_()
+    (first,) = api.enabled
+    api.faults += [Fault("POST", ":enable", 500), Fault("DELETE", "recurringruns", 500)]
+    code, _, said = set_("kinder", "0 30 4 * * *")
+    (left,) = set(api.schedules) - {first}
+    assert code == 1 and f"the new schedule {left} is left, switched off" in said and "Run the command again" in said
+    assert api.enabled == [first]
+    assert set_("kinder", "0 30 4 * * *")[0] == 0
+    assert only_schedule(api)["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *" and len(api.enabled) == 1
+
+
 def test_an_old_one_that_cannot_be_deleted_is_off_and_goes_with_the_next_command(api, set_, schedule):
     set_()
     api.faults.append(Fault("DELETE", "recurringruns", 403))
