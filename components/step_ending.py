@@ -33,7 +33,7 @@ _PEER = re.compile(r"connection (closed|reset|refused)|timed out.*(peer|store)|g
 def explain_failure(memory: str, peers: bool = False) -> Iterator[None]:
     """End the process when the body fails: with one sentence that says why, and the error's own exit code.
 
-    A failure that nobody foresaw keeps its traceback, and its sentence says that it is a bug.
+    A failure that was not foreseen keeps its traceback, and its sentence says that it is a bug.
 
     Args:
         memory: What to change when the body runs out of memory.
@@ -79,8 +79,8 @@ def _known_cause(error: Exception, memory: str, peers: bool) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" for {error.filename}" if error.filename else ""
         return (
-            f"no space left on the disk{where}: free some, set TMPDIR to a folder with more, or raise "
-            "jobs.train_pod_scratch where a training pod says so"
+            f"no space left on the disk{where}: free some, set TMPDIR to a folder on a larger disk, or raise "
+            "jobs.train_pod_scratch if this is a training pod"
         )
     if peers and ("DistError" in names or (isinstance(error, RuntimeError) and _PEER.search(said))):
         return f"{LOST_PEER} ({said.partition(chr(10))[0]}): look at the worker that failed first"

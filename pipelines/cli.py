@@ -22,7 +22,7 @@ from .audit import audit_parser
 from .cluster_commands import cluster_status, schedule_parser, submit_parser
 from .doctor_command import doctor_parser
 from .export import DTYPES
-from .flags import CLUSTER_FLAGS, Flag, add_flags, command, given_settings, settings_flags
+from .flags import Flag, add_flags, command, given_settings, optional_host, settings_flags
 from .label import FLAGS as LABEL_FLAGS
 from .place import check_name, home_folder, ledger_root
 from .preferences import FORMATS
@@ -71,14 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     _align_parser(commands)
     submit_parser(commands)
     schedule_parser(commands)
-    _ledger_parser(commands, "status", "what the ledger says of an experiment and, with --host, the cluster", _status, [
+    shows = "show the rounds of an experiment and, with --host, its runs on a cluster"
+    _ledger_parser(commands, "status", shows, _status, [
         ("--json", {"action": "store_true", "help": "print it as JSON"}),
         ("--verify", {"action": "store_true", "help": "read every object and compare its digest with the record"}),
-        ("--run", {"metavar": "ID", "help": "on a cluster: this run alone, in detail (default: the last runs)"}),
-        CLUSTER_FLAGS[0],
-        ("--namespace", {"help": "namespace of the runs, where Kubeflow has one for each user; without it, pods and "
-                         "workflows are looked for in the namespace of the experiment or of KFP's schedules, else in "
-                         "that of the kubeconfig's context and in kubeflow"}),
+        ("--run", {"metavar": "ID", "help": "on a cluster: show this run (default: the last runs)"}),
+        optional_host(", --namespace and --run", "only the ledger is read"),
+        ("--namespace", {"help": "namespace of the runs, where Kubeflow has one for each user (default for pods and "
+                         "workflows: that of the experiment, else that of KFP's schedules, else that of the "
+                         "kubeconfig's context, then kubeflow)"}),
     ])  # fmt: skip
     report_parser(commands)
     _ledger_parser(

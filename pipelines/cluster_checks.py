@@ -1,7 +1,7 @@
 """The checks of `oatflow doctor --host` that only read, one function each.
 
-A check returns what it found, or None where it does not apply, and raises `Broken` with what to do. `Forbidden` leaves
-it for the caller to say which right is missing.
+A check returns what it found, or None where it does not apply, and raises `Broken` with what to do. `Forbidden` is
+left to the caller, who knows which right the check needs.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def _if_needed(site: Site, backend: str, look: Callable[[Site, JobKind], str]) -
 def _check_trainer(site: Site, kind: JobKind) -> str:
     said = _check_kind(site, kind)
     if site.get("/apis/jobset.x-k8s.io") is None:
-        raise Broken(f"{said}, and JobSet is not there", "install JobSet, which Trainer runs its jobs by")
+        raise Broken(f"{said}, and JobSet is not there", "install JobSet, which Kubeflow Trainer needs")
     if site.get(f"/apis/{kind.group}/{kind.version}/clustertrainingruntimes/{RUNTIME}") is None:
         raise Broken(
             f"{said}, and there is no ClusterTrainingRuntime {RUNTIME}",
@@ -353,7 +353,7 @@ def check_queue(site: Site) -> str | None:
         return None
     group = site.get("/apis/kueue.x-k8s.io")
     if group is None:
-        raise Broken("Kueue is not there", "install Kueue, or leave train_queue out")
+        raise Broken("Kueue is not there", "install Kueue, or leave out train_queue")
     found = site.get(f"/apis/{group['preferredVersion']['groupVersion']}/{{}}/localqueues/{name}")
     if found is None:
         advice = f"kubectl get localqueue -n {site.namespace}; the overlay gpu-pool makes one, oatflow"
@@ -375,7 +375,7 @@ def check_gpus(site: Site) -> str:
     nodes = site.items("/api/v1/nodes")
     having = [node for node in nodes if int((node["status"].get("allocatable") or {}).get(resource, "0"))]
     if not having:
-        advice = "install the device plugin on the nodes with GPUs; --cpu for a cluster without"
+        advice = "install the device plugin on the nodes with GPUs; for a cluster without GPUs give --cpu"
         raise Broken(f"none of {len(nodes)} nodes offers {resource}", advice)
     usable = [node for node in having if _takes_pods(node)]
     if not usable:

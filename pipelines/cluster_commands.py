@@ -40,7 +40,8 @@ def submit_parser(commands: Any) -> None:
     parser.add_argument("--run_name", metavar="NAME", help="what to call the run (default: experiment and time)")
     parser.add_argument("--wait", action="store_true", help="wait until the run has ended, and print a line for "
                         "each step; exit code 1 if the run failed")  # fmt: skip
-    parser.add_argument("--timeout", type=float, default=DAY, metavar="SECONDS", help="wait no longer (default: a day)")
+    parser.add_argument("--timeout", type=float, default=DAY, metavar="SECONDS",
+                        help="with --wait: stop waiting after so long (default: a day)")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the run as JSON")
     _run_flags(parser)
 
@@ -59,12 +60,12 @@ def schedule_parser(commands: Any) -> None:
     set_.add_argument("--cron", required=True, help='when, in six fields, seconds first: "0 0 2 * * *" is 02:00 (UTC)')
     set_.add_argument("--disabled", action="store_true", help="create it switched off")
     _run_flags(set_)
-    _removal_flags(set_, "the schedule before", "the next schedule command deletes it")
+    _removal_flags(set_, "the old schedule", "the next schedule command deletes it")
     list_ = command(verbs, "list", "list the schedules of a cluster", _schedule_list, local=False)
     list_.add_argument("--json", action="store_true", help="print them as JSON")
     delete = command(
-        verbs, "delete", "delete the schedule of an experiment, when its run under way has ended", _schedule_delete,
-        local=False,
+        verbs, "delete", "switch off the schedule of an experiment, and delete it once its run has ended",
+        _schedule_delete, local=False,
     )  # fmt: skip
     delete.add_argument("experiment", help="name of the experiment")
     _removal_flags(delete, "the schedule", "the same command given again deletes it")
@@ -77,9 +78,13 @@ def _removal_flags(parser: argparse.ArgumentParser, which: str, later: str) -> N
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--wait", action="store_true", help=f"wait until the runs of {which} have ended, then delete it "
                      f"(default: switch it off; {later})")  # fmt: skip
-    how.add_argument("--now", action="store_true", help=f"delete {which} at once, which ends its run under way")
+    how.add_argument("--now", action="store_true", help=f"delete {which} at once, which ends its current run")
     parser.add_argument(
-        "--timeout", type=float, default=DAY, metavar="SECONDS", help="with --wait: wait no longer (default: a day)"
+        "--timeout",
+        type=float,
+        default=DAY,
+        metavar="SECONDS",
+        help="with --wait: stop waiting after so long (default: a day)",
     )
 
 
@@ -143,7 +148,8 @@ def _wait_for_run(cluster: Cluster, run_id: str, given: argparse.Namespace) -> t
         run = wait(cluster, run_id, given.timeout, watch.take)
         why = [] if run.state == "SUCCEEDED" else describe_failures(cluster, run)
         took = f" after {duration((run.ended - run.began).total_seconds())}" if run.began and run.ended else ""
-        bar.print_line(", ".join(filter(None, [f"it is {run.state}{took}", watch.win_rate if not why else ""])))
+        ending = [f"the run ended as {run.state}{took}", watch.win_rate if not why else ""]
+        bar.print_line(", ".join(filter(None, ending)))
         for line in why:
             bar.print_line(line)
         if not why and watch.was_skipped:
@@ -164,23 +170,23 @@ def _schedule_set(given: argparse.Namespace) -> int:
         cluster = Cluster.connect(given.host, given.namespace)
         result = set_schedule(cluster, given.experiment, package, cron, enabled)
     schedule = result.schedule
-    words = {"unchanged": "is as wanted, nothing was changed", "switched": "had these settings and was switched"}
+    words = {
+        "unchanged": "it has these settings already; nothing was changed",
+        "switched": f"it has these settings already, and was switched {'on' if enabled else 'off'}",
+    }
     print(f"schedule {schedule.name} ({schedule.id}): {words.get(result.done, in_words(cron))}")
     print(f"next  {_times(next_times(cron, datetime.now(UTC)))}" if enabled else "it is switched off")
     removal = remove_schedules(cluster, result.replaced, given.now)
-    return _finish_removal(cluster, given, removal, "it replaces")
+    _delete_replaced(cluster, given.experiment)
+    return _finish_removal(cluster, given, removal, "deleted the old schedule")
 
 
 def _schedule_list(given: argparse.Namespace) -> int:
     from .kubeflow_client import Cluster
-    from .schedules import describe_schedules, find_replaced_schedules, remove_schedules, report_schedules
+    from .schedules import describe_schedules, report_schedules
 
     cluster = Cluster.connect(given.host, given.namespace)
-    removal = remove_schedules(cluster, find_replaced_schedules(cluster))
-    for schedule in removal.deleted:
-        print(f"oatflow: deleted {schedule.name} ({schedule.id}), which was replaced", file=sys.stderr)
-    for problem in removal.problems:
-        print(f"oatflow: a schedule that was replaced could not be deleted: {problem}", file=sys.stderr)
+    _delete_replaced(cluster)
     report = report_schedules(cluster, datetime.now(UTC))
     print(json.dumps(report, indent=2) if given.json else "\n".join(describe_schedules(report)))
     return 0
@@ -192,7 +198,20 @@ def _schedule_delete(given: argparse.Namespace) -> int:
 
     cluster = Cluster.connect(given.host, given.namespace)
     removal = remove_schedules(cluster, find_schedules(cluster, given.experiment), given.now)
+    _delete_replaced(cluster, given.experiment)
     return _finish_removal(cluster, given, removal, "deleted")
+
+
+def _delete_replaced(cluster: Cluster, but: str = "") -> None:
+    """Delete replaced schedules whose runs have ended, and say so on stderr. `but`: an experiment that is left out."""
+    from .schedules import experiment_of, find_replaced_schedules, remove_schedules
+
+    replaced = [schedule for schedule in find_replaced_schedules(cluster) if experiment_of(schedule) != but]
+    removal = remove_schedules(cluster, replaced)
+    for schedule in removal.deleted:
+        print(f"oatflow: deleted the old schedule {schedule.name} ({schedule.id})", file=sys.stderr)
+    for problem in removal.problems:
+        print(f"oatflow: an old schedule could not be deleted: {problem}", file=sys.stderr)
 
 
 def _finish_removal(cluster: Cluster, given: argparse.Namespace, removal: Removal, deed: str) -> int:
@@ -220,8 +239,8 @@ def _finish_removal(cluster: Cluster, given: argparse.Namespace, removal: Remova
         )
     if kept and deed != "deleted":
         print(
-            "While that run works on a round, a run of the new schedule fails with exit code 3 and does nothing; the "
-            "one after it carries on"
+            "While that run works on a round, a run that the new schedule starts does nothing and fails with exit code "
+            "3; a later one carries on"
         )
     return 1 if removal.problems else 0
 
@@ -232,7 +251,7 @@ def _print_removal(removal: Removal, deed: str) -> None:
     for run in removal.ended:
         print(f"that ended its run {run.id} ({run.name})")
     for problem in removal.problems:
-        print(f"oatflow: a schedule could not be removed: {problem}", file=sys.stderr)
+        print(f"oatflow: a schedule could not be deleted: {problem}", file=sys.stderr)
 
 
 def _times(moments: list[datetime]) -> str:
@@ -248,7 +267,7 @@ def cluster_status(given: argparse.Namespace) -> int:
     from .submission import LEDGER
 
     if given.verify:
-        raise RefusedInput("verify: reads a ledger and no cluster; leave --host, --namespace and --run out")
+        raise RefusedInput("verify: checks a ledger, and no cluster; leave out --host, --namespace and --run")
 
     cluster = Cluster.connect(given.host, given.namespace)
     root = given.ledger or os.environ.get(LEDGER)

@@ -97,8 +97,9 @@ def _guarded(check: Check, site: Site, look: Callable[[], list[Finding]]) -> Ite
         said = str(error).partition("It says: ")[2]
         if said and " cannot " not in said:
             # Not for want of a right: a quota, or an admission webhook.
-            return [Finding(check.name, False, said, "a rule of the namespace refuses it, and runs as well: change it")]
-        found, before = f"not known: no right to {check.right}", "ask your admin for it, or for the answer to"
+            advice = "a rule of the namespace refuses this, and would refuse runs as well: change that rule"
+            return [Finding(check.name, False, said, advice)]
+        found, before = f"not known: no right to {check.right}", "ask your admin for that right, or for the output of"
     except ClusterError as error:
         found, before = f"not known: {error}", "run this again, or look by hand"
     wanted = site.wanted
@@ -113,7 +114,8 @@ def _probed(site: Site) -> Iterator[Finding]:
     """Start a pod with every image, then the doctor's job; both are deleted again."""
     wanted = site.wanted
     print(
-        f"      starting pods: the images, then the store; up to {wanted.timeout:.0f} s each (--no_pods: neither)",
+        f"      starting pods to check the images, then the store: up to {wanted.timeout:.0f} s each (--no_pods skips "
+        "them)",
         file=sys.stderr,
     )
     probes = Probes(site.cluster, wanted.timeout, tuple(wanted.image_pull_secret))

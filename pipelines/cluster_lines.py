@@ -43,15 +43,15 @@ def _describe_run(run: Mapping[str, Any]) -> Iterator[str]:
         yield f"{_INDENT}KFP says: {run['error']}"
     for round_ in range(1, run["rounds"] + 1):
         if run["rounds"] > 1:
-            yield f"{_INDENT}round {round_} of this run's {run['rounds']}"
+            yield f"{_INDENT}round {round_} of {run['rounds']} in this run"
         for step in run["steps"]:
             if step["round"] == round_:
                 yield from _describe_step(step, _INDENT + "  " * (run["rounds"] > 1))
     for name in run["failed_nodes"]:
-        yield f"{_INDENT}also failed: {name}, a node of Kubeflow's own"
+        yield f"{_INDENT}also failed: Kubeflow's own task {name}"
     yield from (f"{_INDENT}waits for: {trouble}" for trouble in run["pods"])
     if run["pods_unasked"] and run["state"] in MOVING:
-        yield f"{_INDENT}its pods could not be asked: {run['pods_unasked']}"
+        yield f"{_INDENT}its pods could not be read: {run['pods_unasked']}"
 
 
 def _describe_step(step: Mapping[str, Any], indent: str) -> Iterator[str]:
@@ -77,13 +77,13 @@ def _state_of_run(run: Mapping[str, Any]) -> str:
     if run["gone"] == "yes":
         return (
             f"gone. KFP still says {run['state']}, but its workflow no longer exists in namespace {run['namespace']} "
-            f"of your kubeconfig's cluster. It began {format_time(began)}; nothing has moved since {moved}"
+            f"of the cluster in your kubeconfig. It began {format_time(began)}; nothing has changed since {moved}"
         )
     if run["gone"] == "maybe":
         pods = f"kubectl get workflows,pods -n {run['namespace'] or 'NAMESPACE'} -l pipeline/runid={run['id']}"
         return (
-            f"{run['state']} according to KFP since {format_time(began)}, but nothing has moved since {moved}: it is "
-            f"gone, or its pod cannot start; see `{pods}`"
+            f"{run['state']} according to KFP since {format_time(began)}, but nothing has changed since {moved}: "
+            f"its workflow is gone, or a pod of it cannot start; look at `{pods}`"
         )
     if run["terminated"] and ended:
         return f"terminated at {format_time(_parse(run['terminated']))}; it began {format_time(began)} and took {took}"
@@ -109,6 +109,8 @@ def _describe_open_round(report: Mapping[str, Any]) -> Iterator[str]:
     is_at_work = is_alive and not (round_["free"] and holder and holder["gone"] == "maybe")
     if is_at_work and not (people and people["open"]):
         yield f"waits    round {round_['round']} is {where}; {name} works on it"
+    elif people is not None and not people["open"]:
+        yield f"waits    for a new run: people have answered all {people['asked']} duels; {_carry_on(report)}"
     elif people is not None:
         yield f"waits    round {round_['round']} waits for people: {_open_duels(people)}. {_how_to_label(report)}"
     elif holder is not None and holder["gone"] != "no":
@@ -130,7 +132,7 @@ def _describe_open_round(report: Mapping[str, Any]) -> Iterator[str]:
 def _describe_last_run(report: Mapping[str, Any], run: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the experiment waits for, from its last run alone: its ledger has no open round, or is not read."""
     if report["ledger"] is None and _stopped_for_people(run):
-        yield f"waits    for people: they have still to answer the duels of the last round. {_how_to_label(report)}"
+        yield f"waits    for people: they still have to answer the duels of the last round. {_how_to_label(report)}"
     elif run["asks_people"] and (note := _note_of_running(run, "label")):
         yield f"waits    for people: {note}. {_how_to_label(report)}"
     elif run["gone"] == "yes" or run["state"] in ("FAILED", "CANCELED"):
@@ -148,16 +150,14 @@ def _note_of_running(run: Mapping[str, Any], name: str) -> str:
 
 
 def _open_duels(people: Mapping[str, int]) -> str:
-    if not people["open"]:
-        return f"all {people['asked']} duels are answered, and the next run goes on with them"
-    return f"{people['open']} of {people['asked']} duels are open ({people['answers']} answers)"
+    return f"{people['open']} of {people['asked']} duels are open, and lack {people['answers']} answers in all"
 
 
 def _how_to_label(report: Mapping[str, Any]) -> str:
-    label = f"oatflow label {report['experiment']}"
+    label = f"oatflow label {report['experiment']}{_ledger_flag(report)}"
     return (
-        f"`{label} --serve` opens them on this machine, `{label}` writes them as a page and tables for others"
-        f"{_ledger_flag(report, ', with')}; when all are answered, the next run carries the round on"
+        f"`{label} --serve` shows the duels in a browser on this machine; without --serve it writes a page and tables "
+        "to send to people. When all are answered, the next run carries the round on"
     )
 
 
@@ -166,8 +166,8 @@ def _carry_on(report: Mapping[str, Any]) -> str:
     return f"`{submit} ...` with the same settings, or the next run of its schedule, carries the round on"
 
 
-def _ledger_flag(report: Mapping[str, Any], before: str = "") -> str:
-    return f"{before} --ledger '{report['ledger_root']}'" if report["ledger_root"] else ""
+def _ledger_flag(report: Mapping[str, Any]) -> str:
+    return f" --ledger '{report['ledger_root']}'" if report["ledger_root"] else ""
 
 
 def _no_such_experiment(name: str, there: Sequence[str]) -> str:

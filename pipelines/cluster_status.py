@@ -88,7 +88,7 @@ def describe_failures(cluster: Cluster, run: Run) -> list[str]:
     steps = read_steps(run)
     found = _Kubernetes(cluster.namespace).find_run(run)[0] if find_failed_steps(steps) else None
     lines = [f"{step.name} failed: {_last_line(cluster, run, found, step)}" for step in find_failed_steps(steps)]
-    lines += [f"{name} failed, which is a node of Kubeflow's own" for name in find_failed_nodes(run)]
+    lines += [f"Kubeflow's own task {name} failed" for name in find_failed_nodes(run)]
     return lines or [run.error or f"KFP names no step that failed; see {cluster.run_link(run.id)}"]
 
 
@@ -275,7 +275,7 @@ def _last_line(cluster: Cluster, run: Run, found: RunInCluster | None, step: Ste
         line = line or find_last_line(cluster.step_log(run.id, step.pod)) or "its log is empty"
     except ClusterError:
         namespace = found.namespace if found is not None else cluster.namespace or "NAMESPACE"
-        return f"neither KFP nor the cluster gives its log here; try `kubectl logs -n {namespace} {step.pod} -c main`"
+        return f"neither KFP nor Kubernetes returned its log; try `kubectl logs -n {namespace} {step.pod} -c main`"
     return line
 
 

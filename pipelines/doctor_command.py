@@ -11,7 +11,7 @@ from oatflow.components.images import REGISTRY
 from oatflow.components.jobs.settings import JobSettings
 from oatflow.components.policy.settings import PolicySettings
 
-from .flags import CLUSTER_FLAGS, Flag, add_flags, command
+from .flags import CLUSTER_FLAGS, Flag, add_flags, command, optional_host
 from .place import home_folder
 
 MOST_SECONDS = 86_400.0
@@ -34,8 +34,9 @@ def doctor_parser(commands: Any) -> None:
         commands, "doctor", "check this installation or, with --host, a cluster, and say what to do", _doctor
     )
     add_flags(parser, MACHINE_FLAGS)
-    on_a_cluster = parser.add_argument_group("of a cluster, with --host")
-    for flag, description in [*CLUSTER_FLAGS, *_cluster_flags()]:
+    on_a_cluster = parser.add_argument_group("to check a cluster, with --host")
+    host = optional_host(" and --namespace", "this machine is checked")
+    for flag, description in [host, CLUSTER_FLAGS[1], *_cluster_flags()]:
         on_a_cluster.add_argument(flag, **description)
 
 
@@ -68,7 +69,7 @@ def _cluster_flags() -> list[Flag]:
 
 def _doctor(given: argparse.Namespace) -> int:
     if given.host or given.namespace:
-        _refuse(given, MACHINE_FLAGS, "checks this machine; leave --host and --namespace out")
+        _refuse(given, MACHINE_FLAGS, "only for a check of this machine; leave out --host and --namespace")
         if not 0 < given.timeout < MOST_SECONDS:
             raise RefusedInput(f"timeout={given.timeout:g}: expected seconds, more than 0 and less than a day")
         from .cluster_checks import Installation
@@ -76,7 +77,7 @@ def _doctor(given: argparse.Namespace) -> int:
 
         names = Installation.__dataclass_fields__
         return print_findings(examine_cluster(Installation(**{name: getattr(given, name) for name in names})))
-    _refuse(given, _cluster_flags(), "says how a cluster is checked; give --host, too")
+    _refuse(given, _cluster_flags(), "only for a check of a cluster; give --host as well")
     from .doctor import examine
 
     policy = PolicySettings.parse({name: getattr(given, name) for name in POLICY})

@@ -19,6 +19,12 @@ CLUSTER_FLAGS: list[Flag] = [
 ]
 
 
+def optional_host(others: str, instead: str) -> Flag:
+    """Return --host for a command that asks a cluster only if it is given one of these flags."""
+    return ("--host", {"help": "address of Kubeflow Pipelines (default: KF_PIPELINES_ENDPOINT, else the cluster around "
+                       f"us; but without --host{others}, {instead})"})  # fmt: skip
+
+
 def command(commands: Any, name: str, help_: str, do: Any, local: bool = True, **more: Any) -> argparse.ArgumentParser:
     """Add a command; `local`: with the flags of an experiment on this machine."""
     parser: argparse.ArgumentParser = commands.add_parser(

@@ -173,7 +173,7 @@ class Cluster:
 
     def health(self) -> Health:
         """Return the version of Kubeflow Pipelines, and whether it has a namespace for each user."""
-        with self._letters("say how it is"):
+        with self._letters("report its version"):
             # Not by kfp's own call, whose answer has no field for the version.
             found = self._client._healthz_api.api_client.call_api(
                 "/apis/v2beta1/healthz", "GET", header_params={"Accept": "application/json"}, response_type="object",

@@ -33,6 +33,7 @@ HOPELESS = (
     "CreateContainerConfigError",
     "CreateContainerError",
 )
+REFUSED = "the namespace would refuse {} as well: change the rule or quota that is named"
 Document = dict[str, Any]
 
 
@@ -48,7 +49,7 @@ class Probes:
         with self._started(job) as name:
             pod, refused = self._wait(name)
         if pod is None:
-            return [Finding("images", False, refused, "the namespace refuses pods of this kind, which steps are, too")]
+            return [Finding("images", False, refused, REFUSED.format("the pods of steps"))]
         states = {each["name"]: each for each in pod.get("status", {}).get("containerStatuses") or ()}
         waits = "; ".join(str(trouble) for trouble in troubles_of([pod]))
         return [_pulled(name, image, states.get(name, {}), waits) for name, image in images.items()]
@@ -60,14 +61,15 @@ class Probes:
             pod, refused = self._wait(name)
             said = list(self._cluster.log(pod["metadata"]["name"])) if pod is not None else []
         if pod is None:
-            return Finding("store", False, refused, "the namespace refuses pods of this kind, which a training is, too")
+            return Finding("store", False, refused, REFUSED.format("training pods"))
         states = pod.get("status", {}).get("containerStatuses") or [{}]
         ended = states[0].get("state", {}).get("terminated")
         if ended is not None:
             return _raced(ended, said)
         waits = "; ".join(str(trouble) for trouble in troubles_of([pod]))
-        late = f"the doctor's pod has not ended within {self._seconds:.0f} s: {said[-1] if said else 'it said nothing'}"
-        return Finding("store", False, waits or late, "mend what it waits for, and run this again")
+        last = said[-1] if said else "it wrote nothing"
+        late = f"the doctor's pod has not ended within {self._seconds:.0f} s: {last}"
+        return Finding("store", False, waits or late, "fix what it waits for, and run this again")
 
     @contextmanager
     def _started(self, job: Document) -> Any:
@@ -147,7 +149,7 @@ def _job(what: str, spec: Document, seconds: float) -> Document:
         "metadata": {"name": f"oatflow-doctor-{what}-{secrets.token_hex(3)}", "labels": labels},
         "spec": {
             "backoffLimit": 0,
-            # It ends itself where nobody is left to delete it; a while later, so that its log can still be read.
+            # It ends itself if the doctor was killed before it could delete it; later than the doctor gives up on it.
             "activeDeadlineSeconds": int(seconds) + 60,
             "ttlSecondsAfterFinished": 600,
             "template": {"metadata": {"labels": labels | no_sidecar, "annotations": no_sidecar}, "spec": spec},
@@ -197,7 +199,8 @@ def _pulled(name: str, image: str, found: Document, waits: str) -> Finding:
         return Finding(check, True, f"{image} can be pulled and run")
     if ended is not None:
         said = f"{ended.get('reason', '')} {ended.get('message', '')}".strip()
-        return Finding(check, False, f"{image} does not run: {said}", "is it an image of oatflow, for these nodes?")
+        advice = "push an image of oatflow that is built for these nodes (images/README.md)"
+        return Finding(check, False, f"{image} does not run: {said}", advice)
     said = f"{waiting.get('reason', '')}: {waiting.get('message', '')}".strip(": ")
     if waiting.get("reason") in HOPELESS:
         advice = (
@@ -210,7 +213,7 @@ def _pulled(name: str, image: str, found: Document, waits: str) -> Finding:
         check,
         None,
         f"not known: {image} was not pulled in time{f' ({why})' if why else ''}",
-        "a larger --timeout, where the image is only large; or mend what its pod waits for",
+        "give a larger --timeout if the image is just large; otherwise fix what its pod waits for",
     )
 
 

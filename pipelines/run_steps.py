@@ -135,9 +135,9 @@ def _with_reason(run: Run, steps: list[Step]) -> list[Step]:
     if place == 0 or steps[place - 1].state != "done":
         return steps
     asks_people = run.arguments.get("preference_oracle") == "human"
-    reason = "no round to do: the budget is spent" + (", or people have still to answer" if asks_people else "")
+    reason = "no round to do: the budget is spent" + (", or people still have to answer" if asks_people else "")
     if steps[place - 1].name != "open-round":
-        reason = "people have still to answer" if asks_people else "nothing to learn from"
+        reason = "people still have to answer" if asks_people else "nothing to learn from"
     return [*steps[: place - 1], replace(steps[place - 1], note=reason), *steps[place:]]
 
 
@@ -154,7 +154,7 @@ def _state(run: Run, node: Task, only_driver: bool, attempt: Task | None) -> tup
     if run.has_ended:
         return "stopped", ""
     if only_driver:
-        return "starting", "its pod comes next" if node.state == "SUCCEEDED" else "its driver runs"
+        return "starting", "its pod comes next" if node.state == "SUCCEEDED" else "Kubeflow prepares its pod"
     if attempt is not None and attempt.state == "PENDING":
         return "starting", "its pod waits to run"
     if attempt is not None and attempt.state in _FAILED and run.terminated is None:

@@ -221,7 +221,7 @@ def _switch_back(cluster: Cluster, off: Sequence[Schedule], why: ClusterError) -
             cluster.switch_schedule(schedule, enabled=True)
     except ClusterError as error:
         raise ClusterError(
-            f"{why}; and the schedule before, {off[0].name!r} ({off[0].id}), may be switched off now: {error}. Run the "
+            f"{why}; and the old schedule, {off[0].name!r} ({off[0].id}), may be switched off now: {error}. Run the "
             "command again, or switch it on in the UI"
         ) from error
 
@@ -230,7 +230,10 @@ def _take_back(cluster: Cluster, created: Schedule, why: ClusterError) -> None:
     try:
         cluster.delete_schedule(created)
     except ClusterError as error:
-        raise ClusterError(f"{why}; and the new schedule {created.id} is left, switched off: {error}") from error
+        raise ClusterError(
+            f"{why}; and the new schedule {created.id} is left, switched off: {error}. Run the command again, which "
+            "deletes it"
+        ) from error
 
 
 def _digest(package: Package, cron: str) -> str:

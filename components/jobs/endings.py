@@ -160,7 +160,7 @@ def _disruption(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _time_of_failure(status: Mapping[str, Any]) -> str:
-    """Return when a pod stopped being ready, for containers whose own end nobody saw."""
+    """Return when a pod stopped being ready, for containers whose own end was not recorded."""
     by_type = {condition["type"]: condition for condition in status.get("conditions") or ()}
     for name in ("DisruptionTarget", "Ready"):
         if name in by_type:

@@ -32,7 +32,7 @@ def find_owners(cluster: Cluster, environment: Mapping[str, str]) -> list[Docume
     if workflow is not None:
         return [_reference(workflow["apiVersion"], _WORKFLOW, workflow["name"], workflow["uid"])]
     print(
-        f"the training job will belong to this step's pod, and end with it should the pod be evicted: {why}",
+        f"the training job will belong to this step's pod, and will end if that pod is evicted: {why}",
         flush=True,
     )
     return [_reference("v1", "Pod", name, uid)]

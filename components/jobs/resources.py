@@ -41,14 +41,15 @@ class ResourceSettings(Section):
     oracle_memory: str = operational("8Gi", pattern=QUANTITY)
     """Memory of the pod that labels."""
     light_cpu: str = operational("1", pattern=QUANTITY)
-    """CPU cores that the light steps may use: open-round, fit-reward-model, close-round, and train while a job trains."""
+    """CPU cores that the light steps may use: open-round, fit-reward-model, close-round, and train while a job \
+trains."""
     light_memory: str = operational("4Gi", pattern=QUANTITY)
     """Memory that the light steps may use."""
     light_cpu_request: str = operational("100m", pattern=QUANTITY)
     """CPU that a node must have free for a light step; at most light_cpu."""
     light_memory_request: str = operational("512Mi", pattern=QUANTITY)
-    """Memory that a node must have free for a light step; at most light_memory. Fitting a small ensemble takes 475 MiB, \
-the other steps take 100 to 145 MiB: raise it for a larger ensemble."""
+    """Memory that a node must have free for a light step; at most light_memory. Fitting a small ensemble takes 475 \
+MiB, the other steps take 100 to 145 MiB: raise it for a larger ensemble."""
 
     @model_validator(mode="after")
     def _requests_within_limits(self) -> Self:

@@ -178,14 +178,17 @@ class JobWatch:
             self._silence_told = silent
             limit = span(self._settings.train_start_timeout_seconds)
             self._tell(
-                f"has reported nothing in the {span(silent)} since all of its pods run: {self._what_to_look_at()}. "
-                f"After {limit} it is deleted (jobs.train_start_timeout_seconds)"
+                f"has reported nothing in the {span(silent)} since all of its pods started: {self._what_to_look_at()}. "
+                f"It is deleted after {limit} without a report (jobs.train_start_timeout_seconds)"
             )
 
     def _what_to_look_at(self) -> str:
         last = f" (rank 0 wrote last: {self._pods.log.last[-1]})" if self._pods.log.last else ""
         if self._settings.train_pods == 1:
-            return f"its program hangs before it begins{last}"
+            return (
+                f"its program hangs before it begins{last}; look at the pod's log for what it waits for, and give it "
+                "more time if it is only slow"
+            )
         return (
             f"most likely its pods cannot reach each other{last}; look for a NetworkPolicy that keeps training pods "
             "apart (manifests/base opens all ports among them), for a mesh's sidecar in them, and at the network "

@@ -166,7 +166,10 @@ def watch_claim(
     rest, looks = min(claim.lease_seconds, FAIR_SECONDS) / _LOOKS, 0
     while claim.has_lapsed:
         if looks == _LOOKS:
-            raise ClaimLost(f"round {round_}: the claim of run {run!r} ran out: the step that kept it alive is gone")
+            raise ClaimLost(
+                f"round {round_}: the claim of run {run!r} ran out: the step that kept it alive is gone; the training "
+                "stops, and the next run carries the round on"
+            )
         pause(rest)
         asked = time.monotonic()
         claim, _ = verify_claim(store, round_, run, token)
@@ -227,7 +230,7 @@ class ClaimKeeper:
 
     def _go_on(self) -> None:
         if self._stopped.is_set():
-            raise StoreError("the claim is kept no more")
+            raise StoreError("the claim is no longer kept alive")
 
     def _look(self) -> Claim:
         """Renew the claim, or see that another process does. Waits for a store that is away."""

@@ -13,9 +13,11 @@ class LedgerSettings(Section):
     seed: int = Field(0, ge=0)
     """Everything random in the experiment derives from it."""
     lease_seconds: float = operational(600.0, ge=2)
-    """How long a claim holds without a sign of life before another run may take it over."""
+    """How many seconds a claim holds without a sign of life before another run may take it over. `oatflow align` \
+takes 60 unless you set it."""
     store_patience_seconds: float = operational(600.0, ge=0)
-    """How long a step repeats its requests while the store is away (refuses connections, hangs, answers 5xx); 0: a \
-few tries. Commands at a terminal always make a few tries."""
+    """For how many seconds a step repeats its requests while the store is away (refuses connections, hangs, answers \
+5xx); 0 for a few tries. `oatflow align` takes 30 for the store of this machine unless you set it; commands such as \
+status always make a few tries."""
     keep_optimizers: int = operational(2, ge=1)
     """Optimizer states kept, newest rounds first (only the newest is ever read); policies are kept for good."""

@@ -49,7 +49,7 @@ class Trouble:
     """Why a request failed, where another try may succeed.
 
     `in_doubt`: the server may have carried the request out all the same. `brief`: it either passes within a few tries
-    or not at all, so that nobody waits for it longer than that.
+    or not at all, so it is not worth a longer wait.
     """
 
     cause: str

@@ -268,8 +268,8 @@ class S3Store:
         if seconds:
             return StoreStaysAway(
                 self._line(
-                    f"no answer from {endpoint} for {in_words(seconds)} ({reason}); see that the server runs, then run "
-                    f"this again; store_patience_seconds={seconds:g} is how long a step waits"
+                    f"no answer from {endpoint} for {in_words(seconds)} ({reason}); check that the server runs, then "
+                    f"run this again; store_patience_seconds={seconds:g} is how long a step waits"
                 )
             )
         return StoreUnreachable(self._line(f"no answer from {endpoint}; is the server running? ({reason})"))

@@ -77,7 +77,7 @@ class Pipeline:
                 yield name, component
 
     def tasks(self) -> Iterator[tuple[Spec, str, Spec]]:
-        """Yield each task with the DAG that it stands in and its name."""
+        """Yield each task with its DAG and its name."""
         for _, dag in self.dags():
             for name, task in dag["dag"]["tasks"].items():
                 yield dag, name, task
@@ -263,7 +263,7 @@ def _importer_address(pipeline: Pipeline) -> Found:
             yield (
                 name,
                 f"its address comes from {source['taskOutputParameter']['producerTask']!r}",
-                "give a constant, or an input of the DAG that it stands in",
+                "give a constant, or an input of the DAG that it is in",
             )
 
 
@@ -510,7 +510,7 @@ RULES = (
          _unknown_component),
     Rule("producer in its DAG", "A task waits for, and takes outputs of, tasks of its own DAG only.",
          "compiler/argocompiler/dag.go", _unknown_producer),
-    Rule("known input", "A task and its pod take inputs that the DAG has in which the task stands.",
+    Rule("known input", "A task and its pod take inputs that the DAG has of the task.",
          f"driver/resolve.go, {_SEEN}", _unknown_input),
     Rule("given input", "Every input without a default is given.", "driver/resolve.go", _missing_input),
     Rule("resolvable value", "An input comes from its DAG, a task or a constant; a placeholder of the run is a "
@@ -524,7 +524,7 @@ RULES = (
     Rule("shown name", "A task whose outputs others take is shown under its own name.", "#10371", _shown_name),
     Rule("valid name", "Names of tasks and components are names in Kubernetes, and none that KFP itself uses.",
          "compiler/argocompiler/argo.go", _valid_names),
-    Rule("importer's address", "An importer's address is a constant, or an input of the DAG that it stands in.",
+    Rule("importer's address", "An importer's address is a constant, or an input of the DAG that it is in.",
          _SEEN, _importer_address),
     Rule("importer's metadata", "An importer's metadata has no values that are known only in the run.",
          f"#7523, {_SEEN}", _importer_metadata),

@@ -22,7 +22,7 @@ MOST_ROUNDS = LONGEST_RUN
 def alignment_pipeline(rounds: int, build: Build) -> Any:
     """Return the pipeline of one round, or of a first and a second; `pack` repeats the second.
 
-    KFP has no loop that carries state; the ledger carries it. A single round stands in the pipeline itself, so that a
+    KFP has no loop that carries state; the ledger carries it. A single round is in the pipeline itself, so that a
     user of KFP's UI has one layer less to open.
     """
     first_of_many, later = first_round(build), later_round(build)

@@ -22,7 +22,7 @@ _SAME_STEP = {"open-next-round": "open-round"}
 def unroll_rounds(spec: Spec, rounds: int) -> Spec:
     """Return a pipeline of `rounds` rounds, made from one whose root has the tasks `round` and `round-2`.
 
-    Every round after the first is a copy of the second. A pipeline whose round stands in the root is returned as it is.
+    Every round after the first is a copy of the second. A pipeline whose round is in the root is returned as it is.
     """
     if ROUND not in spec["root"]["dag"]["tasks"]:
         return spec

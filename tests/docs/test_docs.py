@@ -150,3 +150,13 @@ def test_every_loss_and_strategy_is_told_of():
 
     tutorial = (ROOT / "pipelines/README.md").read_text()
     assert all(f"`{name}`" in tutorial for name in (*METHODS, *HEEDED))
+
+
+def test_what_the_pages_show_of_runs_is_what_the_commands_print():
+    printed = {line for path in (ROOT / "tests/golden").glob("*.txt") for line in path.read_text().splitlines()}
+    shown = [block for name in ("README.md", "manifests/README.md") for block in blocks_of(ROOT / name)
+             if block.kind == "shows" and "open-round  " in block.text]  # fmt: skip
+    assert len(shown) == 2
+    for block in shown:
+        lines = [line for line in block.text.splitlines() if line.strip() != "..." and not line.startswith("$ ")]
+        assert lines and set(lines) <= printed, block

@@ -238,7 +238,7 @@ def test_a_job_that_runs_and_reports_nothing_is_given_up_and_deleted(
     assert "has reported nothing" not in said()
     for seconds, times in ((130, 1), (700, 1), (740, 2)):
         clock.ahead = seconds
-        wait_until(lambda times=times: said().count("since all of its pods run: ") == times)
+        wait_until(lambda times=times: said().count("since all of its pods started: ") == times)
     clock.ahead = 3700
     with pytest.raises(TrainingFailed, match=r"reported nothing within 60 min .*wrote last: no peer yet") as failure:
         running.result()
@@ -408,7 +408,7 @@ def test_a_job_belongs_to_the_steps_pod_where_its_workflow_cannot_be_read_and_th
     wait_until(lambda: double.runs and double.runs[0].pods and double.runs[0].pods[0].is_running)
     assert owner_of(double) == ("Pod", "step")
     said = capfd.readouterr().out
-    assert "will belong to this step's pod, and end with it should the pod be evicted" in said and why in said
+    assert "will belong to this step's pod, and will end if that pod is evicted" in said and why in said
     double.remove("pods", "step")
     with pytest.raises(TrainingFailed, match="it was deleted"):
         running.result()

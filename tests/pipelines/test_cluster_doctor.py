@@ -207,6 +207,13 @@ def test_a_single_fault_fails_its_own_row_with_what_to_do(doctor, api, what):
     assert api.jobs == {}
 
 
+def test_the_manifests_page_shows_what_it_prints(doctor, api):
+    BROKEN["no GPUs"][0](api)
+    page = (Path(__file__).parents[2] / "manifests/README.md").read_text()
+    (shown,) = (block for block in page.split("```\n") if block.startswith("ok    account"))
+    assert set(shown.splitlines()) - {"..."} <= set(doctor().text.splitlines())
+
+
 def test_an_old_kubeflow_fails_and_a_newer_one_is_pointed_out(doctor, kfp):
     kfp.version = "2.14.4"
     table = doctor("--no-pods")
@@ -292,11 +299,14 @@ def test_without_pods_nothing_is_created(doctor, api):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--host", "http://127.0.0.1:9", "--store-only"], "store_only: checks this machine; leave --host"),
-        (["--host", "http://127.0.0.1:9", "--pretrain", "a/b"], "pretrain: checks this machine"),
-        (["--cpu"], "cpu: says how a cluster is checked; give --host, too"),
-        (["--train-queue", "q"], "train_queue: says how a cluster is checked"),
-        (["--image-pull-secret", "login"], "image_pull_secret: says how"),
+        (
+            ["--host", "http://127.0.0.1:9", "--store-only"],
+            "store_only: only for a check of this machine; leave out --host",
+        ),
+        (["--host", "http://127.0.0.1:9", "--pretrain", "a/b"], "pretrain: only for a check of this machine"),
+        (["--cpu"], "cpu: only for a check of a cluster; give --host as well"),
+        (["--train-queue", "q"], "train_queue: only for a check of a cluster"),
+        (["--image-pull-secret", "login"], "image_pull_secret: only for a check of a cluster"),
         (["--host", "http://127.0.0.1:9", "--timeout", "nan"], "timeout=nan: expected seconds"),
         (["--host", "http://127.0.0.1:9", "--timeout", "0"], "timeout=0: expected seconds"),
     ],
@@ -471,3 +481,16 @@ def test_versions_are_read_from_tags(image, version):
 )  # fmt: skip
 def test_a_service_of_the_cluster_is_told_from_other_hosts(ledger, service):
     assert service_of(ledger) == service
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("doctor", "without --host and --namespace, this machine is checked"),
+        ("status", "without --host, --namespace and --run, only the ledger is read"),
+    ],
+)
+def test_the_help_says_when_no_cluster_is_asked(capsys, command, said):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert said in " ".join(capsys.readouterr().out.split())

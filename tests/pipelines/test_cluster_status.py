@@ -190,7 +190,7 @@ def test_a_run_is_not_called_gone_where_workflows_cannot_be_read_and_a_pod_exist
 
 def test_a_namespace_that_was_guessed_is_no_proof_that_a_run_is_gone(shown, ask_cluster):
     ask_cluster(nothing_there)
-    assert "it is gone, or its pod cannot start" in shown("whose-workflow-is-gone", "20:16:03")
+    assert "its workflow is gone, or a pod of it cannot start" in shown("whose-workflow-is-gone", "20:16:03")
     assert "gone" not in shown("whose-workflow-is-gone", "19:47:00")
 
 
@@ -201,7 +201,7 @@ def test_a_claim_that_lapsed_long_ago_casts_doubt_on_a_run(api, experiment, monk
         ledger = {"open_round": open_at("sample", run_id, free)}
         monkeypatch.setattr(cluster_status, "_read_ledger", lambda uri, ledger=ledger: (ledger, ""))
         report = full_report(Cluster.connect(api.endpoint, None), "nightly", None, moment("2026-11-30T19:58:00Z"))
-        assert ("it is gone, or its pod cannot start" in "\n".join(describe_cluster(report))) is doubt
+        assert ("its workflow is gone, or a pod of it cannot start" in "\n".join(describe_cluster(report))) is doubt
 
 
 def test_a_last_line_comes_from_the_pods_message_before_its_log(api, shown, ask_cluster, monkeypatch):
@@ -370,7 +370,7 @@ def test_a_round_with_all_steps_done_is_about_to_be_closed(shown, ask_cluster):
 def test_duels_that_are_all_answered_wait_for_the_next_run(shown):
     people = {"asked": 8, "open": 0, "answers": 0}
     said = waits(shown("waiting-for-people", "20:00:00", ledger=open_at("label", "r", free=True, people=people)))
-    assert "all 8 duels are answered, and the next run goes on with them" in said
+    assert "for a new run: people have answered all 8 duels; `oatflow submit" in said and "oatflow label" not in said
 
 
 def test_a_step_that_waits_for_people_while_it_runs_says_how_to_answer(api, shown):
@@ -379,7 +379,7 @@ def test_a_step_that_waits_for_people_while_it_runs_says_how_to_answer(api, show
     api.logs[pod] = '{"at": 1.0, "event": "start"}\n{"at": 2.0, "event": "waits", "why": "5 of 8 duels are open"}\n'
     said = shown("", "19:50:00", run)
     assert "label             running for 11 min 56 s: 5 of 8 duels are open\n" in said
-    assert "for people: 5 of 8 duels are open. `oatflow label nightly --serve` opens them" in waits(said)
+    assert "for people: 5 of 8 duels are open. `oatflow label nightly --ledger '" in waits(said)
 
 
 def test_people_are_named_before_the_run_that_waits_for_them(shown, ask_cluster):
@@ -398,7 +398,7 @@ def test_failures_name_the_step_and_its_last_line(api, experiment, ask_cluster):
     cluster = Cluster.connect(api.endpoint, None)
     assert describe_failures(cluster, cluster.run(api.put_run(experiment, recorded("run-importer-failed")))) == [
         "train failed: the training ran out of memory on worker 0 (OOMKilled); raise train_pod_memory, which is 3Gi",
-        "importer failed, which is a node of Kubeflow's own",
+        "Kubeflow's own task importer failed",
     ]
 
 

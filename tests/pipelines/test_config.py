@@ -138,3 +138,9 @@ def test_a_preset_leaves_lease_and_patience_to_the_place_of_the_run(preset):
     assert (here.lease_seconds, here.store_patience_seconds) == (60, 30)
     with_a_store_elsewhere = gather(preset, None, {"lease_seconds": "90"}, place_defaults("s3://bucket/prefix")).ledger
     assert (with_a_store_elsewhere.lease_seconds, with_a_store_elsewhere.store_patience_seconds) == (90, 600)
+
+
+def test_the_help_says_what_align_takes_on_this_machine():
+    helps = {setting.name: setting.help for setting in all_settings()}
+    for name, value in place_defaults(None).items():
+        assert f"`oatflow align` takes {value:g} " in helps[name]

@@ -56,14 +56,14 @@ def test_a_step_takes_from_the_start_of_its_driver_to_its_own_end():
 
 def test_a_step_whose_driver_runs_is_starting():
     sample = step(recorded("run-running"), "sample")
-    assert (sample.state, sample.note, sample.ended) == ("starting", "its driver runs", None)
+    assert (sample.state, sample.note, sample.ended) == ("starting", "Kubeflow prepares its pod", None)
 
 
 @pytest.mark.parametrize(
     ("clock", "state", "note"),
     [
         ("19:36:58", "to come", ""),
-        ("19:37:00", "starting", "its driver runs"),
+        ("19:37:00", "starting", "Kubeflow prepares its pod"),
         ("19:37:10", "starting", "its pod waits to run"),
         ("19:37:30", "running", ""),
         ("19:38:06", "done", ""),

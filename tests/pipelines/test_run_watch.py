@@ -109,11 +109,12 @@ def test_a_run_that_waits_for_people(watch):
 
 def test_a_win_rate_is_read_from_the_ledger_where_logs_cannot_be_read(watch, monkeypatch):
     run = recorded("run-succeeded")
-    monkeypatch.setattr(run_watch.Ledger, "open", lambda uri: LedgerOf(run["run_id"]))
+    monkeypatch.setattr(run_watch, "open_store", lambda uri: uri)
+    monkeypatch.setattr(run_watch, "Ledger", lambda store: LedgerOf(run["run_id"]))
     assert "evaluate          done in 1 min 11 s, win rate 71% [62, 79]\n" in watch(
         [(run, moment("2026-11-30T19:42:00Z"))]
     )
-    monkeypatch.setattr(run_watch.Ledger, "open", lambda uri: LedgerOf("another run"))
+    monkeypatch.setattr(run_watch, "Ledger", lambda store: LedgerOf("another run"))
     assert "win rate" not in watch([(run, moment("2026-11-30T19:42:00Z"))])
 
 

@@ -78,7 +78,7 @@ def test_setting_it_again_replaces_it_and_two_are_never_on(api, set_):
     set_()
     first = only_schedule(api)["recurring_run_id"]
     code, out, _ = set_("kinder", "0 30 4 * * *")
-    assert code == 0 and f"it replaces oatflow-kinder ({first})" in out
+    assert code == 0 and f"deleted the old schedule oatflow-kinder ({first})" in out
     assert only_schedule(api)["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *"
     assert api.most_enabled == 1 and api.enabled == list(api.schedules)
 
@@ -102,11 +102,23 @@ def test_an_old_one_that_cannot_be_switched_on_again_is_said(api, set_):
     assert set_("kinder", "0 30 4 * * *")[0] == 0 and len(api.enabled) == 1
 
 
+def test_a_new_one_that_cannot_be_taken_back_is_deleted_by_the_same_command(api, set_):
+    set_()
+    (first,) = api.enabled
+    api.faults += [Fault("POST", ":enable", 500), Fault("DELETE", "recurringruns", 500)]
+    code, _, said = set_("kinder", "0 30 4 * * *")
+    (left,) = set(api.schedules) - {first}
+    assert code == 1 and f"the new schedule {left} is left, switched off" in said and "Run the command again" in said
+    assert api.enabled == [first]
+    assert set_("kinder", "0 30 4 * * *")[0] == 0
+    assert only_schedule(api)["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *" and len(api.enabled) == 1
+
+
 def test_an_old_one_that_cannot_be_deleted_is_off_and_goes_with_the_next_command(api, set_, schedule):
     set_()
     api.faults.append(Fault("DELETE", "recurringruns", 403))
     code, _, said = set_("kinder", "0 30 4 * * *")
-    assert code == 1 and "could not be removed" in said
+    assert code == 1 and "could not be deleted" in said
     assert len(api.schedules) == 2 and len(api.enabled) == 1
     schedule("list")
     assert only_schedule(api)["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *"
@@ -143,7 +155,7 @@ def test_a_replaced_schedule_is_deleted_by_the_next_command_after_its_run(api, s
     set_("kinder", "0 30 4 * * *")
     api.end(run_id)
     _, out, said = schedule("list")
-    assert f"deleted oatflow-kinder ({first}), which was replaced" in said and "replaced" not in out
+    assert f"deleted the old schedule oatflow-kinder ({first})" in said and "replaced" not in out
     assert only_schedule(api)["trigger"]["cron_schedule"]["cron"] == "0 30 4 * * *"
 
 
@@ -152,8 +164,20 @@ def test_replaced_schedules_are_deleted_by_set_as_well(api, set_, under_way):
     set_("kinder", "0 30 4 * * *")
     api.end(run_id, "FAILED")
     code, out, _ = set_("kinder", "0 30 4 * * *")
-    assert code == 0 and "nothing was changed" in out and f"it replaces oatflow-kinder ({first})" in out
+    assert code == 0 and "nothing was changed" in out and f"deleted the old schedule oatflow-kinder ({first})" in out
     assert len(api.schedules) == 1
+
+
+@pytest.mark.parametrize("command", ["set", "delete"])
+def test_a_replaced_schedule_is_deleted_by_a_command_for_another_experiment(api, set_, schedule, under_way, command):
+    first, run_id = under_way
+    set_("kinder", "0 30 4 * * *")
+    set_("other")
+    assert first in api.schedules
+    api.end(run_id)
+    code, out, said = set_("other", "0 30 5 * * *") if command == "set" else schedule("delete", "other")
+    assert code == 0 and first not in api.schedules and first not in out
+    assert f"deleted the old schedule oatflow-kinder ({first})" in said
 
 
 def test_a_run_under_way_goes_on_when_its_schedule_is_deleted(api, schedule, under_way):
@@ -176,7 +200,7 @@ def test_now_ends_the_run_and_says_which(api, schedule, under_way):
 def test_set_now_ends_the_run_and_says_which(api, set_, under_way):
     first, run_id = under_way
     _, out, _ = set_("kinder", "0 30 4 * * *", "--now")
-    assert f"it replaces oatflow-kinder ({first})\nthat ended its run {run_id}" in out
+    assert f"deleted the old schedule oatflow-kinder ({first})\nthat ended its run {run_id}" in out
     assert len(api.schedules) == 1 and not goes_on(api, run_id)
 
 

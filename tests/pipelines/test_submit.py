@@ -345,7 +345,7 @@ def test_waiting_says_when_each_step_begins_and_ends(api, submit):
     api.frames = played("run-succeeded")
     code, out, _ = submit("--wait")
     said = out.splitlines()[2:]
-    assert code == 0 and said[-1] == "it is SUCCEEDED after 5 min 09 s"
+    assert code == 0 and said[-1] == "the run ended as SUCCEEDED after 5 min 09 s"
     assert "sample            begins" in said and "sample            done in 1 min 07 s" in said
 
 
@@ -353,9 +353,9 @@ def test_a_failed_run_fails_and_names_the_step_and_its_last_line(api, submit):
     api.frames, api.logs[TRAIN_POD] = played("run-importer-failed"), LOG_OF_TRAIN
     code, out, _ = submit("--wait")
     assert code == 1 and out.splitlines()[-3:] == [
-        "it is FAILED after 5 min 27 s",
+        "the run ended as FAILED after 5 min 27 s",
         "train failed: the training ran out of memory on worker 0 (OOMKilled); raise train_pod_memory, which is 3Gi",
-        "importer failed, which is a node of Kubeflow's own",
+        "Kubeflow's own task importer failed",
     ]
 
 

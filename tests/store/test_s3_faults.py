@@ -466,7 +466,7 @@ def test_patience_ends_with_one_line_that_names_the_store_the_time_and_the_setti
     with pytest.raises(StoreUnreachable) as raised:
         patient.put("a", b"")
     assert str(raised.value) == (
-        f"ledger={patient.uri}: no answer from {patient._address.endpoint} for 10 min (500 Fault500: as told); see "
+        f"ledger={patient.uri}: no answer from {patient._address.endpoint} for 10 min (500 Fault500: as told); check "
         "that the server runs, then run this again; store_patience_seconds=600 is how long a step waits"
     )
     assert 600 <= clock.now - began < 615
