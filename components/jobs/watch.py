@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from ..errors import TrainingFailed
+from ..errors import ClusterError, TrainingFailed
 from .cluster import PODS, Change, Cluster, Resource
 from .job import TrainingJob
 from .kind import Document, JobKind, JobState
@@ -54,9 +54,9 @@ class JobWatch:
                 self._tell_what_it_waits_for()
                 self._tell_silence()
                 self._end_what_is_late()
-            if self._state.phase == "failed":
+            if self._state.has_ended:
                 self._catch_up_with_pods()
-            elif self._state.phase != "succeeded":
+            else:
                 self._delete(pods_first=True)
             self._pods.log.finish()
         if self._state.phase == "succeeded":
@@ -133,8 +133,15 @@ class JobWatch:
                 raise self._failure("it was deleted: by a person, by a newer run, or with the run that made it")
 
     def _catch_up_with_pods(self) -> None:
-        """Take in how pods are that are left: news of the job may come before theirs."""
-        for pod in self._cluster.list_all(PODS, labelSelector=self._kind.pods(self._job.name))["items"]:
+        """Take in the pods that are left: news of the job may come before theirs, and without them there is no log."""
+        try:
+            pods = self._cluster.list_all(PODS, labelSelector=self._kind.pods(self._job.name))["items"]
+        except ClusterError as error:
+            if self._state.phase == "failed":
+                raise
+            # A training that is done is worth more than its log.
+            return self._tell(f"is done; the end of its log cannot be read: {error}")
+        for pod in pods:
             self._pods.take_in(pod, gone=False)
 
     def _note_suspension(self) -> None:

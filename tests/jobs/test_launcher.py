@@ -56,6 +56,36 @@ def test_a_job_runs_to_its_end_on_all_of_its_pods(double, settings, job, backend
     assert {line for _, line in other.logs[0].lines} == {f"worker {rank} of 4 ['{LEDGER}', '7']" for rank in (2, 3)}
 
 
+@pytest.fixture
+def without_news_of_pods(monkeypatch):
+    """A cluster whose watch of pods sends nothing, as on a busy server before the job has ended."""
+    changes = cluster.Cluster.changes
+
+    def withhold(self, resource, stopped, *given, **selectors):
+        if resource is cluster.PODS:
+            stopped.wait()
+        else:
+            yield from changes(self, resource, stopped, *given, **selectors)
+
+    monkeypatch.setattr(cluster.Cluster, "changes", withhold)
+
+
+def test_a_job_that_is_done_before_the_news_of_its_pods_has_its_log_passed_on(
+    double, settings, job, without_news_of_pods, capfd
+):
+    run(settings(), job(SAY, LEDGER))
+    assert f"worker 0 of 1 ['{LEDGER}']" in capfd.readouterr().out
+
+
+def test_a_training_that_is_done_does_not_fail_because_its_log_cannot_be_had(
+    double, settings, job, without_news_of_pods, capfd
+):
+    double.fail("GET", r"/pods\?", 403, times=100)
+    run(settings(), job(SAY, LEDGER))
+    said = capfd.readouterr().out
+    assert "is done; the end of its log cannot be read: " in said and f"{NAME} is done after" in said
+
+
 def test_a_pods_keys_come_from_the_secret(double, settings, job, capfd):
     run(settings(), job("import os; print(os.environ['AWS_SECRET_ACCESS_KEY'], 'HF_TOKEN' in os.environ)"))
     assert "a-secret-key False" in capfd.readouterr().out
