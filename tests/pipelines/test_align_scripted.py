@@ -227,5 +227,5 @@ def test_a_machines_own_store_that_is_killed_ends_the_command_with_the_cause(tmp
     _, said = running.communicate(timeout=120)
     assert running.returncode == 1
     last = said.strip().splitlines()[-1]
-    assert re.search(r"no answer from http://127.0.0.1:\d+ for 3 s \(.*; see that the server runs", last)
+    assert re.search(r"no answer from http://127.0.0.1:\d+ for 3 s \(.*; check that the server runs", last)
     assert "Run the same command again to continue" in last
