@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import SettingsError
 from .job import TrainingJob
+from .resources import amount_of
 from .settings import JobSettings
 
 EXPERIMENT, ROUND, TOKEN = "oatflow.dev/experiment", "oatflow.dev/round", "oatflow.dev/token"
@@ -85,7 +86,7 @@ def arguments(job: TrainingJob) -> list[str]:
 
 def variables(job: TrainingJob, settings: JobSettings, environment: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the container's environment."""
-    cores = _cores(settings.train_pod_cpu)
+    cores = amount_of(settings.train_pod_cpu)
     threads = max(1, math.floor(cores / processes_per_pod(job, settings)))
     plain = {"HOME": _HOME, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)}
     plain |= {name: environment[name] for name in PLACE if environment.get(name)}
@@ -154,7 +155,3 @@ def _secret(variable: str, secret: str, key: str, optional: bool = False) -> dic
     if optional:
         reference["optional"] = True
     return {"name": variable, "valueFrom": {"secretKeyRef": reference}}
-
-
-def _cores(quantity: str) -> float:
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)
