@@ -17,12 +17,12 @@ from .settings import ExplorationSettings
 from .strategies import apl_keep_certain, apl_keep_entropy, apl_pairs, passive, repair_clashes
 
 
-def apl_picks(
+def pick_by_margin(
     groups: Sequence[Sequence[Candidate]], settings: ExplorationSettings, chance: Chance
 ) -> list[Pick | None]:
     """Pick two candidates of each prompt that is worth a label; the others get no duel."""
     logprobs, implicit = scores(groups)
-    keep = settings.kept_by_apl(len(groups))
+    keep = settings.duels(len(groups))
     if settings.apl_certainty_only:
         pairs = passive(len(groups))
         kept = apl_keep_certain(implicit.gather(1, pairs).diff(dim=1)[:, 0], keep)

@@ -1,4 +1,4 @@
-"""A round's duels: picked blindly, or by what the reward model believes of the candidates."""
+"""The duels of a round."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..ledger.plan import Plan
-from ..records.records import Candidate, Duel
+from ..records.records import Candidate, Duel, Prompt
 from ..seeds import derive
-from .selection import by_prompt, to_duels, uninformed_picks
+from .selection import by_prompt, to_duels
 from .settings import ExplorationSettings
 
 if TYPE_CHECKING:
@@ -19,29 +18,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """At most one duel a prompt, in the order of the plan, and what was measured when they were chosen."""
+    """At most one duel for each prompt, in the order of the prompts, and what was measured while choosing them."""
 
     duels: list[Duel]
     facts: Mapping[str, Any]
 
 
 def choose_duels(
-    plan: Plan,
+    prompts: Sequence[Prompt],
+    round_: int,
     candidates: Sequence[Candidate],
     settings: ExplorationSettings,
     seed: int,
     rewards: Tensor | None = None,
 ) -> Choice:
-    """Choose the round's duels. rewards: (E, K) every member's reward of the K candidates, where there is an ensemble.
+    """Choose the duels of a round.
 
-    `seed`: the experiment's.
+    Args:
+        prompts: The prompts of the round.
+        round_: The number of the round, from 0.
+        candidates: The candidates of all prompts, together by prompt.
+        settings: Names the strategy.
+        seed: The experiment's seed.
+        rewards: (E, K) the reward that each member gives each candidate; None if the experiment has no ensemble.
     """
-    chance = partial(derive, seed, plan.round)
+    chance = partial(derive, seed, round_)
     groups = by_prompt(candidates)
     if rewards is None:
-        picks = uninformed_picks(groups, settings, chance)
-        return Choice(to_duels(plan.prompts, groups, picks, chance), {})
+        picks = settings.strategy.load_pick()(groups, settings, chance)
+        return Choice(to_duels(prompts, groups, picks, chance), {})
     from .informed import informed_picks
 
-    informed = informed_picks(groups, rewards, settings, plan.round, chance)
-    return Choice(to_duels(plan.prompts, groups, informed.picks, chance), informed.facts)
+    informed = informed_picks(groups, rewards, settings, round_, chance)
+    return Choice(to_duels(prompts, groups, informed.picks, chance), informed.facts)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..records.records import Candidate
 from .imagination import imagined, is_burnt_in
-from .selection import Chance, Pick, uninformed_picks
+from .selection import Chance, Pick
 from .settings import ExplorationSettings
-from .strategies import STRATEGIES, Beliefs, best_of_n, orders_of, repair_clashes
+from .strategies import Beliefs, best_of_n, orders_of, repair_clashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ def informed_picks(
 ) -> Informed:
     """Pick two of each prompt's candidates. rewards: (E, K), K = M x N candidates, together by prompt."""
     beliefs = beliefs_of(groups, rewards, settings, chance)
-    if settings.exp_method in STRATEGIES:
+    if settings.strategy.needs == "ensemble":
         picks, before = strategy_picks(groups, beliefs, settings, chance)
     else:
-        picks = uninformed_picks(groups, settings, chance)
+        picks = settings.strategy.load_pick()(groups, settings, chance)
         before = sum(drawn[0].response == drawn[1].response for drawn in groups) / len(groups)
     if settings.model_rollout and is_burnt_in(round_, settings.burn_in_period):
         picks = with_synthetic_pairs(picks, beliefs, settings, chance("imagine"))
@@ -69,7 +69,7 @@ def strategy_picks(
     groups: Sequence[Sequence[Candidate]], beliefs: Beliefs, settings: ExplorationSettings, chance: Chance
 ) -> tuple[list[Pick | None], float]:
     """Return what the strategy picks, clashes repaired as the settings say, and the share of clashes before that."""
-    pairs = STRATEGIES[settings.exp_method](beliefs, settings)
+    pairs = settings.strategy.load_pick()(beliefs, settings)
     texts = beliefs.alike.gather(1, pairs)
     before = float((texts[:, 0] == texts[:, 1]).double().mean())
     seeds = torch.tensor([chance(drawn[0].prompt_id, "clash") for drawn in groups])

@@ -54,14 +54,10 @@ def first_two(drawn: Sequence[Candidate], settings: ExplorationSettings, chance:
     return Pick(first.candidate, second.candidate, settings.exp_method)
 
 
-def uninformed_picks(
+def pick_first_two(
     groups: Sequence[Sequence[Candidate]], settings: ExplorationSettings, chance: Chance
 ) -> list[Pick | None]:
-    """Pick two of each prompt's candidates by what no reward model has a say in: passive, XPO and APL."""
-    if settings.exp_method == "APL":
-        from .apl import apl_picks
-
-        return apl_picks(groups, settings, chance)
+    """Let the first two candidates of each prompt duel: two draws of the policy, or one and one of the reference."""
     return [first_two(drawn, settings, chance) for drawn in groups]
 
 

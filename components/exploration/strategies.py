@@ -7,7 +7,7 @@ becomes of it is up to `repair_clashes`. Where candidates tie, the lowest index 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,10 +35,6 @@ class Beliefs:
         _check(self.order, (prompts, members), "order")
 
 
-Strategy = Callable[[Beliefs, ExplorationSettings], Tensor]
-"""Picks a pair for each prompt, (M, 2)."""
-
-
 def orders_of(seeds: Sequence[int], members: int) -> Tensor:
     """Derive the order in which each prompt asks the members from the prompt's own seed, (M, E)."""
     return torch.stack([torch.randperm(members, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
@@ -49,12 +45,12 @@ def passive(prompts: int) -> Tensor:
     return torch.tensor([0, 1]).repeat(prompts, 1)
 
 
-def enn_passive(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
+def pick_enn_passive(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
     """Let the first two duel; the reward model is for best-of-n alone."""
     return passive(len(beliefs.alike))
 
 
-def enn_eets(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
+def pick_enn_eets(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
     """Let two sampled champions duel: Thompson sampling that explores and exploits (SEA, section 4).
 
     The first member's champion, against the first other champion among `enn_max_try` members, that one included.
@@ -63,7 +59,7 @@ def enn_eets(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
     return _pairs(champions[:, 0], first_unlike(champions[:, 0], champions[:, : settings.enn_max_try], beliefs.alike))
 
 
-def enn_baits(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
+def pick_enn_baits(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
     """Challenge a sampled champion where the members disagree most: best-arm identification (SEA, section 4).
 
     The challenger n has the largest variance over the members of sigmoid(r(champion) - r(n)). In Oat's law it is that
@@ -77,7 +73,7 @@ def enn_baits(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
     return _pairs(first, variance.argmax(1))
 
 
-def enn_uncertainty(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
+def pick_enn_uncertainty(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
     """Let those two duel of which the members know least who wins: pure exploration (SEA, section 6.3)."""
     variance = _disagreement(beliefs.rewards[..., :, None] - beliefs.rewards[..., None, :], settings)
     if settings.exp_law == "paper":
@@ -86,7 +82,7 @@ def enn_uncertainty(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
     return _largest(variance)
 
 
-def drts(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
+def pick_drts(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
     """Let one sampled member's best duel another's worst: double reverse Thompson sampling.
 
     ActiveUltraFeedback, arXiv:2603.09692: the worst is sampled again while it is the best. A sample is a member, as in
@@ -98,7 +94,7 @@ def drts(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
     return _pairs(best, first_unlike(best, worst, beliefs.alike))
 
 
-def delta_ucb(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
+def pick_delta_ucb(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
     """Let those two duel whose difference could be largest: the upper bound of one less the lower bound of the other.
 
     ActiveUltraFeedback, arXiv:2603.09692. A bound is a candidate's own mean over the members, plus or less `ucb_beta`
@@ -108,16 +104,6 @@ def delta_ucb(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
     width = settings.ucb_beta * beliefs.rewards.std(0, correction=min(1, len(beliefs.rewards) - 1))
     optimistic = (mean + width)[:, :, None] - (mean - width)[:, None, :]
     return _largest(optimistic.masked_fill(~_unlike_pairs(beliefs.alike), -torch.inf))
-
-
-STRATEGIES: dict[str, Strategy] = {
-    "EnnPassive": enn_passive,
-    "EnnEETS": enn_eets,
-    "EnnBAITS": enn_baits,
-    "EnnUncertainty": enn_uncertainty,
-    "DRTS": drts,
-    "DeltaUCB": delta_ucb,
-}
 
 
 def best_of_n(rewards: Tensor) -> Tensor:
@@ -167,7 +153,7 @@ def repair_clashes(
 
 def redrawn(first: Tensor, beliefs: Beliefs | None, alike: Tensor, settings: ExplorationSettings) -> Tensor:
     """Ask the members in their order for another champion, (M,); passive duels take the next candidate instead."""
-    if beliefs is None or settings.exp_method == "EnnPassive":
+    if beliefs is None or settings.strategy.is_blind:
         return first_unlike(first, torch.arange(alike.shape[1]).expand_as(alike), alike)
     return first_unlike(first, champions_of(beliefs), alike)
 

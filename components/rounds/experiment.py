@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from ..errors import SettingsChanged, SettingsError
 from ..evaluation.settings import EvaluationSettings
-from ..exploration.settings import NEEDS_TWO_MEMBERS, ExplorationSettings
+from ..exploration.settings import ExplorationSettings
 from ..jobs.resources import ResourceSettings
 from ..jobs.settings import JobSettings
 from ..labeling.settings import LabelingSettings
@@ -158,26 +158,22 @@ class ExperimentSettings(Section):
 
     def _exploration_problems(self) -> Iterator[str]:
         """Name what a strategy needs of other rooms, and what was set for a reward model that nobody learns."""
-        method, samples = self.exploration.exp_method, self.sampling.num_samples
-        if method in NEEDS_TWO_MEMBERS and self.reward_model.num_ensemble == 1:
+        method, samples, strategy = self.exploration.exp_method, self.sampling.num_samples, self.exploration.strategy
+        if self.reward_model.num_ensemble < strategy.least_members:
             yield (
-                f"reward_model.num_ensemble=1: exp_method={method!r} picks where members disagree and "
-                "needs at least 2; 20 is usual"
+                f"reward_model.num_ensemble={self.reward_model.num_ensemble}: exp_method={method!r} picks where "
+                f"members disagree and needs at least {strategy.least_members}; 20 is usual"
             )
-        if method == "XPO" and samples != 2:
-            yield f"sampling.num_samples={samples}: exp_method='XPO' lets one answer of each policy duel; set 2"
-        if method == "XPO" and self.outside.outside_preferences:
+        if strategy.samples not in (None, samples):
+            yield f"sampling.num_samples={samples}: exp_method={method!r} needs {strategy.samples} candidates; set that"
+        if strategy.draws_from_reference and self.outside.outside_preferences:
             yield (
-                f"outside.outside_preferences={self.outside.outside_preferences!r}: exp_method='XPO' needs an answer "
-                "of the reference in every pair; leave it out, or use another strategy"
+                f"outside.outside_preferences={self.outside.outside_preferences!r}: exp_method={method!r} needs an "
+                "answer of the reference in every pair; leave it out, or use another strategy"
             )
-        if method == "XPO" and self.policy.dap_algo != "dpo":
-            yield f"policy.dap_algo={self.policy.dap_algo!r}: exp_method='XPO' is DPO with a term; use dpo"
-        if method != "XPO" and self.policy.xpo_alpha != PolicySettings.model_fields["xpo_alpha"].default:
-            yield (
-                f"policy.xpo_alpha={self.policy.xpo_alpha}: exp_method={method!r} ignores it; leave it out, or use "
-                "exp_method='XPO'"
-            )
+        if strategy.loss not in (None, self.policy.dap_algo):
+            yield f"policy.dap_algo={self.policy.dap_algo!r}: exp_method={method!r} works with {strategy.loss} alone"
+        yield from self.exploration.find_ignored("policy", self.policy)
         if (self.exploration.apl_keep or 0) > self.prompts.rollout_batch_size:
             yield (
                 f"exploration.apl_keep={self.exploration.apl_keep}: a round has "

@@ -137,13 +137,15 @@ def pick(ledger: Ledger, step: Step, plan: Plan, candidates: Sequence[Candidate]
     """Choose the round's duels, by what the reward model believes where the experiment learns one."""
     settings = ledger.section(ExplorationSettings, "exploration")
     if not plan.learns_rewards:
-        return choose_duels(plan, candidates, settings, ledger.seed)
+        return choose_duels(plan.prompts, plan.round, candidates, settings, ledger.seed)
     from ..reward_model.beliefs import believed_rewards, candidate_features, ensemble_before, note_outside_features
 
     features = candidate_features(ledger, step, plan, candidates)
     note_outside_features(ledger, step, plan)
     ensemble = ensemble_before(ledger, step, plan.round, features.shape[1])
-    return choose_duels(plan, candidates, settings, ledger.seed, believed_rewards(ledger, features, ensemble))
+    return choose_duels(
+        plan.prompts, plan.round, candidates, settings, ledger.seed, believed_rewards(ledger, features, ensemble)
+    )
 
 
 def answer(

@@ -87,7 +87,7 @@ def test_every_duel_of_xpo_is_one_of_policy_and_reference(finished):
     [
         ({"xpo_alpha": "0.1"}, "policy.xpo_alpha=0.1: exp_method='passive' ignores it"),
         ({"exp_method": "XPO", "num_samples": "3"}, "sampling.num_samples=3: exp_method='XPO'"),
-        ({"exp_method": "XPO", "dap_algo": "ipo"}, "policy.dap_algo='ipo': exp_method='XPO' is DPO with a term"),
+        ({"exp_method": "XPO", "dap_algo": "ipo"}, "policy.dap_algo='ipo': exp_method='XPO' works with dpo alone"),
         ({"exp_method": "APL", "apl_keep": "9"}, "exploration.apl_keep=9: a round has prompts.rollout_batch_size=8"),
         ({"exp_method": "APL", "apl_certainty_only": "true", "num_samples": "3"}, "sampling.num_samples=3"),
     ],
@@ -109,7 +109,7 @@ import oatflow.components.sampling.generation
 plan = Plan(0, 1, (Prompt("p", "Why?"),), *[PolicyPointer(-1, "a")] * 2, 0, 9)
 drawn = [Candidate("p", number, str(number), (1,), 1, "stop") for number in range(2)]
 for method in ("passive", "XPO"):
-    (duel,) = choose_duels(plan, drawn, ExplorationSettings(exp_method=method), 7).duels
+    (duel,) = choose_duels(plan.prompts, plan.round, drawn, ExplorationSettings(exp_method=method), 7).duels
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)

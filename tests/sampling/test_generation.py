@@ -162,7 +162,8 @@ def test_the_duels_of_a_plan_depend_on_the_round():
     plans = [Plan(round_, 2, tuple(PROMPTS), *[PolicyPointer(-1, "a")] * 2, 0, 9) for round_ in (0, 1)]
     drawn = [Candidate(p.prompt_id, n, f"answer {n}", (1,), 1, "stop") for p in PROMPTS for n in range(2)]
     first, second = (
-        [duel.first for duel in choose_duels(plan, drawn, ExplorationSettings(), 7).duels] for plan in plans
+        [duel.first for duel in choose_duels(plan.prompts, plan.round, drawn, ExplorationSettings(), 7).duels]
+        for plan in plans
     )
     assert first != second
 
