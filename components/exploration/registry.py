@@ -80,12 +80,3 @@ STRATEGIES: dict[str, Strategy] = {
         draws_from_reference=True,
     ),
 }
-
-
-def list_readers() -> dict[str, list[str]]:
-    """Return, for each setting that only some strategies read, the names of these strategies."""
-    readers: dict[str, list[str]] = {}
-    for name, strategy in STRATEGIES.items():
-        for setting in strategy.reads:
-            readers.setdefault(setting, []).append(name)
-    return readers

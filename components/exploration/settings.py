@@ -76,6 +76,15 @@ class ExplorationSettings(Section):
         """Whether the epistemic reward model picks duels, or labels some."""
         return self.strategy.needs == "ensemble" or self.model_rollout
 
+    def find_unread(self) -> dict[str, list[str]]:
+        """Return the settings ("section.name") that only other strategies read, each with the names of those."""
+        unread: dict[str, list[str]] = {}
+        for name, strategy in STRATEGIES.items():
+            for setting in strategy.reads:
+                if setting not in self.strategy.reads:
+                    unread.setdefault(setting, []).append(name)
+        return unread
+
     def duels(self, prompts: int) -> int:
         """Return how many duels a round of so many prompts has at most."""
         return min(prompts, self.apl_keep or max(1, prompts // 2)) if self.strategy.keeps_some_prompts else prompts

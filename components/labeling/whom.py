@@ -8,7 +8,8 @@ from .. import progress
 from ..ledger import layout
 from ..ledger.ledger import Ledger
 from ..ledger.step import Step
-from ..oracles.oracle import ORACLES, Circumstances, Oracle, Say, open_oracle
+from ..oracles.oracle import Circumstances, Oracle, Say
+from ..oracles.registry import ORACLES, open_oracle
 from ..prompts.settings import PromptSettings
 from ..records.records import Duel, Preference
 from .asking import answers_of, join
@@ -20,7 +21,7 @@ def oracle_of(ledger: Ledger, room: str, round_: int, name: str = "") -> Oracle:
     labeling = ledger.section(LabelingSettings, "labeling")
     name = name or labeling.preference_oracle
     kind = ORACLES[name]
-    settings = labeling if kind.section == "labeling" else ledger.section(kind.settings, kind.section)
+    settings = ledger.section(kind.settings, kind.section) if kind.section else kind.settings()
     return open_oracle(name, settings, Circumstances(ledger.seed, _tell(room, round_), ledger.setting_stores))
 
 

@@ -22,7 +22,7 @@ from ..records.records import Duel
 from .concurrent import ask_all
 from .judge_endpoint import Endpoint, Reply
 from .judge_prompt import Message, open_prompt
-from .oracle import Answer, OracleFailed, Say, SpendingLimit
+from .oracle import Answer, Circumstances, OracleFailed, Say, SpendingLimit
 from .patience import Breaker, Clock, GaveUp
 from .purse import Purse
 from .settings import JudgeSettings
@@ -135,6 +135,11 @@ class JudgeOracle:
     def _price(self, input_tokens: int, output_tokens: int) -> float:
         settings = self._settings
         return (input_tokens * settings.judge_input_price + output_tokens * settings.judge_output_price) / 1e6
+
+
+def open_judge(settings: JudgeSettings, circumstances: Circumstances) -> JudgeOracle:
+    """Open the oracle without contacting the endpoint."""
+    return JudgeOracle(settings, circumstances.seed, circumstances.say)
 
 
 def answer(asked: Mapping[bool, tuple[Reply, int]], cost: float, seconds: float) -> Answer:

@@ -1,20 +1,15 @@
-"""The oracle: who says which of two responses wins. One interface; one module an oracle, named in `ORACLES`."""
+"""What an oracle is: whoever says which of two responses wins. The oracles themselves are in `registry.ORACLES`."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import OracleError
 from ..records.records import Duel
-from ..settings import Section
 from ..store.setting_stores import SettingStores
 from .purse import Purse
-from .settings import HumanSettings, JudgeSettings, PairRMSettings, RemoteSettings, ScorerSettings, SimulatedSettings
-
-ORACLE_LOG = "OATFLOW_ORACLE_LOG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,70 +108,6 @@ class Circumstances:
     seed: int = 0
     say: Say = field(default=lambda line: print(line, flush=True))
     stores: SettingStores = field(default_factory=SettingStores)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of oracle: the section of its settings, their type, and how it is opened."""
-
-    section: str
-    settings: type[Section]
-    open: Callable[[Any, Circumstances], Oracle]
-
-
-def open_oracle(name: str, settings: Section, circumstances: Circumstances | None = None) -> Oracle:
-    """Open the oracle of that name with its own section of the settings.
-
-    Where OATFLOW_ORACLE_LOG names a file, every duel is noted there before it is asked.
-    """
-    oracle = ORACLES[name].open(settings, circumstances or Circumstances())
-    return LoggedOracle(oracle, path) if (path := os.environ.get(ORACLE_LOG)) else oracle
-
-
-def _simulated(settings: SimulatedSettings, circumstances: Circumstances) -> Oracle:
-    from .simulated import SimulatedOracle
-
-    return SimulatedOracle(settings.reward, settings.reward_temperature)
-
-
-def _pairrm(settings: PairRMSettings, circumstances: Circumstances) -> Oracle:
-    from .pairrm import PairRMOracle
-
-    return PairRMOracle(settings, circumstances.stores)
-
-
-def _reward_model(settings: ScorerSettings, circumstances: Circumstances) -> Oracle:
-    from .reward_model import RewardModelOracle
-
-    return RewardModelOracle(settings, circumstances.stores)
-
-
-def _remote(settings: RemoteSettings, circumstances: Circumstances) -> Oracle:
-    from .remote import RemoteOracle
-
-    return RemoteOracle(settings, circumstances.say)
-
-
-def _judge(settings: JudgeSettings, circumstances: Circumstances) -> Oracle:
-    from .judge import JudgeOracle
-
-    return JudgeOracle(settings, circumstances.seed, circumstances.say)
-
-
-def _human(settings: HumanSettings, circumstances: Circumstances) -> Oracle:
-    from .human import HumanOracle
-
-    return HumanOracle(settings)
-
-
-ORACLES: dict[str, Kind] = {
-    "simulated": Kind("labeling", SimulatedSettings, _simulated),
-    "pairrm": Kind("pairrm", PairRMSettings, _pairrm),
-    "reward_model": Kind("scorer", ScorerSettings, _reward_model),
-    "remote": Kind("remote", RemoteSettings, _remote),
-    "judge": Kind("judge", JudgeSettings, _judge),
-    "human": Kind("human", HumanSettings, _human),
-}
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from ..errors import SettingsError
 from ..model_folder import short_name
 from ..records.records import Duel
 from ..store.setting_stores import SettingStores
-from .oracle import Answer
+from .bradley_terry import win_probability
+from .oracle import Answer, Circumstances
 from .pairrm_folder import PairRMFolder, pairrm_folder
 from .settings import PairRMSettings
-from .simulated import bradley_terry
 
 if TYPE_CHECKING:
     from .pairrm_network import PairRM
@@ -63,11 +63,16 @@ class PairRMOracle:
         return PairRM(self._found, self._settings.pairrm_batch_size)
 
 
+def open_pairrm(settings: PairRMSettings, circumstances: Circumstances) -> PairRMOracle:
+    """Open the oracle; the network is loaded when it is first needed."""
+    return PairRMOracle(settings, circumstances.stores)
+
+
 def _answer(given: float, swapped: float) -> Answer:
     """Read the log-odds, in either order, of what is shown first."""
     return Answer(
-        bradley_terry(given, swapped, 1.0),
+        win_probability(given, swapped),
         orders="both",
-        shown_first_wins=(bradley_terry(given, 0, 1) + bradley_terry(swapped, 0, 1)) / 2,
+        shown_first_wins=(win_probability(given, 0) + win_probability(swapped, 0)) / 2,
         consistent=(given > 0) != (swapped > 0),
     )

@@ -15,7 +15,7 @@ from ..records.records import Duel
 from . import web, wire
 from .bearer import TOKEN, bearer_secret
 from .concurrent import ask_all
-from .oracle import Answer, OracleFailed, Say
+from .oracle import Answer, Circumstances, OracleFailed, Say
 from .patience import Breaker, Clock, GaveUp, Pauses, TryAgain
 from .settings import RemoteSettings
 
@@ -209,3 +209,8 @@ def _named_status(status: int) -> str:
 
 def _counted(answer: Answer, seconds: float, requests: int, retried: int) -> Answer:
     return replace(answer, requests=requests, retried=retried, seconds=seconds)
+
+
+def open_remote(settings: RemoteSettings, circumstances: Circumstances) -> RemoteOracle:
+    """Open the oracle without contacting the service."""
+    return RemoteOracle(settings, circumstances.say)

@@ -139,7 +139,7 @@ def test_the_rooms_stand_in_the_order_of_the_house():
 def test_every_preset_and_oracle_is_told_of():
     tutorial, oracles = ((ROOT / page / "README.md").read_text() for page in ("pipelines", "components/oracles"))
     assert all(preset in tutorial for preset in presets() if preset not in ("reviews", "scripted"))
-    from oatflow.components.oracles.oracle import ORACLES
+    from oatflow.components.oracles.registry import ORACLES
 
     assert all(f"`{name}`" in oracles for name in ORACLES)
 

@@ -49,7 +49,7 @@ def test_one_registration_makes_a_strategy_of_a_plain_function(monkeypatch):
     monkeypatch.setitem(STRATEGIES, "LastTwo", Strategy(last_two, needs="candidates", reads=("exploration.ucb_beta",)))
     settings = ExplorationSettings.parse({"exp_method": "lasttwo", "ucb_beta": 2.0})
     assert settings.exp_method == "LastTwo" and settings.strategy.load_pick() is last_two
-    with pytest.raises(SettingsError, match="ignores it; leave it out, or use DeltaUCB or LastTwo"):
+    with pytest.raises(SettingsError, match="ignores it; leave it out, or use exp_method='DeltaUCB' or 'LastTwo'"):
         ExperimentSettings.parse({"exploration": {"ucb_beta": 2.0}})
 
 

@@ -31,7 +31,10 @@ def test_a_python_function_beside_the_command_is_an_oracle(tmp_path):
     [
         (["--reward", "rewards:coldness"], "there is no function 'coldness'"),
         (["--reward", "nowhere:warmth"], "reward='nowhere:warmth': cannot be imported"),
-        (["--reward", "rewards.py"], "labeling.reward='rewards.py': unknown; known: length, vader; a function of your"),
+        (
+            ["--reward", "rewards.py"],
+            "simulated.reward='rewards.py': unknown; known: length, vader; a function of your",
+        ),
         (["--reward", "rewards:war-mth"], "write module:function, such as rewards:politeness"),
         (["--preference-oracle", "pairm"], "did you mean 'pairrm'?"),
         (["--max-queries", "5"], "labeling.max_queries=5: less than one round, which has 8 duels"),

@@ -8,9 +8,9 @@ import pytest
 import torch
 from oatflow.components.errors import ModelError, OracleError
 from oatflow.components.oracles.scorer_folder import check_scorer
-from oatflow.components.oracles.scoring import Scorer, batches
+from oatflow.components.oracles.scorer_network import Scorer, batches
 
-from .tiny_reward_model import TEMPLATE, write_reward_model, write_tokenizer
+from .tiny_scorer import TEMPLATE, write_reward_model, write_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -244,9 +244,9 @@ def test_half_the_bytes_score_about_the_same(make_reward_model):
 
 def test_a_folder_is_checked_without_torch(make_reward_model):
     program = (
-        "import sys; from oatflow.components.oracles import pairrm, reward_model; "
+        "import sys; from oatflow.components.oracles import pairrm, scorer; "
         "from oatflow.components.oracles.settings import ScorerSettings; "
-        "reward_model.RewardModelOracle(ScorerSettings(scorer_model=sys.argv[1])).check(); "
+        "scorer.ScorerOracle(ScorerSettings(scorer_model=sys.argv[1])).check(); "
         "assert not {'torch', 'transformers', 'llm_blender'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", program, str(make_reward_model())], check=True)
