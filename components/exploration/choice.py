@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..records.records import Candidate, Duel, Prompt
 from ..seeds import derive
-from .selection import by_prompt, to_duels
+from .selection import group_by_prompt, make_duels
 from .settings import ExplorationSettings
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def choose_duels(
         rewards: (E, K) the reward that each member gives each candidate; None if the experiment has no ensemble.
     """
     chance = partial(derive, seed, round_)
-    groups = by_prompt(candidates)
+    groups = group_by_prompt(candidates)
     if rewards is None:
         picks = settings.strategy.load_pick()(groups, settings, chance)
-        return Choice(to_duels(prompts, groups, picks, chance), {})
-    from .informed import informed_picks
+        return Choice(make_duels(prompts, groups, picks, chance), {})
+    from .informed import pick_informed
 
-    informed = informed_picks(groups, rewards, settings, round_, chance)
-    return Choice(to_duels(prompts, groups, informed.picks, chance), informed.facts)
+    informed = pick_informed(groups, rewards, settings, round_, chance)
+    return Choice(make_duels(prompts, groups, informed.picks, chance), informed.facts)

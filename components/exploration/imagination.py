@@ -25,7 +25,7 @@ class Imagined:
     pairs: Tensor
 
 
-def imagined(beliefs: Beliefs, ratio: float, seed: int) -> Imagined:
+def imagine_pairs(beliefs: Beliefs, ratio: float, seed: int) -> Imagined:
     """Let a member imagine the duel of its best against its worst, for a share of the prompts.
 
     floor(M * ratio) prompts are chosen uniformly, and one member for each. Ties are broken at random. A clash is no
@@ -37,13 +37,13 @@ def imagined(beliefs: Beliefs, ratio: float, seed: int) -> Imagined:
     chosen[torch.randperm(prompts, generator=chance)[: int(prompts * ratio)]] = True
     member = torch.randint(members, (prompts,), generator=chance)
     rewards = beliefs.rewards[member, torch.arange(prompts)]
-    best = largest(rewards, torch.rand(prompts, candidates, generator=chance))
-    worst = largest(-rewards, torch.rand(prompts, candidates, generator=chance))
+    best = argmax_with_ties(rewards, torch.rand(prompts, candidates, generator=chance))
+    worst = argmax_with_ties(-rewards, torch.rand(prompts, candidates, generator=chance))
     pairs = torch.stack([best, worst], dim=1)
     return Imagined(chosen & (rewards.gather(1, pairs).diff(dim=1)[:, 0] < 0), member, pairs)
 
 
-def largest(values: Tensor, chance: Tensor) -> Tensor:
+def argmax_with_ties(values: Tensor, chance: Tensor) -> Tensor:
     """Return the largest of each row's values; of those that tie, the one of the largest chance. (M, N) -> (M,)."""
     tied = values == values.amax(1, keepdim=True)
     return chance.masked_fill(~tied, -1).argmax(1)

@@ -27,7 +27,7 @@ class Pick:
     recommended: int | None = None
 
 
-def by_prompt(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+def group_by_prompt(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
     """Put the candidates of a prompt together. Their numbers begin at 0, also where a prompt comes twice in a row."""
     groups: list[list[Candidate]] = []
     for candidate in candidates:
@@ -37,7 +37,7 @@ def by_prompt(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
     return groups
 
 
-def first_two(drawn: Sequence[Candidate], settings: ExplorationSettings, chance: Chance) -> Pick | None:
+def pair_first_two(drawn: Sequence[Candidate], settings: ExplorationSettings, chance: Chance) -> Pick | None:
     """Pick the first two candidates, which are independent draws; of a clash becomes what `on_clash` says.
 
     A redraw is the next candidate with another text. None: no duel at all.
@@ -58,10 +58,10 @@ def pick_first_two(
     groups: Sequence[Sequence[Candidate]], settings: ExplorationSettings, chance: Chance
 ) -> list[Pick | None]:
     """Let the first two candidates of each prompt duel: two draws of the policy, or one and one of the reference."""
-    return [first_two(drawn, settings, chance) for drawn in groups]
+    return [pair_first_two(drawn, settings, chance) for drawn in groups]
 
 
-def to_duels(
+def make_duels(
     prompts: Iterable[Prompt], groups: Sequence[Sequence[Candidate]], picks: Sequence[Pick | None], chance: Chance
 ) -> list[Duel]:
     """Return a duel for each pick. Which of the two comes first is chance: the position carries no information."""
@@ -71,11 +71,11 @@ def to_duels(
         if pick is not None:
             prompt = by_id[drawn[0].prompt_id]
             swap = bool(chance(prompt.prompt_id, "order") & 1)
-            duels.append(_duel(prompt, drawn[pick.first], drawn[pick.second], pick, swap))
+            duels.append(_make_duel(prompt, drawn[pick.first], drawn[pick.second], pick, swap))
     return duels
 
 
-def _duel(prompt: Prompt, first: Candidate, second: Candidate, pick: Pick, swap: bool) -> Duel:
+def _make_duel(prompt: Prompt, first: Candidate, second: Candidate, pick: Pick, swap: bool) -> Duel:
     if swap:
         first, second = second, first
     return Duel(
@@ -90,12 +90,12 @@ def _duel(prompt: Prompt, first: Candidate, second: Candidate, pick: Pick, swap:
         strategy=pick.strategy,
         synthetic=pick.synthetic,
         member=pick.member,
-        member_first_wins=_turned(pick.member_first_wins, swap),
-        predicted=_turned(pick.predicted, swap),
+        member_first_wins=_swap_probability(pick.member_first_wins, swap),
+        predicted=_swap_probability(pick.predicted, swap),
         uncertainty=pick.uncertainty,
         recommended=pick.recommended,
     )
 
 
-def _turned(first_wins: float | None, swap: bool) -> float | None:
+def _swap_probability(first_wins: float | None, swap: bool) -> float | None:
     return 1 - first_wins if swap and first_wins is not None else first_wins

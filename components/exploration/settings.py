@@ -52,7 +52,7 @@ class ExplorationSettings(Section):
 
     @field_validator("exp_method", mode="before")
     @classmethod
-    def _known(cls, value: Any) -> str:
+    def _check_method(cls, value: Any) -> str:
         names = {name.lower(): name for name in STRATEGIES} | {"no": "passive"}
         found = names.get(str(value).lower())
         if found is None:
@@ -60,8 +60,8 @@ class ExplorationSettings(Section):
         return found
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
-        problems = list(self._problems())
+    def _refuse_problems(self) -> Self:
+        problems = list(self._find_problems())
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -102,7 +102,7 @@ class ExplorationSettings(Section):
             return ceil(queries / before)
         return self.burn_in_period + ceil(burnt_in / after)
 
-    def _problems(self) -> Iterator[str]:
+    def _find_problems(self) -> Iterator[str]:
         """Name each setting that was given and that the other settings make meaningless."""
         for name in ("max_model_data_ratio", "burn_in_period", "pure_model_based", "model_data_label"):
             if is_given(self, name) and not self.model_rollout:

@@ -12,7 +12,7 @@ from ..records.records import Duel
 from ..store.setting_stores import SettingStores
 from .bradley_terry import win_probability
 from .oracle import Answer, Circumstances
-from .pairrm_folder import PairRMFolder, pairrm_folder
+from .pairrm_folder import PairRMFolder, find_pairrm
 from .settings import PairRMSettings
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class PairRMOracle:
 
     def check(self) -> None:
         """Raise `ModelError` where the settings name no PairRM; of a remote one, only small files are read."""
-        pairrm_folder(self._settings.pairrm_model, weights=False, stores=self._stores)
+        find_pairrm(self._settings.pairrm_model, weights=False, stores=self._stores)
 
     @cached_property
     def identity(self) -> str:
@@ -50,11 +50,11 @@ class PairRMOracle:
         given = [(duel.prompt, duel.first, duel.second) for duel in duels]
         swapped = [(prompt, second, first) for prompt, first, second in given]
         logits = self._network.logits([*given, *swapped])
-        return [_answer(*both) for both in zip(logits[: len(duels)], logits[len(duels) :], strict=True)]
+        return [_read_logits(*both) for both in zip(logits[: len(duels)], logits[len(duels) :], strict=True)]
 
     @cached_property
     def _found(self) -> PairRMFolder:
-        return pairrm_folder(self._settings.pairrm_model, stores=self._stores)
+        return find_pairrm(self._settings.pairrm_model, stores=self._stores)
 
     @cached_property
     def _network(self) -> PairRM:
@@ -68,7 +68,7 @@ def open_pairrm(settings: PairRMSettings, circumstances: Circumstances) -> PairR
     return PairRMOracle(settings, circumstances.stores)
 
 
-def _answer(given: float, swapped: float) -> Answer:
+def _read_logits(given: float, swapped: float) -> Answer:
     """Read the log-odds, in either order, of what is shown first."""
     return Answer(
         win_probability(given, swapped),

@@ -56,9 +56,9 @@ class ScorerOracle:
         """Score both responses of all duels in one go; a response in several duels of its prompt is read once."""
         texts = [(duel.prompt, response) for duel in duels for response in (duel.first, duel.second)]
         scores = self.scorer.scores(texts)
-        return [self._answer(*pair) for pair in zip(scores[::2], scores[1::2], strict=True)]
+        return [self._compare_scores(*pair) for pair in zip(scores[::2], scores[1::2], strict=True)]
 
-    def _answer(self, first: float, second: float) -> Answer:
+    def _compare_scores(self, first: float, second: float) -> Answer:
         return Answer(win_probability(first, second, self._settings.scorer_temperature), first, second)
 
 

@@ -138,7 +138,7 @@ def _check_oracles(settings: ExperimentSettings) -> Iterator[str]:
         elif not kind.may_be_idle:
             for field in _given_fields(section):
                 yield (
-                    f"{kind.section}.{field}={getattr(section, field)!r}: nobody asks oracle {name!r}; leave it out, "
+                    f"{kind.section}.{field}={getattr(section, field)!r}: oracle {name!r} is not asked; leave it out, "
                     "or ask it"
                 )
 

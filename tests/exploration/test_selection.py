@@ -1,7 +1,7 @@
 import pytest
 import torch
 from oatflow.components.exploration.choice import choose_duels
-from oatflow.components.exploration.selection import first_two
+from oatflow.components.exploration.selection import pair_first_two
 from oatflow.components.exploration.settings import ExplorationSettings
 from oatflow.components.records.records import Candidate, Prompt, duel_id
 
@@ -24,13 +24,13 @@ def as_drawn(duel):
 
 def test_passive_exploration_takes_the_first_two_however_many_there_are():
     for number in (2, 3, 20):
-        pick = first_two(candidates("p", *map(str, range(number))), PASSIVE, no_chance)
+        pick = pair_first_two(candidates("p", *map(str, range(number))), PASSIVE, no_chance)
         assert (pick.first, pick.second, pick.strategy) == (0, 1, "passive")
 
 
 def test_one_candidate_cannot_duel():
     with pytest.raises(AssertionError, match="1 candidates cannot duel"):
-        first_two(candidates("p", "alone"), PASSIVE, no_chance)
+        pair_first_two(candidates("p", "alone"), PASSIVE, no_chance)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_one_candidate_cannot_duel():
 )
 def test_two_equal_first_draws_become_what_on_clash_says(on_clash, texts, expected):
     settings = ExplorationSettings(on_clash=on_clash)
-    pick = first_two(candidates("p", *texts), settings, lambda prompt_id, purpose: 7)
+    pick = pair_first_two(candidates("p", *texts), settings, lambda prompt_id, purpose: 7)
     assert (pick and (pick.first, pick.second)) == expected
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from oatflow.components.exploration.registry import STRATEGIES
 from oatflow.components.exploration.settings import ExplorationSettings
-from oatflow.components.exploration.strategies import Beliefs, best_of_n, orders_of, passive
+from oatflow.components.exploration.strategies import Beliefs, best_of_n, orders_of, pair_first_two
 from oatflow.components.seeds import derive
 
 ENSEMBLE = [name for name, strategy in STRATEGIES.items() if strategy.needs == "ensemble"]
@@ -26,8 +26,8 @@ def pick(method, believed, **settings):
 
 
 def test_passive_exploration_takes_the_first_two_of_each_prompt():
-    assert passive(3).tolist() == [[0, 1], [0, 1], [0, 1]]
-    assert passive(1).tolist() == [[0, 1]]
+    assert pair_first_two(3).tolist() == [[0, 1], [0, 1], [0, 1]]
+    assert pair_first_two(1).tolist() == [[0, 1]]
 
 
 def test_ensemble_passive_takes_the_first_two_whatever_they_are_worth():

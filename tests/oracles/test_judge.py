@@ -7,7 +7,7 @@ import pytest
 from oatflow.components import seeds
 from oatflow.components.errors import RefusedInput, SettingsError
 from oatflow.components.oracles.judge import JudgeOracle
-from oatflow.components.oracles.judge import answer as answer_of
+from oatflow.components.oracles.judge import combine_replies as answer_of
 from oatflow.components.oracles.judge_endpoint import Reply
 from oatflow.components.oracles.oracle import OracleFailed, SpendingLimit
 from oatflow.components.oracles.patience import Clock

@@ -47,9 +47,7 @@ def test_a_known_reward_may_be_given_while_another_oracle_is_asked():
 
 
 def test_a_former_and_a_new_name_that_disagree_are_refused():
-    with pytest.raises(
-        SettingsError, match=r"labeling\.reward='length': unknown setting; it belongs under"
-    ):
+    with pytest.raises(SettingsError, match=r"labeling\.reward='length': unknown setting; it belongs under"):
         ExperimentSettings.parse({"labeling": {"reward": "length"}, "simulated": {"reward": "vader"}})
     ExperimentSettings.parse({"labeling": {"reward": "length"}, "simulated": {"reward": "length"}})
 
