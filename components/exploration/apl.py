@@ -1,4 +1,4 @@
-"""Active preference learning (APL, arXiv:2402.08114): the policy itself says which prompts are worth a label.
+"""Active preference learning (APL, arXiv:2402.08114): the policy's own likelihoods choose the prompts to label.
 
 M prompts, N candidates each. A candidate's implicit reward is log pi - log pi_ref, over all of its tokens.
 """
@@ -20,14 +20,14 @@ from .strategies import keep_certain, keep_likely, pair_by_margin, pair_first_tw
 def pick_by_margin(
     groups: Sequence[Sequence[Candidate]], settings: ExplorationSettings, chance: Chance
 ) -> list[Pick | None]:
-    """Pick two candidates of each prompt that is worth a label; the others get no duel."""
+    """Pick two candidates of each prompt to be labelled; the other prompts get no duel."""
     logprobs, implicit = read_logprobs(groups)
     keep = settings.duels(len(groups))
     if settings.apl_certainty_only:
         pairs = pair_first_two(len(groups))
         kept = keep_certain(implicit.gather(1, pairs).diff(dim=1)[:, 0], keep)
     else:
-        # The next best pair is what a redraw finds.
+        # A redraw takes the next best pair.
         redraws = settings.on_clash in ("redraw", "second_best")
         pairs = pair_by_margin(implicit, find_alike(groups) if redraws else None)
         kept = keep_likely(logprobs, keep)

@@ -1,4 +1,4 @@
-"""Duels picked by what the epistemic reward model believes of the candidates.
+"""Picks that use the epistemic reward model.
 
 E members, M prompts, N candidates each.
 """
@@ -21,7 +21,7 @@ from .strategies import Beliefs, best_of_n, orders_of, repair_clashes
 
 @dataclass(frozen=True, slots=True)
 class Informed:
-    """A pick for each prompt, or None where it gets no duel, and what the ensemble was unsure of."""
+    """A pick for each prompt, or None if it gets no duel, and how unsure the ensemble was."""
 
     picks: list[Pick | None]
     facts: Mapping[str, float]
@@ -56,7 +56,10 @@ def pick_informed(
 def form_beliefs(
     groups: Sequence[Sequence[Candidate]], rewards: Tensor, settings: ExplorationSettings, chance: Callable[..., int]
 ) -> Beliefs:
-    """Put the rewards in order by prompt, and draw each prompt's order of the members; in Oat's law all share one."""
+    """Group the rewards by prompt, and draw the order in which each prompt asks the members.
+
+    In Oat's variant (`exp_law: oat`), all prompts share one order.
+    """
     members = len(rewards)
     if settings.exp_law == "oat":
         order = orders_of([chance("member")], members).expand(len(groups), -1)
@@ -68,7 +71,7 @@ def form_beliefs(
 def pick_pairs(
     groups: Sequence[Sequence[Candidate]], beliefs: Beliefs, settings: ExplorationSettings, chance: Chance
 ) -> tuple[list[Pick | None], float]:
-    """Return what the strategy picks, clashes repaired as the settings say, and the share of clashes before that."""
+    """Return the strategy's picks with clashes repaired, and the share of clashes before the repair."""
     pairs = settings.strategy.load_pick()(beliefs, settings)
     texts = beliefs.alike.gather(1, pairs)
     before = float((texts[:, 0] == texts[:, 1]).double().mean())
@@ -79,7 +82,7 @@ def pick_pairs(
 
 
 def find_alike(groups: Sequence[Sequence[Candidate]]) -> Tensor:
-    """Return for each candidate the first of its prompt with the same text, (M, N)."""
+    """Return for each candidate the first candidate of its prompt with the same text, (M, N)."""
     rows = []
     for drawn in groups:
         first: dict[str, int] = {}
@@ -90,7 +93,7 @@ def find_alike(groups: Sequence[Sequence[Candidate]]) -> Tensor:
 def mix_synthetic_pairs(
     picks: Sequence[Pick | None], beliefs: Beliefs, settings: ExplorationSettings, seed: int
 ) -> list[Pick | None]:
-    """Put synthetic pairs in the place of some picks; with `pure_model_based`, no others remain."""
+    """Replace some picks by synthetic pairs; with `pure_model_based`, drop all others."""
     made = imagine_pairs(beliefs, settings.max_model_data_ratio, seed)
     mixed: list[Pick | None] = []
     for prompt, pick in enumerate(picks):
@@ -106,7 +109,7 @@ def mix_synthetic_pairs(
 
 
 def describe_pick(pick: Pick, beliefs: Beliefs, prompt: int) -> Pick:
-    """Say what the ensemble expects of a pick, and which candidate it would recommend."""
+    """Add to a pick what the ensemble predicts, and which candidate it recommends."""
     rewards = beliefs.rewards[:, prompt]
     wins = torch.sigmoid(rewards[:, pick.first] - rewards[:, pick.second])
     best = best_of_n(beliefs.rewards[:, prompt : prompt + 1])
@@ -126,5 +129,5 @@ def measure_uncertainty(rewards: Tensor) -> float:
 
 
 def measure_spread(values: Tensor) -> Tensor:
-    """Return the standard deviation over the members, (E, ...) -> (...); a single member is never unsure."""
+    """Return the standard deviation over the members, (E, ...) -> (...); 0 for a single member."""
     return values.std(0) if len(values) > 1 else torch.zeros_like(values[0])

@@ -25,7 +25,7 @@ class Strategy:
         samples: The only number of candidates that the strategy works with; None: any number from 2 on.
         reads: Settings ("section.name") that mean nothing with strategies that do not list them.
         loss: The only loss (`policy.dap_algo`) that the strategy works with; None: any.
-        has_oat_law: Whether `exp_law: oat` differs from the paper for this strategy.
+        has_oat_variant: Whether `exp_law: oat` differs from the paper for this strategy.
         is_blind: Whether it takes the first two candidates, whatever is believed of them.
         keeps_some_prompts: Whether only some prompts of a round get a duel (`apl_keep`).
         draws_from_reference: Whether the second candidate of each pair comes from the reference.
@@ -38,7 +38,7 @@ class Strategy:
     samples: int | None = None
     reads: tuple[str, ...] = ()
     loss: str | None = None
-    has_oat_law: bool = False
+    has_oat_variant: bool = False
     is_blind: bool = False
     keeps_some_prompts: bool = False
     draws_from_reference: bool = False
@@ -58,10 +58,10 @@ STRATEGIES: dict[str, Strategy] = {
         needs="candidates",
         is_blind=True,
     ),
-    "EnnPassive": Strategy(f"{_ENSEMBLE}:pick_enn_passive", has_oat_law=True, is_blind=True),
-    "EnnEETS": Strategy(f"{_ENSEMBLE}:pick_enn_eets", has_oat_law=True, reads=("exploration.enn_max_try",)),
-    "EnnBAITS": Strategy(f"{_ENSEMBLE}:pick_enn_baits", has_oat_law=True, least_members=2),
-    "EnnUncertainty": Strategy(f"{_ENSEMBLE}:pick_enn_uncertainty", has_oat_law=True, least_members=2),
+    "EnnPassive": Strategy(f"{_ENSEMBLE}:pick_enn_passive", has_oat_variant=True, is_blind=True),
+    "EnnEETS": Strategy(f"{_ENSEMBLE}:pick_enn_eets", has_oat_variant=True, reads=("exploration.enn_max_try",)),
+    "EnnBAITS": Strategy(f"{_ENSEMBLE}:pick_enn_baits", has_oat_variant=True, least_members=2),
+    "EnnUncertainty": Strategy(f"{_ENSEMBLE}:pick_enn_uncertainty", has_oat_variant=True, least_members=2),
     "DRTS": Strategy(f"{_ENSEMBLE}:pick_drts"),
     "DeltaUCB": Strategy(f"{_ENSEMBLE}:pick_delta_ucb", reads=("exploration.ucb_beta",)),
     "APL": Strategy(

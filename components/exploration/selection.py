@@ -1,4 +1,4 @@
-"""From candidates to duels: which two of each prompt's compete, and in which order."""
+"""From candidates to duels: pick two candidates of each prompt, and draw their order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Chance = Callable[[str, str], int]
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """Two of a prompt's candidates by their numbers, and what is said of them; see `Duel`."""
+    """Two of a prompt's candidates by their numbers; the other fields are those of `Duel`."""
 
     first: int
     second: int
@@ -28,7 +28,7 @@ class Pick:
 
 
 def group_by_prompt(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
-    """Put the candidates of a prompt together. Their numbers begin at 0, also where a prompt comes twice in a row."""
+    """Group candidates by prompt. Each group begins with candidate 0, even if a prompt comes twice in a row."""
     groups: list[list[Candidate]] = []
     for candidate in candidates:
         if candidate.candidate == 0:
@@ -38,9 +38,9 @@ def group_by_prompt(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
 
 
 def pair_first_two(drawn: Sequence[Candidate], settings: ExplorationSettings, chance: Chance) -> Pick | None:
-    """Pick the first two candidates, which are independent draws; of a clash becomes what `on_clash` says.
+    """Pick the first two candidates, which are independent draws, and handle a clash as `on_clash` says.
 
-    A redraw is the next candidate with another text. None: no duel at all.
+    A redraw takes the next candidate with another text. Returns None for no duel.
     """
     assert len(drawn) >= 2, f"{len(drawn)} candidates cannot duel"
     first, second = drawn[0], drawn[1]
@@ -64,7 +64,7 @@ def pick_first_two(
 def make_duels(
     prompts: Iterable[Prompt], groups: Sequence[Sequence[Candidate]], picks: Sequence[Pick | None], chance: Chance
 ) -> list[Duel]:
-    """Return a duel for each pick. Which of the two comes first is chance: the position carries no information."""
+    """Return a duel for each pick. The order of its two candidates is random, so that it carries no information."""
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
     duels = []
     for drawn, pick in zip(groups, picks, strict=True):

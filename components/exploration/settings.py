@@ -107,5 +107,5 @@ class ExplorationSettings(Section):
         for name in ("max_model_data_ratio", "burn_in_period", "pure_model_based", "model_data_label"):
             if is_given(self, name) and not self.model_rollout:
                 yield f"exploration.{name}={getattr(self, name)!r}: no synthetic pairs are made; set model_rollout"
-        if self.exp_law == "oat" and not self.strategy.has_oat_law:
-            yield f"exploration.exp_law='oat': exp_method={self.exp_method!r} has one law only; leave it out"
+        if self.exp_law == "oat" and not self.strategy.has_oat_variant:
+            yield f"exploration.exp_law='oat': exp_method={self.exp_method!r} is the same in Oat's code; leave it out"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, cast
 
 from ..settings import Section
 from .oracle import Circumstances, LoggedOracle, Oracle
@@ -70,4 +70,5 @@ def open_oracle(name: str, settings: Section, circumstances: Circumstances | Non
     kind = ORACLES[name]
     open_kind = resolve_name(kind.open) if isinstance(kind.open, str) else kind.open
     oracle: Oracle = open_kind(settings, circumstances or Circumstances())
-    return LoggedOracle(oracle, path) if (path := os.environ.get(ORACLE_LOG)) else oracle
+    path = os.environ.get(ORACLE_LOG)
+    return cast(Oracle, LoggedOracle(oracle, path)) if path else oracle

@@ -58,7 +58,7 @@ def duels(strategy: str, rewards: Tensor, alike: Indices, law: Law, seed: int) -
 def exploration(strategy: str, law: Law) -> ExplorationSettings:
     """Return a strategy's settings under a law; a strategy that Oat lacks has one law only."""
     given = {"exp_method": strategy, "on_clash": "keep" if law == "oat" else "redraw"}
-    return ExplorationSettings.parse(given | ({"exp_law": law} if STRATEGIES[strategy].has_oat_law else {}))
+    return ExplorationSettings.parse(given | ({"exp_law": law} if STRATEGIES[strategy].has_oat_variant else {}))
 
 
 def orders(members: int, prompts: int, law: Law, seed: int) -> Tensor:
