@@ -1,7 +1,7 @@
-"""Is an oracle to be trusted? Canaries, whose right answer is known, and agreement with people.
+"""Audits an oracle by canaries, whose right answer is known, and by its agreement with people.
 
-Each canary is a question that a sound oracle cannot get wrong, or two questions whose answers belong together. They
-cost queries like any other. The findings are pure functions of the answers; every number goes with its n.
+A canary is a question that a sound oracle cannot get wrong, or two questions whose answers must fit together. Canaries
+cost queries like other questions. The findings are pure functions of the answers; every number comes with its n.
 """
 
 from __future__ import annotations
@@ -19,6 +19,13 @@ from .verdicts import find_winner
 CANARIES = ("asked", "swapped", "again", "same", "empty")
 """The questions about each pair: as it is, sides changed, as it is again, one answer twice, an answer and none."""
 EVEN = 0.5
+
+_ASK_BOTH = "ask both orders (judge_orders=both)"
+_UNREADABLE = "look at what it says (judge: template, judge_max_tokens; a share above unreadable_limit stops a run)"
+_UNREAD = "it does not read the answers, or the rubric is not about them"
+_RANDOM = "its answers are partly chance: expect noisy labels, and no repeatable runs"
+_BIASED = "it favours a place; both orders cancel that on average (judge_orders=both), not its noise"
+_WEAK = "where the orders differ the label says little; take a stronger judge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +68,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How often the oracle says what people say, over `n` labelled pairs whose answer can be read.
+    """How often the oracle agrees with people.
 
-    `kappa`: Cohen's, which takes off what chance would give; None where everybody always says the same. `decided` of
-    `both_decided`: the same without ties.
+    Attributes:
+        n: Labelled pairs whose answer can be read.
+        agreed: Those with the same verdict.
+        kappa: Cohen's kappa, agreement beyond chance; None if all verdicts are the same.
+        both_decided: Pairs on which neither says tie.
+        decided: Those with the same verdict.
+        unreadable: Pairs whose answer cannot be read.
     """
 
     n: int
@@ -77,11 +89,11 @@ class Agreement:
 
 @dataclass
 class Account:
-    """All answers of an audit, kept also where the oracle fails half-way."""
+    """All answers of an audit, including those before a failure."""
 
     answers: list[Answer] = field(default_factory=list)
 
-    def ask(self, oracle: Oracle, duels: Sequence[Duel]) -> dict[str, Answer]:
+    def ask_duels(self, oracle: Oracle, duels: Sequence[Duel]) -> dict[str, Answer]:
         """Ask about distinct duels; returns the answers by duel."""
         distinct = {duel.duel_id: duel for duel in duels}
         try:
@@ -97,9 +109,9 @@ def ask_canaries(oracle: Oracle, pairs: Sequence[Pair], account: Account) -> lis
     """Ask all canaries about each pair and return what they show."""
     distinct = list(dict.fromkeys(pairs))
     duels = {name: [make_canary(name, pair, number) for number, pair in enumerate(distinct)] for name in CANARIES}
-    once = account.ask(oracle, [duel for name in CANARIES if name != "again" for duel in duels[name]])
+    once = account.ask_duels(oracle, [duel for name in CANARIES if name != "again" for duel in duels[name]])
     # On its own: within one call an oracle may answer a question once that is asked twice.
-    again = account.ask(oracle, duels["again"])
+    again = account.ask_duels(oracle, duels["again"])
     answers = {name: [(again if name == "again" else once)[duel.duel_id] for duel in duels[name]] for name in CANARIES}
     return draw_findings(answers)
 
@@ -107,14 +119,14 @@ def ask_canaries(oracle: Oracle, pairs: Sequence[Pair], account: Account) -> lis
 def ask_like_people(oracle: Oracle, labelled: Sequence[LabelledPair], account: Account) -> Agreement:
     """Ask about each labelled pair and compare with the labels. A pair with several labels is asked once."""
     duels = [as_duel(row.pair.prompt, row.pair.first, row.pair.second) for row in labelled]
-    answers = account.ask(oracle, duels)
+    answers = account.ask_duels(oracle, duels)
     return measure_agreement(
         [(row.label, name_verdict(answers[duel.duel_id])) for row, duel in zip(labelled, duels, strict=True)]
     )
 
 
 def make_canary(name: str, pair: Pair, number: int) -> Duel:
-    """Make one question of a pair; the empty answer stands first for every other pair."""
+    """Return one question about a pair; for every other pair, the empty answer comes first."""
     if name == "swapped":
         return as_duel(pair.prompt, pair.second, pair.first)
     if name == "same":
@@ -136,55 +148,20 @@ def draw_findings(answers: Mapping[str, Sequence[Answer]]) -> list[Finding]:
     both, repeated = list(_read_together(asked, swapped)), list(_read_together(asked, answers["again"]))
     readable = [answer.first_wins is not None for name in CANARIES for answer in answers[name]]
     twice = [abs(p - EVEN) for (p,) in _read_together(answers["same"])]
+    swaps = [abs(p + q - 1) for p, q in both]
+    same_winner = [find_winner(p) == -find_winner(q) for p, q in both]
+    changes = [abs(p - q) for p, q in repeated]
+    shown = list(_measure_favour([*asked, *swapped]))
     consistent = [answer.consistent for answer in asked if answer.consistent is not None]
-    ask_both = "ask both orders (judge_orders=both)"
     return [
-        _report_share(
-            "can be read",
-            readable,
-            0.05,
-            "look at what it says (judge: template, judge_max_tokens; a share above unreadable_limit stops a run)",
-        ),
-        _report_share(
-            "an answer beats an empty one",
-            list(_beats_empty(answers["empty"])),
-            0.1,
-            "it does not read the answers, or the rubric is not about them",
-        ),
-        _report_mean("same answer twice: |P - 0.5|", twice, 0.0, 0.1, f"a place or chance decides; {ask_both}"),
-        _report_mean(
-            "sides changed: |P(a,b) + P(b,a) - 1|",
-            [abs(p + q - 1) for p, q in both],
-            0.0,
-            0.1,
-            f"the place decides; {ask_both}",
-        ),
-        _report_share(
-            "sides changed: same winner",
-            [find_winner(p) == -find_winner(q) for p, q in both],
-            0.1,
-            f"the place decides; {ask_both}",
-        ),
-        _report_mean(
-            "asked again: |P - P'|",
-            [abs(p - q) for p, q in repeated],
-            0.0,
-            0.02,
-            "its answers are partly chance: expect noisy labels, and no repeatable runs",
-        ),
-        _report_mean(
-            "what is shown first wins: P",
-            list(_measure_favour([*asked, *swapped])),
-            EVEN,
-            0.1,
-            "it favours a place; both orders cancel that on average (judge_orders=both), not its noise",
-        ),
-        _report_share(
-            "both orders have the same winner",
-            consistent,
-            0.2,
-            "where the orders differ the label says little; take a stronger judge",
-        ),
+        _report_share("can be read", readable, 0.05, _UNREADABLE),
+        _report_share("an answer beats an empty one", list(_beats_empty(answers["empty"])), 0.1, _UNREAD),
+        _report_mean("same answer twice: |P - 0.5|", twice, 0.0, 0.1, f"a place or chance decides; {_ASK_BOTH}"),
+        _report_mean("sides changed: |P(a,b) + P(b,a) - 1|", swaps, 0.0, 0.1, f"the place decides; {_ASK_BOTH}"),
+        _report_share("sides changed: same winner", same_winner, 0.1, f"the place decides; {_ASK_BOTH}"),
+        _report_mean("asked again: |P - P'|", changes, 0.0, 0.02, _RANDOM),
+        _report_mean("what is shown first wins: P", shown, EVEN, 0.1, _BIASED),
+        _report_share("both orders have the same winner", consistent, 0.2, _WEAK),
     ]
 
 
@@ -215,7 +192,7 @@ def compute_kappa(said: Sequence[tuple[str, str]]) -> float | None:
 
 
 def name_verdict(answer: Answer) -> str | None:
-    """Return whom an answer prefers: first, second or tie; None where it cannot be read."""
+    """Return the response that an answer prefers: first, second or tie; None if it cannot be read."""
     if answer.first_wins is None:
         return None
     if answer.undecided or answer.first_wins == EVEN:
@@ -224,7 +201,7 @@ def name_verdict(answer: Answer) -> str | None:
 
 
 def _read_together(*lists: Sequence[Answer]) -> Iterator[tuple[float, ...]]:
-    """The probabilities of answers that belong together, where all of them can be read."""
+    """Yield the probabilities of answers that belong together, if all of them can be read."""
     for together in zip(*lists, strict=True):
         wins = tuple(answer.first_wins for answer in together if answer.first_wins is not None)
         if len(wins) == len(lists):
@@ -238,7 +215,7 @@ def _beats_empty(answers: Sequence[Answer]) -> Iterator[bool]:
 
 
 def _measure_favour(answers: Sequence[Answer]) -> Iterator[float]:
-    """What the oracle says of the one shown first; where it does not say, the first of the duel stands for it."""
+    """Yield the probability that the response shown first wins; if the order is unknown, that of the duel's first."""
     for answer in answers:
         shown = answer.first_wins if answer.shown_first_wins is None else answer.shown_first_wins
         if shown is not None:

@@ -1,4 +1,4 @@
-"""Several questions at a time; a failure loses no answer that was given."""
+"""Asks several questions at a time; a failure loses no answer that was given before."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ Q = TypeVar("Q")
 
 
 def ask_all(questions: Sequence[Q], ask: Callable[[Q], dict[str, Answer]], workers: int) -> dict[str, Answer]:
-    """Ask all questions, `workers` at a time; each returns answers by duel id.
+    """Ask all questions, `workers` at a time, and return the answers by duel id.
 
-    If one raises an `OracleError`, no new ones are begun, those in flight are awaited, and it is raised again as the
-    `OracleFailed` that it is, or as one, with all answers so far. Any other exception is raised as it is.
+    If a question fails, no further ones are begun, and those in flight are awaited.
+
+    Raises:
+        OracleFailed: `ask` raised an `OracleError`; it has all answers so far. Other exceptions are raised unchanged.
     """
     asking = _Asking(questions, ask)
-    # Daemons: an interrupt must end the process, and not wait for a service that may be down for an hour.
-    threads = [threading.Thread(target=asking.work, daemon=True) for _ in range(min(workers, len(questions)))]
+    # Daemon threads, so that an interrupt ends the process without waiting for a service that may be down for an hour.
+    threads = [threading.Thread(target=asking.ask_remaining, daemon=True) for _ in range(min(workers, len(questions)))]
     for thread in threads:
         thread.start()
     try:
@@ -33,7 +35,7 @@ def ask_all(questions: Sequence[Q], ask: Callable[[Q], dict[str, Answer]], worke
 
 
 class _Asking(Generic[Q]):
-    """Questions on their way, and what came back."""
+    """Questions, and the answers and failures so far."""
 
     def __init__(self, questions: Sequence[Q], ask: Callable[[Q], dict[str, Answer]]):
         self.stop = threading.Event()
@@ -45,8 +47,8 @@ class _Asking(Generic[Q]):
         self._answers: dict[str, Answer] = {}
         self._failures: list[BaseException] = []
 
-    def work(self) -> None:
-        """Ask what nobody has asked yet, until nothing is left or something failed."""
+    def ask_remaining(self) -> None:
+        """Ask the remaining questions one by one, until none is left or one failed."""
         while not self.stop.is_set():
             try:
                 question = self._left.get_nowait()
@@ -58,7 +60,7 @@ class _Asking(Generic[Q]):
         """Return all answers, or raise the first failure with what was answered."""
         if not self._failures:
             return self._answers
-        # A mistake in the program is told first, and an outage before a limit.
+        # Report an error in the program first, and an outage before a spending limit.
         mistakes = [one for one in self._failures if not isinstance(one, OracleError)]
         outages = [one for one in self._failures if not isinstance(one, SpendingLimit)]
         failure = (mistakes or outages or self._failures)[0]

@@ -1,12 +1,12 @@
 """An LLM as judge, behind any endpoint that speaks OpenAI's protocol.
 
-Judges favour a place: a duel is asked in both orders and the two probabilities are averaged, which cancels what a
-judge adds to whatever stands first. Half as dear is one order, drawn for each duel, as Oat does: the favour then is
-noise in the labels, and cancels over many of them only.
+Judges are biased towards one position. By default, a duel is asked in both orders and the two probabilities are
+averaged, which cancels the bias. One order, drawn for each duel as in Oat, costs half as much; the bias is then noise
+in the labels, which cancels only over many of them.
 
-A spending limit holds the dearest case of a question before it is asked (a token for every byte, all tokens of the
-verdict) and settles what it did cost. An endpoint that counts no tokens is paid the dearest case. A request that
-failed is taken as not billed.
+With a spending limit, the highest possible cost of a question (a token for every byte, all tokens of the verdict) is
+reserved before it is asked, and the real cost is booked afterwards. If the endpoint does not count tokens, the highest
+possible cost is booked. A failed request is assumed not to be billed.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from ..records.records import Duel
 from .concurrent import ask_all
 from .judge_endpoint import Endpoint, Reply
 from .judge_prompt import Message, open_prompt
-from .oracle import Answer, Circumstances, OracleFailed, Say, SpendingLimit
+from .oracle import Answer, Circumstances, OracleFailed, SpendingLimit
 from .patience import Breaker, Clock, GaveUp
 from .purse import Purse
 from .settings import JudgeSettings
 from .verdicts import find_winner
 
 TOKENS_OF_A_TEMPLATE = 64
-"""What a chat template may add to the tokens of the messages."""
+"""Most tokens that a chat template adds to those of the messages."""
 
 
 class JudgeOracle:
-    """Asks a judge; raises `SettingsError` at once for settings that cannot work."""
+    """Asks a judge. The constructor raises `SettingsError` for settings that cannot work."""
 
     paid = True
     known_reward = None
 
-    def __init__(self, settings: JudgeSettings, seed: int, say: Say, clock: Clock | None = None):
+    def __init__(self, settings: JudgeSettings, circumstances: Circumstances, clock: Clock | None = None):
         _check_settings(settings)
-        self._settings, self._seed, self._clock = settings, seed, clock or Clock()
+        self._settings, self._seed, self._clock = settings, circumstances.seed, clock or Clock()
         self._prompt = open_prompt(settings.judge_template, settings.judge_rubric)
         self._endpoint = Endpoint(settings)
         self._breaker = Breaker(
-            self._endpoint.who, settings.judge_tries, settings.judge_patience, say, clock=self._clock
+            self._endpoint.who, settings.judge_tries, settings.judge_patience, circumstances.say, clock=self._clock
         )
         self.purse = Purse(settings.judge_spending_limit)
         self._settled = threading.Condition()
@@ -52,7 +52,7 @@ class JudgeOracle:
 
     @property
     def identity(self) -> str:
-        """Model, host, template and rubric, orders, and how verdicts are read."""
+        """Model, host, template and rubric, orders, and the way in which verdicts are read."""
         settings, endpoint = self._settings, self._endpoint
         return (
             f"judge/{endpoint.model}@{endpoint.host}/{self._prompt.digest}/"
@@ -60,8 +60,8 @@ class JudgeOracle:
         )
 
     def check(self) -> None:
-        """Ask the endpoint whether it is there and serves the model. Raises `RefusedInput` by name; costs nothing."""
-        self._endpoint.check()
+        """Raise `RefusedInput` if the endpoint cannot be reached or does not serve the model. Costs nothing."""
+        self._endpoint.check_model()
 
     def compare(self, duels: Sequence[Duel]) -> list[Answer]:
         """Ask about each duel. Raises `OracleFailed` or `SpendingLimit` with what was answered so far."""
@@ -70,7 +70,9 @@ class JudgeOracle:
         return [answers[duel.duel_id] for duel in duels]
 
     def _ask_duel(self, duel: Duel) -> dict[str, Answer]:
-        questions = {swapped: self._prompt.messages(duel, swapped, self._seed) for swapped in self._choose_orders(duel)}
+        questions = {
+            swapped: self._prompt.build_messages(duel, swapped, self._seed) for swapped in self._choose_orders(duel)
+        }
         dearest = {swapped: self._price_dearest(messages) for swapped, messages in questions.items()}
         held, began, asked = sum(dearest.values()), self._clock.monotonic(), dict[bool, tuple[Reply, int]]()
         self._hold_money(held)
@@ -96,12 +98,12 @@ class JudgeOracle:
 
     def _ask_endpoint(self, messages: Sequence[Message]) -> tuple[Reply, int]:
         try:
-            return self._breaker.ask(lambda: self._endpoint.ask(messages))
+            return self._breaker.ask(lambda: self._endpoint.send_messages(messages))
         except GaveUp as error:
             raise OracleFailed(f"{error}; see to the endpoint, then run again: what was answered is kept") from error
 
     def _hold_money(self, most: float) -> None:
-        """Set money aside; wait for questions on their way where they may leave enough. Raises `SpendingLimit`."""
+        """Reserve money, if need be after questions in flight have left enough of theirs. Raises `SpendingLimit`."""
         with self._settled:
             while not self.purse.hold(most):
                 if not self._in_flight:
@@ -138,17 +140,12 @@ class JudgeOracle:
         return (input_tokens * settings.judge_input_price + output_tokens * settings.judge_output_price) / 1e6
 
 
-def open_judge(settings: JudgeSettings, circumstances: Circumstances) -> JudgeOracle:
-    """Open the oracle without contacting the endpoint."""
-    return JudgeOracle(settings, circumstances.seed, circumstances.say)
-
-
 def combine_replies(asked: Mapping[bool, tuple[Reply, int]], cost: float, seconds: float) -> Answer:
-    """Make one answer of the replies to one order or to both. Pure.
+    """Combine the replies to one order or to both into one answer. Pure.
 
-    With an unreadable reply the whole answer is unreadable: the other order alone would bring the judge's favour for a
-    place into the label. `consistent`: both orders have the same winner, or in both neither wins. Where both orders
-    together say one half, the judge is undecided.
+    If a reply is unreadable, so is the whole answer: the other order alone would bring the judge's position bias into
+    the label. The answer is `consistent` if both orders have the same winner, or neither has one. It is `undecided` if
+    both orders together give one half.
     """
     replies = {swapped: reply for swapped, (reply, _) in asked.items()}
     shown = [reply.first_wins for reply in replies.values() if reply.first_wins is not None]

@@ -1,6 +1,6 @@
 """A chat endpoint that speaks OpenAI's protocol: one question, one reply. The only module that imports openai.
 
-Errors are sorted into three: what may pass (`TryAgain`), what somebody must mend (`OracleFailed`, a letter), and what
+Errors are sorted into three: what may pass (`TryAgain`), what somebody must mend (`OracleFailed`), and what
 concerns this question alone, which is a reply that cannot be read: a refusal, a content filter, a question that is
 too long. An endpoint's own words are quoted in one short line, without the key.
 """
@@ -65,8 +65,8 @@ class Endpoint:
             http_client=open_capped_client(settings.judge_timeout, settings.judge_concurrency),
         )
 
-    def ask(self, messages: Sequence[Message]) -> Reply:
-        """Ask once. Raises `TryAgain` for what may pass, and `OracleFailed` for what will not."""
+    def send_messages(self, messages: Sequence[Message]) -> Reply:
+        """Ask once. Raises `TryAgain` for a failure that may pass, and `OracleFailed` for any other."""
         logprobs = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self._verdict == "logprobs" else {}
         body = {
             "model": self.model,
@@ -86,8 +86,8 @@ class Endpoint:
             raise OracleFailed(f"judge_url: {error}") from error
         return self._read_completion(content)
 
-    def check(self) -> None:
-        """Ask for the list of models, once. Raises `RefusedInput` for a judge that cannot be asked."""
+    def check_model(self) -> None:
+        """Ask for the list of models, once. Raises `RefusedInput` if the judge cannot be asked."""
         try:
             content = self._client.get("/models", cast_to=str)
         except openai.APIConnectionError as error:
@@ -125,7 +125,7 @@ class Endpoint:
         raise OracleFailed(self._explain_refusal(error)) from error
 
     def _explain_refusal(self, error: openai.APIStatusError) -> str:
-        """Say what happened and what to do."""
+        """Return what happened and what to do."""
         said, status = self._quote_message(error), error.status_code
         if status in (401, 403):
             # What the endpoint says of the key may hold parts of it.
@@ -170,7 +170,7 @@ class Endpoint:
 def find_key(url: str) -> str:
     """Return the key for an address, or "" where there is none. `SettingsError` if OpenAI's own host lacks it.
 
-    OPENAI_API_KEY is for OpenAI: it is sent to nobody else, whatever address the settings name.
+    OPENAI_API_KEY is sent to OpenAI's own hosts only, whatever address the settings name.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""

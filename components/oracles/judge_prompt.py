@@ -64,7 +64,7 @@ class JudgePrompt:
             digest.update(len(encoded).to_bytes(8, "big") + encoded)
         return digest.hexdigest()[:8]
 
-    def messages(self, duel: Duel, swapped: bool, seed: int) -> list[Message]:
+    def build_messages(self, duel: Duel, swapped: bool, seed: int) -> list[Message]:
         """Return the messages that ask about a duel; `swapped`: the second answer is shown first."""
         shown = (duel.second, duel.first) if swapped else (duel.first, duel.second)
         code = _choose_code(duel, seed)

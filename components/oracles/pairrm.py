@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ..errors import SettingsError
 from ..model_folder import short_name
 from ..records.records import Duel
-from ..store.setting_stores import SettingStores
 from .bradley_terry import win_probability
 from .oracle import Answer, Circumstances
 from .pairrm_folder import PairRMFolder, find_pairrm
@@ -29,12 +28,12 @@ class PairRMOracle:
     paid = False
     purse = None
 
-    def __init__(self, settings: PairRMSettings, stores: SettingStores | None = None):
+    def __init__(self, settings: PairRMSettings, circumstances: Circumstances | None = None):
         if not settings.pairrm_model:
             raise SettingsError(
                 "pairrm_model='': name the ranker, a folder or a hub name such as llm-blender/PairRM-hf"
             )
-        self._settings, self._stores = settings, stores
+        self._settings, self._stores = settings, (circumstances or Circumstances()).stores
 
     def check(self) -> None:
         """Raise `ModelError` where the settings name no PairRM; of a remote one, only small files are read."""
@@ -49,7 +48,7 @@ class PairRMOracle:
         """Ask about each duel in both orders."""
         given = [(duel.prompt, duel.first, duel.second) for duel in duels]
         swapped = [(prompt, second, first) for prompt, first, second in given]
-        logits = self._network.logits([*given, *swapped])
+        logits = self._network.compute_logits([*given, *swapped])
         return [_read_logits(*both) for both in zip(logits[: len(duels)], logits[len(duels) :], strict=True)]
 
     @cached_property
@@ -61,11 +60,6 @@ class PairRMOracle:
         from .pairrm_network import PairRM
 
         return PairRM(self._found, self._settings.pairrm_batch_size)
-
-
-def open_pairrm(settings: PairRMSettings, circumstances: Circumstances) -> PairRMOracle:
-    """Open the oracle; the network is loaded when it is first needed."""
-    return PairRMOracle(settings, circumstances.stores)
 
 
 def _read_logits(given: float, swapped: float) -> Answer:

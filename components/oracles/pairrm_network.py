@@ -34,8 +34,8 @@ class PairRM:
         self._ranker.to(self._device)
         self._batch_size = batch_size
 
-    def logits(self, questions: Sequence[Question]) -> list[float]:
-        """Say of each question how much better the response is that is shown first: the log-odds."""
+    def compute_logits(self, questions: Sequence[Question]) -> list[float]:
+        """Return the log-odds that the response shown first is better, for each question."""
         rows = [self._encode_question(question) for question in questions]
         found = [0.0] * len(rows)
         by_length = sorted(range(len(rows)), key=lambda place: -_count_tokens(rows[place]))
@@ -57,9 +57,9 @@ class PairRM:
         return row
 
     def _hide_markers(self, ids: Tensor, mask: Tensor) -> None:
-        """Make unknown what a text spells as if it were ours, between the first two tokens and the last.
+        """Replace markers that a text itself contains, between the first two tokens and the last, by the unknown token.
 
-        The network takes the states at the markers, and would find too many: its row would mix with others.
+        The network reads its states at the markers. With too many markers, it would mix this row with others.
         """
         tokenizer = self._collate.tokenizer
         ours = [
@@ -76,7 +76,7 @@ class PairRM:
                 logits: list[float] = self._ranker._forward(*columns)["logits"].float().tolist()
         except torch.OutOfMemoryError as error:
             raise OracleError(
-                f"pairrm_batch_size: no room on the device for {len(rows)} comparisons in one pass; set it lower"
+                f"pairrm_batch_size: the device lacks memory for {len(rows)} comparisons in one pass; lower it"
             ) from error
         if not all(map(isfinite, logits)):
             raise OracleError(f"pairrm: a comparison gave {logits}; the weights are damaged, fetch them again")
@@ -84,7 +84,7 @@ class PairRM:
 
 
 def _stack_rows(column: Sequence[Tensor]) -> Tensor:
-    """Fill rows up with what is masked; the ranker moves that to the end."""
+    """Pad rows with masked tokens; the ranker moves them to the end."""
     width = max(len(row) for row in column)
     return torch.stack([pad(row, (0, width - len(row))) for row in column])
 
@@ -94,7 +94,7 @@ def _count_tokens(row: Sequence[Tensor]) -> int:
 
 
 def _load_ranker(found: PairRMFolder) -> tuple[Any, Any]:
-    """Build llm-blender's ranker and what reads texts for it, and give the ranker its weights."""
+    """Return llm-blender's ranker with its weights, and its collator."""
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModel
 
@@ -136,7 +136,7 @@ def _fill_weights(found: PairRMFolder, ranker: Any, weights: dict[str, Tensor]) 
 
 
 def _import_llm_blender() -> tuple[Any, Any, Any]:
-    """Import what compares, what reads texts for it, and its settings."""
+    """Import llm-blender's ranker, its collator and its settings."""
     from transformers.utils import hub
 
     # llm-blender imports a constant, never used here, that transformers 5 has not; and it imports vLLM where there is

@@ -27,8 +27,8 @@ class OracleKind:
     Attributes:
         section: Name of the section of its settings in `ExperimentSettings`; None if it has no settings.
         settings: Type of that section; `Section` if it has no settings.
-        open: The function that opens it, `open(settings, circumstances)`, or the function's address,
-            "package.module:function", which is imported on first use.
+        open: The class or function that opens it, `open(settings, circumstances)`, or its address,
+            "package.module:name", which is imported on first use.
         required: The setting without which it cannot answer, if there is one.
         answers_at_once: Whether an answer follows its question. People answer between two runs.
         opens_anywhere: Whether any machine can open it. The known reward may be a function in one image alone.
@@ -54,10 +54,10 @@ ORACLES: dict[str, OracleKind] = {
         opens_anywhere=False,
         may_be_idle=True,
     ),
-    "pairrm": OracleKind("pairrm", PairRMSettings, f"{_HERE}.pairrm:open_pairrm"),
-    "scorer": OracleKind("scorer", ScorerSettings, f"{_HERE}.scorer:open_scorer_oracle", required="scorer_model"),
-    "remote": OracleKind("remote", RemoteSettings, f"{_HERE}.remote:open_remote", required="remote_url"),
-    "judge": OracleKind("judge", JudgeSettings, f"{_HERE}.judge:open_judge", required="judge_model"),
+    "pairrm": OracleKind("pairrm", PairRMSettings, f"{_HERE}.pairrm:PairRMOracle"),
+    "scorer": OracleKind("scorer", ScorerSettings, f"{_HERE}.scorer:ScorerOracle", required="scorer_model"),
+    "remote": OracleKind("remote", RemoteSettings, f"{_HERE}.remote:RemoteOracle", required="remote_url"),
+    "judge": OracleKind("judge", JudgeSettings, f"{_HERE}.judge:JudgeOracle", required="judge_model"),
     "human": OracleKind("human", HumanSettings, f"{_HERE}.human:open_human", answers_at_once=False),
 }
 

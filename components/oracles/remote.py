@@ -15,7 +15,7 @@ from ..records.records import Duel
 from . import web, wire
 from .bearer import TOKEN, bearer_secret
 from .concurrent import ask_all
-from .oracle import Answer, Circumstances, OracleFailed, Say
+from .oracle import Answer, Circumstances, OracleFailed
 from .patience import Breaker, Clock, GaveUp, Pauses, TryAgain
 from .settings import RemoteSettings
 
@@ -29,18 +29,21 @@ T = TypeVar("T")
 class RemoteOracle:
     """Asks a service, several requests at a time, until each is answered or the service was down for too long.
 
-    What may pass is tried again: no connection, timeouts, 5xx, 429, replies that are broken or not as agreed. What
-    stays as it is (the token is refused, the request is too large, a redirect) fails at once. The constructor contacts
-    nobody.
+    Failures that may pass are tried again: no connection, timeouts, 5xx, 429, replies that are broken or break the
+    protocol. Others (a refused token, a request that is too large, a redirect) fail at once. The constructor does not
+    contact the service.
     """
 
     known_reward = None
     paid = True
     purse = None
 
-    def __init__(self, settings: RemoteSettings, say: Say = print, clock: Clock | None = None):
+    def __init__(
+        self, settings: RemoteSettings, circumstances: Circumstances | None = None, clock: Clock | None = None
+    ):
         self._url = web.check_url("remote_url", settings.remote_url, settings.remote_allowed_hosts)
         self._settings = settings
+        say = (circumstances or Circumstances()).say
         self._clock = clock or Clock()
         self._pauses = Pauses(settings.remote_backoff)
         self._who = f"The reward service {self._url}"
@@ -90,7 +93,7 @@ class RemoteOracle:
         return [answers[duel.duel_id] for duel in duels]
 
     def _ask_duels(self, duels: Sequence[Duel]) -> dict[str, Answer]:
-        """Ask about one request's duels; the request itself is counted at the first of them."""
+        """Ask about the duels of one request; the request is counted at the first of them."""
         began = self._clock.monotonic()
         answers, retried = self._ask_patiently(partial(self._ask_once, duels))
         seconds = self._clock.monotonic() - began
@@ -113,7 +116,7 @@ class RemoteOracle:
         return _read_reply(partial(wire.json_identity, body))
 
     def _reach_host(self) -> None:
-        """Any reply will do: Oat's protocol has no question that costs nothing."""
+        """Accept any reply: Oat's protocol has no question that is free."""
         try:
             status = self._client.get(self._url + "/").status_code
         except web.NoReply as error:
@@ -130,11 +133,11 @@ class RemoteOracle:
                 f"same again; remote_patience is {self._settings.remote_patience:g} s."
             ) from None
         except SettingsError as error:
-            # The host's name leads to a forbidden address by now.
+            # The host's name resolves to a forbidden address by now.
             raise OracleFailed(f"{self._who}: {error}") from error
 
     def _exchange_bytes(self, method: str, path: str, body: bytes | None = None, kind: str | None = None) -> bytes:
-        """Return the body of a good reply. Raises `TryAgain` for what may pass and `OracleFailed` for what does not."""
+        """Return the body of a good reply. Raises `TryAgain` for a failure that may pass, else `OracleFailed`."""
         try:
             reply = self._client.request(
                 method, self._url + path, content=body, headers={"content-type": kind} if kind else {}
@@ -156,8 +159,8 @@ class RemoteOracle:
             return f"{self._who}: request too large (413). Lower remote_request_duels (now {size})."
         if status < 400:
             return (
-                f"{self._who} wants to lead on to {web.redact_url(target)!r} ({_name_status(status)}), where nobody "
-                "follows. Set remote_url to the address itself, if it is to be trusted."
+                f"{self._who} redirects to {web.redact_url(target)!r} ({_name_status(status)}), which is not "
+                "followed. Set remote_url to that address, if you trust it."
             )
         hint = f" Is there another service? remote_protocol is {self._settings.remote_protocol!r}."
         return (
@@ -173,7 +176,7 @@ class RemoteOracle:
         )
 
     def _quote_body(self, body: bytes) -> str:
-        """Return what the service says of its refusal; should it repeat the token, without that."""
+        """Return the service's words about its refusal, without the token."""
         said = "".join(letter for letter in body.decode(errors="replace") if letter.isprintable()).strip()
         said = said.replace(self._token, "***") if self._token else said
         return f", {said[:200]!r}" if said else ""
@@ -209,8 +212,3 @@ def _name_status(status: int) -> str:
 
 def _count_requests(answer: Answer, seconds: float, requests: int, retried: int) -> Answer:
     return replace(answer, requests=requests, retried=retried, seconds=seconds)
-
-
-def open_remote(settings: RemoteSettings, circumstances: Circumstances) -> RemoteOracle:
-    """Open the oracle without contacting the service."""
-    return RemoteOracle(settings, circumstances.say)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
 from ..records.records import Duel
-from ..store.setting_stores import SettingStores
 from .bradley_terry import win_probability
 from .oracle import Answer, Circumstances
 from .scorer_folder import check_scorer
@@ -28,13 +27,13 @@ class ScorerOracle:
     paid = False
     purse = None
 
-    def __init__(self, settings: ScorerSettings, stores: SettingStores | None = None):
+    def __init__(self, settings: ScorerSettings, circumstances: Circumstances | None = None):
         if not settings.scorer_model:
             raise SettingsError(
                 "scorer_model='': name the reward model, a folder or a hub name such as "
                 "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
             )
-        self._settings, self._stores = settings, stores
+        self._settings, self._stores = settings, (circumstances or Circumstances()).stores
 
     def check(self) -> None:
         """Raise `ModelError` where the settings name no reward model; of a remote one, only small files are read."""
@@ -60,8 +59,3 @@ class ScorerOracle:
 
     def _compare_scores(self, first: float, second: float) -> Answer:
         return Answer(win_probability(first, second, self._settings.scorer_temperature), first, second)
-
-
-def open_scorer_oracle(settings: ScorerSettings, circumstances: Circumstances) -> ScorerOracle:
-    """Open the oracle; the model is loaded when it is first needed."""
-    return ScorerOracle(settings, circumstances.stores)

@@ -1,7 +1,7 @@
-"""A reward model of transformers: scores of conversations. The one way in which models of this kind are read here.
+"""Scores conversations with a reward model of transformers.
 
-A conversation is a prompt and a response, as the model's own chat template writes them. What is too long loses its
-beginning. Every score is that of its conversation alone: it depends neither on what else is asked nor on the padding.
+A conversation is a prompt and a response, as the model's own chat template writes them. A conversation that is too long
+loses its beginning. A score depends on its conversation alone: neither on the rest of the batch nor on the padding.
 """
 
 from __future__ import annotations
@@ -25,15 +25,23 @@ Tokens = tuple[int, ...]
 def open_scorer(settings: ScorerSettings, stores: SettingStores | None = None) -> Scorer:
     """Open the reward model that the settings name; `stores` opens an ``s3://`` address."""
     return Scorer(
-        settings.scorer_model, settings.scorer_dtype, settings.scorer_max_length, settings.scorer_batch_tokens,
-        settings.scorer_trust_remote_code, stores=stores,
-    )  # fmt: skip
+        settings.scorer_model,
+        dtype=settings.scorer_dtype,
+        max_length=settings.scorer_max_length,
+        batch_tokens=settings.scorer_batch_tokens,
+        trust_remote_code=settings.scorer_trust_remote_code,
+        stores=stores,
+    )
 
 
 class Scorer:
-    """A loaded reward model. Raises `ModelError` where the folder holds none, or what is not allowed.
+    """A loaded reward model.
 
-    `identity`: the model's name, with a digest of its files, its number format and the longest conversation it reads.
+    Attributes:
+        identity: The model's name, with a digest of its files, its number format and the longest conversation it reads.
+
+    Raises:
+        ModelError: The folder holds no reward model, or one that the settings do not allow.
     """
 
     def __init__(
@@ -56,7 +64,7 @@ class Scorer:
         self.identity = f"{short_name(model)}@{digest_of(seal(what))[:12]}"
 
     def scores(self, conversations: Sequence[tuple[str, str]]) -> list[float]:
-        """Score prompts with their responses, in their order; equal ones are read once."""
+        """Return the score of each prompt and response, in their order; equal ones are scored once."""
         rows = {conversation: row for row, conversation in enumerate(dict.fromkeys(conversations))}
         tokens = [self._encode_conversation(prompt, response) for prompt, response in rows]
         found = [0.0] * len(tokens)
@@ -66,7 +74,7 @@ class Scorer:
         return [found[rows[conversation]] for conversation in conversations]
 
     def _encode_conversation(self, prompt: str, response: str) -> Tokens:
-        """Encode a conversation; what the template does not write, such as a second beginning, is not added."""
+        """Encode a conversation as the template writes it, without a second beginning-of-sequence token."""
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         return tuple(self._tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"])[-self._longest :]
 
@@ -83,16 +91,16 @@ class Scorer:
                 output = self.network(input_ids=ids.to(device), attention_mask=mask.to(device))
         except torch.OutOfMemoryError as error:
             raise OracleError(
-                f"scorer_batch_tokens: no room on the device for {len(batch)} conversations of up to {width} tokens in "
-                "one pass; set it lower, or scorer_max_length"
+                f"scorer_batch_tokens: the device lacks memory for {len(batch)} conversations of up to {width} tokens "
+                "in one pass; lower it, or scorer_max_length"
             ) from error
         return self._check_scores(output, len(batch))
 
     def _choose_padding(self, batch: Sequence[Tokens]) -> int:
-        """Return the token to pad with: the model's own, or else one that occurs in no conversation of the batch.
+        """Return the padding token: the model's own, or else a token that occurs in no conversation of the batch.
 
-        A head that reads the last token looks for it by what is padding. The usual stand-in, the end-of-sequence
-        token, often is that very last token, which then would not be read.
+        A head that reads the last token finds it by skipping padding. The end-of-sequence token, the usual substitute,
+        is often that last token itself, which would then be skipped.
         """
         if self._own_padding is not None:
             return self._own_padding
@@ -120,9 +128,9 @@ class Scorer:
 
 
 def group_by_length(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Return which places to read together: those of like length, longest first, at most so many padded tokens.
+    """Return the indices of each batch: similar lengths together, longest first, at most so many padded tokens.
 
-    What is longer than that alone goes alone.
+    A sequence that is longer than `most` gets a batch of its own.
     """
     found: list[list[int]] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
@@ -134,16 +142,19 @@ def group_by_length(lengths: Sequence[int], most: int) -> list[list[int]]:
 
 
 def _load_network(model: str, folder: str, dtype: str, trust_remote_code: bool, device: str | None) -> Any:
-    """Load a network with its head, dropout off; on the GPU if there is one."""
+    """Load a network with its head, without dropout, onto the GPU if there is one."""
     import torch
     from transformers import AutoModelForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     network, report = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code, use_safetensors=True,
+        folder,
+        dtype=getattr(torch, dtype),
+        trust_remote_code=trust_remote_code,
+        use_safetensors=True,
         output_loading_info=True,
-    )  # fmt: skip
+    )
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
             f"scorer_model={model!r}: {len(missing)} weights of {type(network).__name__} are not in it "
@@ -154,13 +165,13 @@ def _load_network(model: str, folder: str, dtype: str, trust_remote_code: bool, 
 
 
 def _count_positions(config: Any) -> int:
-    """Return how many tokens a model has positions for; DeBERTa's are relative, and have no end."""
+    """Return how many tokens a model has positions for; unlimited for relative positions such as DeBERTa's."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     is_relative = not getattr(config, "position_biased_input", True)
     return sys.maxsize if positions is None or is_relative else int(positions)
 
 
 def _own_padding(config: Any) -> int | None:
-    """Return the padding token that the model was trained with; some configurations write -1 for none."""
+    """Return the padding token that the model was trained with, or None; some configurations write -1 for none."""
     text = config.get_text_config()
     return text.pad_token_id if text.pad_token_id in range(text.vocab_size) else None

@@ -9,7 +9,7 @@ from oatflow.components.errors import RefusedInput, SettingsError
 from oatflow.components.oracles.judge import JudgeOracle
 from oatflow.components.oracles.judge import combine_replies as answer_of
 from oatflow.components.oracles.judge_endpoint import Reply
-from oatflow.components.oracles.oracle import OracleFailed, SpendingLimit
+from oatflow.components.oracles.oracle import Circumstances, OracleFailed, SpendingLimit
 from oatflow.components.oracles.patience import Clock
 from oatflow.components.oracles.registry import open_oracle
 from oatflow.components.oracles.settings import JudgeSettings
@@ -45,7 +45,7 @@ def said():
 def open_judge(service, said):
     def open_it(seed=0, clock=None, **settings):
         defaults = {"judge_model": MODEL, "judge_url": service.url, "judge_timeout": 5}
-        return JudgeOracle(JudgeSettings.parse({**defaults, **settings}), seed, said.append, clock)
+        return JudgeOracle(JudgeSettings.parse({**defaults, **settings}), Circumstances(seed, said.append), clock)
 
     return open_it
 
@@ -388,9 +388,9 @@ def test_openai_needs_a_key_and_gets_its_own(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     settings = JudgeSettings.parse({"judge_model": "gpt"})
     with pytest.raises(SettingsError, match="needs a key; set OATFLOW_JUDGE_KEY or OPENAI_API_KEY"):
-        JudgeOracle(settings, 0, print)
+        JudgeOracle(settings, Circumstances())
     monkeypatch.setenv("OPENAI_API_KEY", "sk-open")
-    assert JudgeOracle(settings, 0, print).identity.startswith("judge/gpt@api.openai.com/")
+    assert JudgeOracle(settings, Circumstances()).identity.startswith("judge/gpt@api.openai.com/")
 
 
 def test_openais_key_is_sent_to_nobody_else(service, open_judge, monkeypatch):
@@ -446,6 +446,6 @@ def test_a_duel_that_was_half_paid_for_is_lost_with_what_it_cost(service, said):
     }  # fmt: skip
     service.down = lambda: service.answered.total() >= 1
     with pytest.raises(OracleFailed) as failed:
-        JudgeOracle(JudgeSettings.parse(settings), 0, said.append).compare([make_duel("warm", "cold")])
+        JudgeOracle(JudgeSettings.parse(settings), Circumstances(say=said.append)).compare([make_duel("warm", "cold")])
     (told,) = failed.value.answers.values()
     assert told.lost and told.first_wins is None and told.cost > 0 and told.requests == 1

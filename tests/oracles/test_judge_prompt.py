@@ -39,7 +39,7 @@ def make_duel(prompt="Describe soup.", first="Warm.", second="Cold."):
 
 
 def asked(duel, swapped=False, seed=0, prompt=OURS):
-    system, user = prompt.messages(duel, swapped, seed)
+    system, user = prompt.build_messages(duel, swapped, seed)
     assert (system["role"], user["role"]) == ("system", "user")
     return system["content"], user["content"]
 
@@ -121,14 +121,14 @@ def test_the_code_depends_on_the_seed_and_every_text_but_not_on_the_sides():
 
 def test_both_sides_of_a_duel_lead_to_the_same_two_requests():
     there, back = make_duel(), make_duel(first="Cold.", second="Warm.")
-    assert OURS.messages(there, False, 7) == OURS.messages(back, True, 7)
-    assert OURS.messages(there, True, 7) == OURS.messages(back, False, 7)
+    assert OURS.build_messages(there, False, 7) == OURS.build_messages(back, True, 7)
+    assert OURS.build_messages(there, True, 7) == OURS.build_messages(back, False, 7)
 
 
 def test_a_template_without_a_system_part_is_one_message_of_the_user(tmp_path):
     template = tmp_path / "mine.txt"
     template.write_text('{prompt}\n{first}\n{second}\nReply with {"json": 0} or 1, 0 for the first.\n')
-    (message,) = open_prompt(str(template), "").messages(make_duel(), False, 0)
+    (message,) = open_prompt(str(template), "").build_messages(make_duel(), False, 0)
     assert message["role"] == "user"
     assert message["content"].endswith('Reply with {"json": 0} or 1, 0 for the first.')
 

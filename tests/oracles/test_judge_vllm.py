@@ -17,6 +17,7 @@ import httpx2
 import pytest
 from oatflow.components.errors import RefusedInput
 from oatflow.components.oracles.judge import JudgeOracle
+from oatflow.components.oracles.oracle import Circumstances
 from oatflow.components.oracles.settings import JudgeSettings
 from oatflow.components.records.records import Duel, duel_id
 from oatflow.pipelines.starting_model import smollm2
@@ -107,7 +108,7 @@ def judge(url, tmp_path):
 
     def open_it(**settings):
         defaults = {"judge_model": MODEL, "judge_url": url, "judge_template": str(template)}
-        return JudgeOracle(JudgeSettings.parse({**defaults, **settings}), 0, print)
+        return JudgeOracle(JudgeSettings.parse({**defaults, **settings}), Circumstances())
 
     return open_it
 

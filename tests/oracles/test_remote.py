@@ -9,7 +9,7 @@ import msgpack
 import msgspec
 import pytest
 from oatflow.components.errors import RefusedInput, SettingsError
-from oatflow.components.oracles.oracle import OracleFailed
+from oatflow.components.oracles.oracle import Circumstances, OracleFailed
 from oatflow.components.oracles.remote import RemoteOracle
 from oatflow.components.oracles.settings import RemoteSettings
 from oatflow.components.records.records import Duel, duel_id
@@ -34,7 +34,7 @@ def right(asked):
 
 def oracle(url, said=None, time=None, **settings):
     settings = RemoteSettings(**{"remote_url": url, "remote_timeout": 20.0, **settings})
-    return RemoteOracle(settings, (said if said is not None else []).append, (time or Time()).clock)
+    return RemoteOracle(settings, Circumstances(say=(said if said is not None else []).append), (time or Time()).clock)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -103,7 +103,7 @@ def test_each_duel_is_answered_once_though_one_request_in_twenty_goes_wrong(prot
     asked = duels(number)
     settings = {"remote_protocol": protocol, "remote_concurrency": 16, "remote_timeout": 2.0}
     with faulty_service(rate=0.05, seed=6) as service:
-        remote = RemoteOracle(RemoteSettings(remote_url=service.url, **settings), lambda line: None)
+        remote = RemoteOracle(RemoteSettings(remote_url=service.url, **settings), Circumstances(say=lambda line: None))
         answers = []
         for start in range(0, number, 1000):
             answers += remote.compare(asked[start : start + 1000])
@@ -285,7 +285,7 @@ def test_what_stays_as_it_is_fails_at_once(status):
 def test_a_redirect_is_named_and_not_followed(status):
     with faulty_service() as service, faulty_service() as elsewhere:
         service.always = (status, {"location": f"{elsewhere.url}/v1/compare?token=x"}, b"")
-        with pytest.raises(OracleFailed, match=r"where nobody follows\. Set remote_url") as caught:
+        with pytest.raises(OracleFailed, match=r"which is not followed\. Set remote_url") as caught:
             oracle(service.url).compare(duels(1))
     assert f"{elsewhere.url}/v1/compare'" in str(caught.value)
     assert "token=x" not in str(caught.value)
