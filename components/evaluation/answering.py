@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from ..ledger.ledger import Ledger
 from ..ledger.plan import STARTING_MODEL, PolicyPointer
 from ..ledger.step import Step
-from ..records.records import Prompt, Verdict
+from ..records.records import HeldOutAnswer, Prompt, Verdict
 from ..records.table import from_parquet, to_parquet
 from ..sampling.engine import Decoding, Draw, Engine, Request
 from ..sampling.generation import answer, encode_prompts, load_policy, policy_engine, policy_tokenizer, teller
 from ..seeds import derive
-from .judging import HeldOutAnswer, opponents_answer
+from .judging import opponents_answer
 from .settings import EvaluationSettings
 
 POLICY, OPPONENT, VERDICTS = "answers.parquet", "opponent.parquet", "verdicts.parquet"
@@ -96,7 +96,7 @@ def generate(ledger: Ledger, step: Step, jobs: Sequence[Job]) -> float:
 
     A table that an earlier attempt wrote, stands. Returns when generating began.
     """
-    todo = [job for job in jobs if step.existing(job.name) is None]
+    todo = [job for job in jobs if step.find_output(job.name) is None]
     to_choose: list[tuple[Job, list[list[Draw]]]] = []
     if not todo:
         return time.time()
@@ -120,7 +120,7 @@ def write(step: Step, job: Job, drawn: Sequence[Sequence[Draw]], best: Sequence[
         HeldOutAnswer(prompt.prompt_id, draws[place].text, len(draws[place].tokens), sum(len(d.tokens) for d in draws))
         for prompt, draws, place in zip(job.prompts, drawn, best or [0] * len(drawn), strict=True)
     ]
-    step.write(job.name, to_parquet(rows, HeldOutAnswer))
+    step.write_output(job.name, to_parquet(rows, HeldOutAnswer))
 
 
 def answered(ledger: Ledger, step: Step, engine: Engine, job: Job) -> list[Draw]:
@@ -168,11 +168,11 @@ def reference_answers(ledger: Ledger, prompts: Sequence[Prompt]) -> Answers:
 
 def _earlier(step: Step, round_: int | None) -> Answers:
     """Return the starting model's answers as an earlier round judged them: the very same texts."""
-    verdicts = from_parquet(step.read("evaluation", VERDICTS, round=round_), Verdict, VERDICTS)
+    verdicts = from_parquet(step.read_output("evaluation", VERDICTS, round_=round_), Verdict, VERDICTS)
     return {row.prompt_id: opponents_answer(row) for row in verdicts}
 
 
 def _read(step: Step, name: str) -> Answers:
-    data = step.existing(name)
+    data = step.find_output(name)
     assert data is not None, name
     return {row.prompt_id: row for row in from_parquet(data, HeldOutAnswer, name)}

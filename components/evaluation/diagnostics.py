@@ -102,7 +102,9 @@ def imagination(rows: Sequence[Labelled]) -> Facts:
 def read_labelled(step: Step) -> list[Labelled]:
     """Return the round's duels that have a preference."""
     preferences = join(step.read_parts("labeling", "preferences"))
-    duels = {row.duel_id: row for row in from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")}
+    duels = {
+        row.duel_id: row for row in from_parquet(step.read_output("sampling", "duels.parquet"), Duel, "duels.parquet")
+    }
     rewards: dict[str, list[float]] = {}
     for part in step.read_parts("labeling", "rewards"):
         for row in from_parquet(part, KnownReward, "rewards.parquet"):

@@ -21,12 +21,12 @@ from ..ledger.ledger import Ledger
 from ..ledger.owner import process_start
 from ..ledger.step import Step
 from ..oracles.oracle import Oracle
-from ..records.records import Duel, Preference, Verdict
+from ..records.records import Duel, HeldOutAnswer, Preference, Verdict
 from ..records.table import from_parquet, to_parquet
 from ..seeds import derive
 from .answering import VERDICTS, Answered, answer_all
 from .diagnostics import diagnose
-from .judging import TIE, HeldOutAnswer, Pairing, as_duel, as_verdict, evaluated_before, is_evaluated, mean_or_none
+from .judging import TIE, Pairing, as_duel, as_verdict, evaluated_before, is_evaluated, mean_or_none
 from .settings import EvaluationSettings
 from .win_rate import mean_interval, win_rate
 
@@ -79,7 +79,7 @@ def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
             spent = sum(measured.facts.get("cost", 0.0) for measured in found)
             found.append(measure_online(ledger, step, answered, oracle, spent))
         if not held_out:
-            step.write(VERDICTS, to_parquet([], Verdict))
+            step.write_output(VERDICTS, to_parquet([], Verdict))
         samples = ledger.section(EvaluationSettings, "evaluation").bootstrap_samples
         facts: dict[str, Any] = diagnose(step, samples, derive(ledger.seed, step.round, "regret"))
         counts: dict[str, int] = {"prompts": 0, **({"generated_tokens": answered.generated_tokens} if found else {})}
@@ -93,7 +93,7 @@ def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
             "judge": sum(measured.seconds for measured in found),
             "work": time.time() - answered.begun,
         }
-        return step.finish(counts, timings, facts)
+        return step.mark_done(counts, timings, facts)
 
 
 def measure_held_out(ledger: Ledger, step: Step, answered: Answered, oracle: Oracle) -> Measured:
@@ -106,7 +106,7 @@ def measure_held_out(ledger: Ledger, step: Step, answered: Answered, oracle: Ora
     known = earlier_answers(step, "evaluation", JUDGEMENTS, range(step.round), duels)
     judged = judge(step, JUDGEMENTS, oracle, pairings, duels, known)
     verdicts = [verdict for verdict in judged.verdicts if verdict is not None]
-    step.write(VERDICTS, to_parquet(verdicts, Verdict))
+    step.write_output(VERDICTS, to_parquet(verdicts, Verdict))
     samples = ledger.section(EvaluationSettings, "evaluation").bootstrap_samples
     facts = measure(verdicts, samples, derive(ledger.seed, step.round, "bootstrap")) if verdicts else {}
     counts = {f"evaluation_{name}": value for name, value in judged.counts.items()} | count(verdicts)
@@ -118,7 +118,7 @@ def measure_online(ledger: Ledger, step: Step, answered: Answered, oracle: Oracl
 
     `spent`: what this step's other questions cost.
     """
-    duels = from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")
+    duels = from_parquet(step.read_output("sampling", "duels.parquet"), Duel, "duels.parquet")
     real = [duel for duel in duels if not duel.synthetic]
     prompts = {prompt.prompt_id: prompt for prompt in ledger.plan(step.round).prompts}
     pairings = [

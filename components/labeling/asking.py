@@ -65,14 +65,14 @@ class Interview:
         watch(len(done))
         while not parts or len(done) < len(duels):
             batch = duels[len(done) : len(done) + self.batch_size]
-            step.verify()
+            step.verify_claim()
             begun, is_paid_for = time.monotonic(), True
             while is_paid_for and (left := open_duels(batch, receipts.by_duel, known)):
                 is_paid_for = self.ask(left, receipts)
             seconds += time.monotonic() - begun
             self._stop_if_unreadable(receipts.by_duel.values(), most)
             part = to_parquet([self.labelled(duel, receipts.by_duel, known) for duel in batch], Preference)
-            parts.append(step.write(part_name(name, len(parts)), part))
+            parts.append(step.write_output(part_name(name, len(parts)), part))
             # What is durable counts, also where another attempt of this step was faster.
             done += join(parts[-1:])
             watch(len(done))
@@ -172,6 +172,6 @@ def as_preference(receipt: Receipt) -> Preference:
 
 def _adopt(step: Step, name: str) -> list[bytes]:
     parts: list[bytes] = []
-    while (part := step.existing(part_name(name, len(parts)))) is not None:
+    while (part := step.find_output(part_name(name, len(parts)))) is not None:
         parts.append(part)
     return parts

@@ -44,7 +44,7 @@ def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
             return read_labels(step)
         settings = ledger.section(LabelingSettings, "labeling")
         begun = time.time()
-        duels = from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")
+        duels = from_parquet(step.read_output("sampling", "duels.parquet"), Duel, "duels.parquet")
         known = answered_before(step, duels)
         affordable = within_budget(duels, ledger.plan(round_).queries_left, known)
         oracle, facts = open_for(step, settings, open_duels(affordable.duels, known))
@@ -57,7 +57,7 @@ def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
         )
         asked = interview.conduct(step, PARTS, affordable.duels, known, _tell(round_, len(affordable.duels)))
         note_known_rewards(step, oracle)
-        return step.finish(
+        return step.mark_done(
             counts={
                 "duels": len(duels),
                 "clashes": sum(duel.clash for duel in duels),
@@ -97,11 +97,11 @@ def open_for(step: Step, settings: LabelingSettings, duels: Sequence[Duel]) -> t
 def read_labels(step: Step) -> Done:
     """Take the labels of the round's duels from the preference set: `labels` counts them, and no query is made."""
     begun = time.time()
-    duels = from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")
+    duels = from_parquet(step.read_output("sampling", "duels.parquet"), Duel, "duels.parquet")
     preferences = [given_preference(duel) for duel in duels]
-    step.write(part_name(PARTS, 0), to_parquet(preferences, Preference))
+    step.write_output(part_name(PARTS, 0), to_parquet(preferences, Preference))
     clashes = sum(preference.clash for preference in preferences)
-    return step.finish(
+    return step.mark_done(
         counts={
             "duels": len(duels),
             "queries": 0,
@@ -119,12 +119,12 @@ def note_known_rewards(step: Step, oracle: Oracle) -> None:
     if oracle.known_reward is None:
         return
     prompts = {prompt.prompt_id: prompt.text for prompt in step.ledger.plan(step.round).prompts}
-    candidates = from_parquet(step.read("sampling", "candidates.parquet"), Candidate, "candidates.parquet")
+    candidates = from_parquet(step.read_output("sampling", "candidates.parquet"), Candidate, "candidates.parquet")
     rewards = [
         KnownReward(row.prompt_id, row.candidate, oracle.known_reward(prompts[row.prompt_id], row.response))
         for row in candidates
     ]
-    step.write(REWARDS, to_parquet(rewards, KnownReward))
+    step.write_output(REWARDS, to_parquet(rewards, KnownReward))
 
 
 def labeler(settings: LabelingSettings, seed: int, round_: int) -> Callable[[Duel, float], Side]:

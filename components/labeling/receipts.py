@@ -37,7 +37,7 @@ class Receipts:
         """Say durably that these duels are about to be asked. Raises `LedgerError` if another attempt is asking."""
         asked = [{"duel_id": duel.duel_id, "prompt_id": duel.prompt_id} for duel in duels]
         note = json.dumps({"attempt": self._attempt, "duels": asked}).encode()
-        if self._step.write(self._note_name, note) != note:
+        if self._step.write_output(self._note_name, note) != note:
             raise self._not_alone()
 
     def keep(self, duels: Sequence[Duel], answers: Mapping[str, Answer], alone: bool) -> None:
@@ -55,11 +55,11 @@ class Receipts:
 
     def _adopt(self) -> bool:
         """Take over the next part of an earlier attempt, if it left one, or its note that no part follows."""
-        part = self._step.existing(self._part_name)
+        part = self._step.find_output(self._part_name)
         if part is not None:
             self._take(part)
             return True
-        noted = self._step.existing(self._note_name)
+        noted = self._step.find_output(self._note_name)
         if noted is None:
             return False
         asked = json.loads(noted)["duels"]
@@ -69,7 +69,7 @@ class Receipts:
     def _write(self, rows: Sequence[Receipt]) -> bool:
         """Write the next part; returns whether it is ours. What is durable counts, also where another was faster."""
         part = to_parquet(rows, Receipt)
-        found = self._step.write(self._part_name, part)
+        found = self._step.write_output(self._part_name, part)
         self._take(found)
         return found == part
 

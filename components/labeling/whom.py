@@ -47,7 +47,7 @@ def earlier_answers(
         names = [placed.name for placed in done.outputs if placed.name.startswith(f"{prefix}-")] if done else []
         rows = answers_of(join(step.ledger.read(round_, room, name) for name in names))
         if useful := {name: row for name, row in rows.items() if name in wanted - found.keys()}:
-            step.read_parts(room, f"{prefix}-", round=round_)
+            step.read_parts(room, f"{prefix}-", round_=round_)
             found |= useful
     return found
 

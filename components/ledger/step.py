@@ -60,7 +60,7 @@ class Step:
                 self._claim = renew_claim(self.ledger.store, self.round, self.run, self._claim.token)
         self.ledger.wait_as_claimed(self._claim)
         # After an outage the claim may be another run's: no write is repeated without a look at it.
-        self._store = self.ledger.store.patient(self.ledger.patience_seconds, self.verify)
+        self._store = self.ledger.store.patient(self.ledger.patience_seconds, self.verify_claim)
         self._attempt = f"{self._claim.token:04d}-{secrets.token_hex(3)}"
         self.done = self.ledger.done(self.round, self.room)
         self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim, renews=not self._watches)
@@ -83,7 +83,7 @@ class Step:
             end = {"seconds": self.done.finished - self.done.started, "counts": dict(self.done.counts)}
             progress.tell(layout.STEPS[self.room], self.round, "end", facts=dict(self.done.facts), **end)
 
-    def verify(self) -> None:
+    def verify_claim(self) -> None:
         """Raise `ClaimLost` unless this run still holds the claim. Ask before every act that cannot be undone.
 
         A claim that lapsed while the store was away is renewed first, before another run can take it over.
@@ -92,24 +92,24 @@ class Step:
         if claim.has_lapsed and not self._watches:
             renew_claim(self.ledger.store, self.round, self.run, claim.token)
 
-    def read(self, room: str, name: str, round: int | None = None) -> bytes:
+    def read_output(self, room: str, name: str, round_: int | None = None) -> bytes:
         """Read an output of a finished step, and note it as an input of this one."""
-        placed = self._done(room, round).output(name)
+        placed = self._done(room, round_).output(name)
         if placed is None:
-            raise LedgerError(f"round {self.round if round is None else round}: {room} has not written {name}")
+            raise LedgerError(f"round {self.round if round_ is None else round_}: {room} has not written {name}")
         self._inputs[placed.key] = placed.sha256
         return self.ledger.checked(placed.key, placed.sha256)
 
-    def outputs(self, room: str, round: int | None = None) -> list[str]:
+    def list_outputs(self, room: str, round_: int | None = None) -> list[str]:
         """Name the outputs of a finished step."""
-        return [placed.name for placed in self._done(room, round).outputs]
+        return [placed.name for placed in self._done(room, round_).outputs]
 
-    def read_parts(self, room: str, prefix: str, round: int | None = None) -> list[bytes]:
+    def read_parts(self, room: str, prefix: str, round_: int | None = None) -> list[bytes]:
         """Read the outputs of a finished step whose names begin so, in the order of their names."""
-        names = sorted(name for name in self.outputs(room, round) if name.startswith(prefix))
-        return [self.read(room, name, round) for name in names]
+        names = sorted(name for name in self.list_outputs(room, round_) if name.startswith(prefix))
+        return [self.read_output(room, name, round_) for name in names]
 
-    def existing(self, name: str) -> bytes | None:
+    def find_output(self, name: str) -> bytes | None:
         """Return an output that an earlier attempt of this step left behind, or None."""
         key = layout.output(self.round, self.room, name)
         try:
@@ -119,9 +119,9 @@ class Step:
         self._note_output(name, key, data)
         return data
 
-    def write(self, name: str, data: bytes) -> bytes:
+    def write_output(self, name: str, data: bytes) -> bytes:
         """Create an output. If an earlier attempt did, what it wrote stands, and is returned: go on from that."""
-        self.verify()
+        self.verify_claim()
         key = layout.output(self.round, self.room, name)
         try:
             self._store.put_if_absent(key, data)
@@ -132,28 +132,28 @@ class Step:
 
     def upload_folder(self, name: str, folder: Path) -> None:
         """Write a folder's files as outputs ``name/...``."""
-        self.verify()
+        self.verify_claim()
         prefix = layout.output(self.round, self.room, f"{self._attempt}/{name}/")
         for placed in upload_folder(self._store, folder, prefix):
             inside = f"{name}/{placed.name}"
             self._outputs[inside] = Placed(inside, placed.key, placed.size, placed.sha256)
 
-    def download_folder(self, room: str, name: str, folder: Path, round: int | None = None) -> None:
+    def download_folder(self, room: str, name: str, folder: Path, round_: int | None = None) -> None:
         """Fetch a folder that a finished step wrote, every file verified."""
-        placed = self._done(room, round).folder(name)
+        placed = self._done(room, round_).folder(name)
         if not placed:
-            raise LedgerError(f"round {self.round if round is None else round}: {room} has no folder {name}")
+            raise LedgerError(f"round {self.round if round_ is None else round_}: {room} has no folder {name}")
         self._inputs.update({file.key: file.sha256 for file in placed})
         download_folder(self.ledger.store, placed, folder)
 
-    def finish(
+    def mark_done(
         self,
         counts: Mapping[str, int],
         timings: Mapping[str, float],
         facts: Mapping[str, Any] | None = None,
     ) -> Done:
         """Mark the step done, if the claim still holds. If another attempt was first, its mark is the step's."""
-        self.verify()
+        self.verify_claim()
         body = Done(
             self.room, self.round, self.run, self._claim.token, self._inputs, tuple(self._outputs.values()), counts,
             facts or {}, timings, _software(), self._started, time.time(),

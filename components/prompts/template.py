@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import SettingsError
+from ..records.records import Prompt
 
 
 class Tokenizer(Protocol):
@@ -40,6 +41,11 @@ def encode_prompt(tokenizer: Tokenizer, text: str, apply_chat_template: bool) ->
         )
     turn = [{"role": "user", "content": text}]
     return list(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+def encode_prompts(tokenizer: Tokenizer, prompts: Iterable[Prompt], chat_template: bool) -> list[tuple[int, ...]]:
+    """Return the tokens of each prompt, as `encode_prompt` gives them."""
+    return [tuple(encode_prompt(tokenizer, prompt.text, chat_template)) for prompt in prompts]
 
 
 def encode_answer(tokenizer: Tokenizer, text: str, longest: int | None = None) -> tuple[tuple[int, ...], str]:

@@ -41,21 +41,21 @@ def candidate_features(ledger: Ledger, step: Step, plan: Plan, candidates: Seque
 
     What an earlier attempt of the step wrote, stands.
     """
-    written = step.existing(FEATURES)
+    written = step.find_output(FEATURES)
     if written is None:
         prompts = {prompt.prompt_id: prompt.text for prompt in plan.prompts}
         texts = [(prompts[candidate.prompt_id], candidate.response) for candidate in candidates]
         known = known_features(ledger, step, plan.round, frozenset(texts))
-        written = step.write(FEATURES, features_to_bytes(encode(ledger, texts, known)))
+        written = step.write_output(FEATURES, features_to_bytes(encode(ledger, texts, known)))
     return features_from_bytes(written)
 
 
 def note_outside_features(ledger: Ledger, step: Step, plan: Plan) -> None:
     """Leave the features of the preferences from outside in the ledger, (2B, D): the better answers, then the worse."""
-    if plan.outside and step.existing(OUTSIDE_FEATURES) is None:
+    if plan.outside and step.find_output(OUTSIDE_FEATURES) is None:
         texts = [(row.text, str(row.chosen)) for row in plan.outside]
         texts += [(row.text, str(row.rejected)) for row in plan.outside]
-        step.write(OUTSIDE_FEATURES, features_to_bytes(encode(ledger, texts)))
+        step.write_output(OUTSIDE_FEATURES, features_to_bytes(encode(ledger, texts)))
 
 
 def encode(ledger: Ledger, texts: Sequence[Text], known: Mapping[Text, Tensor] | None = None) -> Tensor:
@@ -88,12 +88,12 @@ def ensemble_before(ledger: Ledger, step: Step, round_: int, features: int) -> E
     if round_ == 0:
         settings = ledger.section(RewardModelSettings, "reward_model")
         return begin(settings, features, derive(ledger.seed, "reward model"))
-    return from_bytes(step.read("reward_model", ENSEMBLE, round=round_ - 1))
+    return from_bytes(step.read_output("reward_model", ENSEMBLE, round_=round_ - 1))
 
 
 def ensemble_after(step: Step) -> Ensemble:
     """Return the ensemble that has learned from the step's round."""
-    return from_bytes(step.read("reward_model", ENSEMBLE))
+    return from_bytes(step.read_output("reward_model", ENSEMBLE))
 
 
 def known_features(ledger: Ledger, step: Step, round_: int, texts: frozenset[Text]) -> dict[Text, Tensor]:
@@ -101,9 +101,9 @@ def known_features(ledger: Ledger, step: Step, round_: int, texts: frozenset[Tex
     found: dict[Text, Tensor] = {}
     for earlier in _rounds_that_share_prompts(ledger, round_):
         prompts = {prompt.prompt_id: prompt.text for prompt in ledger.plan(earlier).prompts}
-        data = step.read("sampling", "candidates.parquet", round=earlier)
+        data = step.read_output("sampling", "candidates.parquet", round_=earlier)
         candidates = from_parquet(data, Candidate, "candidates.parquet")
-        features = features_from_bytes(step.read("sampling", FEATURES, round=earlier))
+        features = features_from_bytes(step.read_output("sampling", FEATURES, round_=earlier))
         for candidate, row in zip(candidates, features, strict=True):
             text = (prompts[candidate.prompt_id], candidate.response)
             if text in texts:

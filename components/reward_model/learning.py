@@ -32,13 +32,13 @@ def run_fit(ledger: Ledger, round_: int, run: str) -> Done:
             return step.done
         begun = time.time()
         settings = ledger.section(RewardModelSettings, "reward_model")
-        new = replay_from_bytes(step.write(PAIRS, replay_to_bytes(with_outside(step, read_pairs(step)))))
+        new = replay_from_bytes(step.write_output(PAIRS, replay_to_bytes(with_outside(step, read_pairs(step)))))
         replay = replay_before(step, new, settings.r_buffer_maxlen)
         before = ensemble_before(ledger, step, round_, new.chosen.shape[1])
         queries = queries_so_far(ledger, round_)
         after, learned = fit(before, replay, settings, queries, derive(ledger.seed, round_, "fit"))
-        step.write(ENSEMBLE, to_bytes(after))
-        return step.finish(
+        step.write_output(ENSEMBLE, to_bytes(after))
+        return step.mark_done(
             counts={"pairs": int(new.kept.sum()), "left_out": int((~new.kept).sum()), "buffer": len(replay)},
             timings={"startup": begun - process_start(), "work": time.time() - begun},
             facts={f"rm_{name}": value for name, value in asdict(learned).items()} if learned else {},
@@ -47,10 +47,12 @@ def run_fit(ledger: Ledger, round_: int, run: str) -> Done:
 
 def read_pairs(step: Step) -> Replay:
     """Return the features of the round's chosen and rejected answers, one row for each preference."""
-    duels = {row.duel_id: row for row in from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")}
-    candidates = from_parquet(step.read("sampling", "candidates.parquet"), Candidate, "candidates.parquet")
+    duels = {
+        row.duel_id: row for row in from_parquet(step.read_output("sampling", "duels.parquet"), Duel, "duels.parquet")
+    }
+    candidates = from_parquet(step.read_output("sampling", "candidates.parquet"), Candidate, "candidates.parquet")
     place = {(row.prompt_id, row.response): number for number, row in enumerate(candidates)}
-    features = features_from_bytes(step.read("sampling", FEATURES))
+    features = features_from_bytes(step.read_output("sampling", FEATURES))
     preferences = _preferences(step)
     sides = [_sides(duels[row.duel_id], row) for row in preferences]
     chosen = [place[row.prompt_id, winner] for row, (winner, _) in zip(preferences, sides, strict=True)]
@@ -64,7 +66,7 @@ def with_outside(step: Step, own: Replay) -> Replay:
     rows = step.ledger.plan(step.round).outside
     if not rows:
         return own
-    chosen, rejected = features_from_bytes(step.read("sampling", OUTSIDE_FEATURES)).chunk(2)
+    chosen, rejected = features_from_bytes(step.read_output("sampling", OUTSIDE_FEATURES)).chunk(2)
     kept = torch.tensor([row.chosen != row.rejected for row in rows], dtype=torch.bool)
     return Replay(chosen, rejected, kept).extended(own, len(rows) + len(own))
 
@@ -80,7 +82,7 @@ def replay_before(step: Step, new: Replay, maxlen: int) -> Replay:
     for earlier in reversed(range(step.round)):
         if len(replay) == maxlen:
             break
-        replay = replay_from_bytes(step.read("reward_model", PAIRS, round=earlier)).extended(replay, maxlen)
+        replay = replay_from_bytes(step.read_output("reward_model", PAIRS, round_=earlier)).extended(replay, maxlen)
     return replay
 
 

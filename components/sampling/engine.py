@@ -46,6 +46,14 @@ ModelFolder = Path | Callable[[], Path]
 """A model's folder in Hugging Face layout, or how to get it: asked only where its weights are needed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy by the digest of its weights, and what fetches its folder: called only where the weights are needed."""
+
+    digest: str
+    fetch_folder: Callable[[], Path]
+
+
 def quietly(done: int, of: int, tokens: int) -> None:
     """Tell nobody."""
 

@@ -43,16 +43,16 @@ def run_sampling(ledger: Ledger, round_: int, run: str) -> Done:
         plan = ledger.plan(round_)
         offline = ledger.section(PromptSettings, "prompts").offline
         begun = time.time()
-        written = step.existing(CANDIDATES)
+        written = step.find_output(CANDIDATES)
         if written is None:
             begun, candidates = (take_candidates if offline else draw_candidates)(ledger, step, plan)
-            written = step.write(CANDIDATES, to_parquet(candidates, Candidate))
+            written = step.write_output(CANDIDATES, to_parquet(candidates, Candidate))
         generated = time.time()
         candidates = from_parquet(written, Candidate, CANDIDATES)
         chosen = pick(ledger, step, plan, candidates)
-        duels = from_parquet(step.write(DUELS, to_parquet(chosen.duels, Duel)), Duel, DUELS)
+        duels = from_parquet(step.write_output(DUELS, to_parquet(chosen.duels, Duel)), Duel, DUELS)
         timings = {"startup": begun - process_start(), "generate": generated - begun, "work": time.time() - begun}
-        return step.finish(count(candidates, duels, generated=not offline), timings, chosen.facts)
+        return step.mark_done(count(candidates, duels, generated=not offline), timings, chosen.facts)
 
 
 def take_candidates(ledger: Ledger, step: Step, plan: Plan) -> tuple[float, list[Candidate]]:
@@ -188,7 +188,7 @@ def policy_folder(ledger: Ledger, step: Step, policy: PolicyPointer) -> Iterator
         def folder() -> Path:
             if policy.round == STARTING_MODEL:
                 return starting_folder(ledger)
-            step.download_folder("policy", "model", Path(scratch), round=policy.round)
+            step.download_folder("policy", "model", Path(scratch), round_=policy.round)
             return Path(scratch)
 
         yield folder

@@ -23,13 +23,13 @@ class Rounds:
         (folder / "weights").write_text(weights)
         with self.ledger.step(round_, "policy", "a") as step:
             step.upload_folder("model", folder)
-            step.finish(counts={}, timings={})
+            step.mark_done(counts={}, timings={})
 
     def write(self, round_, room, name, data):
         """Leave a step behind that wrote one table."""
         with self.ledger.step(round_, room, "a") as step:
-            step.write(name, data)
-            step.finish(counts={}, timings={})
+            step.write_output(name, data)
+            step.mark_done(counts={}, timings={})
 
     def evaluate(self, round_, run="a"):
         return run_evaluation(self.ledger, round_, run)

@@ -27,9 +27,9 @@ def experiment(begin_ledger):
     ledger, asked = begin_ledger("again", settings, plans, {"train": prompts})
     for number, duels in enumerate(rounds):
         with ledger.step(number, "sampling", "a") as step:
-            step.write("duels.parquet", to_parquet(duels, Duel))
-            step.write("candidates.parquet", to_parquet([], Candidate))
-            step.finish(counts={}, timings={})
+            step.write_output("duels.parquet", to_parquet(duels, Duel))
+            step.write_output("candidates.parquet", to_parquet([], Candidate))
+            step.mark_done(counts={}, timings={})
         run_labeling(ledger, number, "a")
     return ledger, asked
 

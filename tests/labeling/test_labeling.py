@@ -16,7 +16,7 @@ class Killed(BaseException):
 
 def kill_before_write(monkeypatch, number):
     """Die when a part is about to be written for the `number`-th time."""
-    write, calls = Step.write, []
+    write, calls = Step.write_output, []
 
     def dying(step, name, data):
         calls.append(name)
@@ -24,7 +24,7 @@ def kill_before_write(monkeypatch, number):
             raise Killed
         return write(step, name, data)
 
-    monkeypatch.setattr(Step, "write", dying)
+    monkeypatch.setattr(Step, "write_output", dying)
 
 
 @pytest.fixture
@@ -221,8 +221,8 @@ def test_whoever_loses_the_claim_while_asking_writes_nothing(begin, duels, scrip
 
 def test_whoever_lost_the_claim_asks_no_further_batch(begin, duels, monkeypatch):
     round_ = begin(duels, oracle_batch_size=3)
-    write = Step.write
-    monkeypatch.setattr(Step, "write", lambda *args: (write(*args), lose_claim(round_))[0])
+    write = Step.write_output
+    monkeypatch.setattr(Step, "write_output", lambda *args: (write(*args), lose_claim(round_))[0])
     with pytest.raises(ClaimLost, match="run 'b'"):
         round_.label()
     assert round_.asked() == [duel.duel_id for duel in duels[:3]]

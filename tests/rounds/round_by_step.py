@@ -54,7 +54,7 @@ NEVER_ENDS = (
     JOB
     + """
 with ledger.step(round_, "policy", run) as step:
-    step.write("begun", b"")
+    step.write_output("begun", b"")
     time.sleep(100)
 """
 )

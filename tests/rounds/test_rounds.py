@@ -35,8 +35,8 @@ def fill(uri, round_, run, queries=16):
     for room in layout.WITHOUT_REWARD_MODEL:
         with ledger.step(round_, room, run) as step:
             if room == "policy":
-                step.write("model/weights", f"policy {round_}".encode())
-            step.finish(counts={"queries": queries} if room == "labeling" else {}, timings={})
+                step.write_output("model/weights", f"policy {round_}".encode())
+            step.mark_done(counts={"queries": queries} if room == "labeling" else {}, timings={})
 
 
 def test_rounds_follow_each_other_until_the_budget_is_spent(uri):
@@ -274,9 +274,9 @@ def test_optimizer_states_are_kept_as_long_as_asked_and_policies_for_good(uri):
         for room in layout.WITHOUT_REWARD_MODEL:
             with ledger.step(round_, room, "run") as step:
                 if room == "policy":
-                    step.write("model/weights", b"w")
-                    step.write("optimizer/state", b"o")
-                step.finish(counts={"queries": 16}, timings={})
+                    step.write_output("model/weights", b"w")
+                    step.write_output("optimizer/state", b"o")
+                step.mark_done(counts={"queries": 16}, timings={})
         close_round(uri, round_, "run")
     keys = [entry.key for entry in Ledger.open(uri).store.list("rounds/")]
     assert [key for key in keys if key.endswith("optimizer/state")] == [

@@ -121,7 +121,7 @@ def test_candidates_that_a_killed_attempt_left_are_the_rounds_candidates(begin, 
     ledger = begin()
     left = [Candidate(p.prompt_id, n, f"left {n}", (1, 2), 9, "stop") for p in PROMPTS[:2] for n in range(2)]
     with pytest.raises(KeyboardInterrupt), ledger.step(0, "sampling", "a") as step:
-        step.write("candidates.parquet", to_parquet(left, Candidate))
+        step.write_output("candidates.parquet", to_parquet(left, Candidate))
         raise KeyboardInterrupt
     monkeypatch.setattr(ScriptedEngine, "generate", lambda *_: pytest.fail("there is nothing left to generate"))
     done = run_sampling(ledger, 0, "a")
