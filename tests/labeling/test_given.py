@@ -60,7 +60,7 @@ def test_labels_that_a_killed_attempt_left_stand(begin, dealt, monkeypatch):
     round_ = begin(dealt, prompts=OFFLINE)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(
-            "oatflow.components.ledger.step.Step.finish", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+            "oatflow.components.ledger.step.Step.mark_done", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         round_.label()
     before = round_.objects()
