@@ -15,6 +15,7 @@ from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.sealed import seal
 from oatflow.components.oracles.simulated import SimulatedOracle
 from oatflow.components.policy import training
+from oatflow.components.policy.training import run_train
 from oatflow.components.policy.settings import PolicySettings
 from oatflow.components.reward_model.learning import run_fit
 from oatflow.components.rounds.closing import close_round
@@ -170,3 +171,12 @@ def play_undisturbed(folder):
         truth = experiment.truth()
         experiment.close()
         return truth, sorted(asked())
+
+
+def play_steps(uri, round_, run):
+    """Do all steps of an open round with the scripted engine and trainer, and close it."""
+    ledger = Ledger.open(uri)
+    fit = (run_fit,) if ledger.plan(round_).learns_rewards else ()
+    for step in (run_sampling, run_labeling, run_train, *fit, run_evaluation):
+        step(ledger, round_, run)
+    close_round(uri, round_, run)
