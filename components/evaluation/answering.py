@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..ledger.ledger import Ledger
-from ..ledger.plan import STARTING_MODEL, PolicyPointer
 from ..ledger.step import Step
+from ..records.plan import STARTING_MODEL, PolicyPointer
 from ..records.records import HeldOutAnswer, Prompt, Verdict
 from ..records.table import from_parquet, to_parquet
 from ..sampling.engine import Decoding, Draw, Engine, Request
-from ..sampling.generation import answer, encode_prompts, load_policy, policy_engine, policy_tokenizer, teller
 from ..seeds import derive
 from .judging import opponents_answer
+from .old_edge import answer, encode_prompts, load_policy, policy_engine, policy_tokenizer, teller
 from .settings import EvaluationSettings
 
 POLICY, OPPONENT, VERDICTS = "answers.parquet", "opponent.parquet", "verdicts.parquet"
@@ -146,7 +146,7 @@ def several_draws(ledger: Ledger, step: Step, engine: Engine, job: Job) -> list[
 def best_places(ledger: Ledger, step: Step, job: Job, drawn: Sequence[Sequence[Draw]]) -> list[int]:
     """Return for each prompt the place of the draw whose mean reward is highest under the round's ensemble."""
     from ..exploration.strategies import best_of_n
-    from ..reward_model.beliefs import believed_rewards, encode, ensemble_after
+    from .old_edge import believed_rewards, encode, ensemble_after
 
     texts = [(prompt.text, draw.text) for prompt, draws in zip(job.prompts, drawn, strict=True) for draw in draws]
     rewards = believed_rewards(ledger, encode(ledger, texts), ensemble_after(step))

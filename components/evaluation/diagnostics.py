@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..labeling.asking import join
 from ..ledger.step import Step
+from ..records.keep import read_table
 from ..records.records import Duel, KnownReward, Preference
 from ..records.table import from_parquet
+from ..records.tables import PREFERENCES
 from .calibration import agreement, brier, expected_calibration_error
 from .regret import duel_regret, simple_regret
 from .win_rate import mean_interval
@@ -101,7 +102,7 @@ def imagination(rows: Sequence[Labelled]) -> Facts:
 
 def read_labelled(step: Step) -> list[Labelled]:
     """Return the round's duels that have a preference."""
-    preferences = join(step.read_parts("labeling", "preferences"))
+    preferences = read_table(step, PREFERENCES, step.round)
     duels = {
         row.duel_id: row for row in from_parquet(step.read_output("sampling", "duels.parquet"), Duel, "duels.parquet")
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import progress
 from ..exploration.settings import ExplorationSettings
-from ..labeling.asking import Interview, answers_of, join
+from ..labeling.asking import Interview, answers_of
 from ..labeling.labels import more_probable
 from ..labeling.queries import count_queries, what_it_took
 from ..labeling.settings import LabelingSettings
@@ -22,7 +22,8 @@ from ..ledger.owner import process_start
 from ..ledger.step import Step
 from ..oracles.oracle import Oracle
 from ..records.records import Duel, HeldOutAnswer, Preference, Verdict
-from ..records.table import from_parquet, to_parquet
+from ..records.table import from_parquet, from_parts, to_parquet
+from ..records.tables import Table
 from ..seeds import derive
 from .answering import VERDICTS, Answered, answer_all
 from .diagnostics import diagnose
@@ -157,7 +158,9 @@ def judge(
         settings.unreadable_limit,
         spent + (spent_before(step.ledger, step.round) if oracle.purse else 0.0),
     )
-    asked = interview.conduct(step, name, duels, known, _tell(step.round, len(duels)))
+    asked = interview.conduct(
+        step, Table("evaluation", name, Preference, in_parts=True), duels, known, _tell(step.round, len(duels))
+    )
     verdicts = [
         as_verdict(pairing, duel, preference) if preference.clash or preference.first_wins is not None else None
         for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
@@ -173,7 +176,7 @@ def _labels_of(step: Step) -> dict[str, Preference]:
     """
     if step.ledger.section(EvaluationSettings, "evaluation").eval_oracle:
         return {}
-    return answers_of(join(step.read_parts("labeling", "preferences")))
+    return answers_of(from_parts(step.read_parts("labeling", "preferences"), Preference, "preferences"))
 
 
 def count(verdicts: Sequence[Verdict]) -> dict[str, int]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..ledger.plan import Plan
-from ..records.records import Candidate, Duel
+from ..records.records import Candidate, Duel, Prompt
 from ..seeds import derive
 from .selection import by_prompt, to_duels, uninformed_picks
 from .settings import ExplorationSettings
@@ -26,7 +25,8 @@ class Choice:
 
 
 def choose_duels(
-    plan: Plan,
+    prompts: Sequence[Prompt],
+    round_: int,
     candidates: Sequence[Candidate],
     settings: ExplorationSettings,
     seed: int,
@@ -36,12 +36,12 @@ def choose_duels(
 
     `seed`: the experiment's.
     """
-    chance = partial(derive, seed, plan.round)
+    chance = partial(derive, seed, round_)
     groups = by_prompt(candidates)
     if rewards is None:
         picks = uninformed_picks(groups, settings, chance)
-        return Choice(to_duels(plan.prompts, groups, picks, chance), {})
+        return Choice(to_duels(prompts, groups, picks, chance), {})
     from .informed import informed_picks
 
-    informed = informed_picks(groups, rewards, settings, plan.round, chance)
-    return Choice(to_duels(plan.prompts, groups, informed.picks, chance), informed.facts)
+    informed = informed_picks(groups, rewards, settings, round_, chance)
+    return Choice(to_duels(prompts, groups, informed.picks, chance), informed.facts)

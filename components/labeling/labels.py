@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 
 from ..errors import OracleError
 from ..oracles.oracle import Answer
 from ..records.records import Duel, Preference, Side
+from ..seeds import derive
+from .settings import LabelingSettings
 
 MEMBER = "member "
 """Begins the name that stands where an oracle would be named, if a member of the ensemble gave the label."""
+
+
+def choose_labeler(settings: LabelingSettings, seed: int, round_: int) -> Callable[[Duel, float], Side]:
+    """Return the function that turns a duel's probability into its label, as the settings say.
+
+    The label is drawn from the probability, or it is the more probable side; then noise may flip it. Every draw has a
+    seed of its own, which derives from the experiment's seed, the round and the duel.
+    """
+
+    def label(duel: Duel, first_wins: float) -> Side:
+        if settings.bt_sample:
+            side = drawn(first_wins, derive(seed, round_, duel.duel_id, "label"))
+        else:
+            side = more_probable(first_wins)
+        if settings.preference_flip_prob:
+            side = turned(side, settings.preference_flip_prob, derive(seed, round_, duel.duel_id, "flip"))
+        return side
+
+    return label
 
 
 def more_probable(first_wins: float) -> Side:

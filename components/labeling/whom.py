@@ -11,7 +11,8 @@ from ..ledger.step import Step
 from ..oracles.oracle import ORACLES, Circumstances, Oracle, Say, open_oracle
 from ..prompts.settings import PromptSettings
 from ..records.records import Duel, Preference
-from .asking import answers_of, join
+from ..records.table import from_parts
+from .asking import answers_of
 from .settings import LabelingSettings
 
 
@@ -45,7 +46,7 @@ def earlier_answers(
             break
         done = step.ledger.done(round_, room)
         names = [placed.name for placed in done.outputs if placed.name.startswith(f"{prefix}-")] if done else []
-        rows = answers_of(join(step.ledger.read(round_, room, name) for name in names))
+        rows = answers_of(from_parts((step.ledger.read(round_, room, name) for name in names), Preference, prefix))
         if useful := {name: row for name, row in rows.items() if name in wanted - found.keys()}:
             step.read_parts(room, f"{prefix}-", round_=round_)
             found |= useful

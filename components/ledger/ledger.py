@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from ..errors import DamagedObject, LedgerError, ObjectExists, ObjectNotFound
+from ..records.plan import STARTING_MODEL, Plan, PolicyPointer
 from ..records.records import Prompt
 from ..records.table import from_parquet
 from ..settings import Section
@@ -19,7 +20,6 @@ from ..store.transfer import Placed
 from . import layout
 from .claim import Claim, read_claim
 from .done import Done
-from .plan import STARTING_MODEL, Plan, PolicyPointer
 from .sealed import digest_of, seal, unseal
 from .settings import LedgerSettings
 from .step import Step
@@ -82,6 +82,7 @@ class Ledger:
     store: Store
     patience_seconds: float = 0.0
     _prompts: dict[str, list[Prompt]] = field(default_factory=dict)
+    _documents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, uri: str, patience_seconds: float | None = None) -> Ledger:
@@ -222,11 +223,13 @@ class Ledger:
         return data
 
     def document(self, key: str) -> dict[str, Any] | None:
-        """Read a sealed document, or None where there is none."""
-        try:
-            return unseal(self.store.get(key).data, key)
-        except ObjectNotFound:
-            return None
+        """Return a sealed document, or None if there is none yet. A document never changes, so it is read once."""
+        if key not in self._documents:
+            try:
+                self._documents[key] = unseal(self.store.get(key).data, key)
+            except ObjectNotFound:
+                return None
+        return self._documents[key]
 
     def write_document(self, key: str, body: dict[str, Any], store: Store | None = None) -> dict[str, Any]:
         """Write a sealed document once; returns the one that is there, which an earlier attempt may have written.
@@ -234,11 +237,13 @@ class Ledger:
         `store`: the ledger's own with another patience, if need be.
         """
         store = store or self.store
+        data = seal(body)
         try:
-            store.put_if_absent(key, seal(body))
-            return body
+            store.put_if_absent(key, data)
         except ObjectExists:
-            return unseal(store.get(key).data, key)
+            data = store.get(key).data
+        self._documents[key] = unseal(data, key)
+        return self._documents[key]
 
     def verify(self) -> Iterator[str]:
         """Read every object of every finished round: yields each intact key, raises at the first that is damaged."""

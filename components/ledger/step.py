@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import progress
 from ..errors import LedgerError, ObjectExists, ObjectNotFound, WaitingForLabels
+from ..records.keep import StepReport
 from ..store.store import Store
 from ..store.transfer import Placed, download_folder, upload_folder
 from . import layout
@@ -45,7 +46,9 @@ class Step:
         self._watches = watches
         self.done: Done | None = None
         self._started = process_start() if started is None else started
+        self._work_began = self._started
         self._inputs: dict[str, str] = {}
+        self._read: dict[str, bytes] = {}
         self._outputs: dict[str, Placed] = {}
         self._claim: Claim
         self._keeper: ClaimKeeper
@@ -83,6 +86,19 @@ class Step:
             end = {"seconds": self.done.finished - self.done.started, "counts": dict(self.done.counts)}
             progress.tell(layout.STEPS[self.room], self.round, "end", facts=dict(self.done.facts), **end)
 
+    @property
+    def claim(self) -> Claim:
+        """This run's claim on the round, as it was when the step began."""
+        return self._claim
+
+    def begin_work(self) -> float:
+        """Note that what came before was start-up; returns the time, in seconds of the monotonic clock.
+
+        Of several calls the last one counts.
+        """
+        self._work_began = time.time()
+        return time.monotonic()
+
     def verify_claim(self) -> None:
         """Raise `ClaimLost` unless this run still holds the claim. Ask before every act that cannot be undone.
 
@@ -92,21 +108,35 @@ class Step:
         if claim.has_lapsed and not self._watches:
             renew_claim(self.ledger.store, self.round, self.run, claim.token)
 
-    def read_output(self, room: str, name: str, round_: int | None = None) -> bytes:
-        """Read an output of a finished step, and note it as an input of this one."""
-        placed = self._done(room, round_).output(name)
-        if placed is None:
-            raise LedgerError(f"round {self.round if round_ is None else round_}: {room} has not written {name}")
-        self._inputs[placed.key] = placed.sha256
-        return self.ledger.checked(placed.key, placed.sha256)
+    def read_output(self, room: str, name: str, round_: int | None = None, as_input: bool = True) -> bytes:
+        """Return an output of a finished step; it is read once. Raises `LedgerError` if the step has not written it.
 
-    def list_outputs(self, room: str, round_: int | None = None) -> list[str]:
-        """Name the outputs of a finished step."""
-        return [placed.name for placed in self._done(room, round_).outputs]
+        `as_input`: whether it is recorded as an input of this step.
+        """
+        done = self._done(room, round_)
+        placed = done.output(name)
+        if placed is None:
+            raise LedgerError(f"round {done.round}: {room} has not written {name}")
+        if as_input:
+            self._note_input(done, placed)
+        if placed.key not in self._read:
+            self._read[placed.key] = self.ledger.checked(placed.key, placed.sha256)
+        return self._read[placed.key]
+
+    def list_outputs(self, room: str, round_: int) -> list[str]:
+        """Return the names of a step's outputs; none if the step is not done."""
+        done = self.ledger.done(round_, room)
+        return [placed.name for placed in done.outputs] if done else []
+
+    def read_report(self, room: str, round_: int) -> StepReport | None:
+        """Return what a finished step counted and measured, or None if it is not done."""
+        done = self.ledger.done(round_, room)
+        return StepReport(done.counts, done.facts, done.timings) if done else None
 
     def read_parts(self, room: str, prefix: str, round_: int | None = None) -> list[bytes]:
         """Read the outputs of a finished step whose names begin so, in the order of their names."""
-        names = sorted(name for name in self.list_outputs(room, round_) if name.startswith(prefix))
+        outputs = self._done(room, round_).outputs
+        names = sorted(placed.name for placed in outputs if placed.name.startswith(prefix))
         return [self.read_output(room, name, round_) for name in names]
 
     def find_output(self, name: str) -> bytes | None:
@@ -140,11 +170,21 @@ class Step:
 
     def download_folder(self, room: str, name: str, folder: Path, round_: int | None = None) -> None:
         """Fetch a folder that a finished step wrote, every file verified."""
-        placed = self._done(room, round_).folder(name)
+        done = self._done(room, round_)
+        placed = done.folder(name)
         if not placed:
-            raise LedgerError(f"round {self.round if round_ is None else round_}: {room} has no folder {name}")
-        self._inputs.update({file.key: file.sha256 for file in placed})
+            raise LedgerError(f"round {done.round}: {room} has no folder {name}")
+        self._note_input(done, *placed)
         download_folder(self.ledger.store, placed, folder)
+
+    def report_done(self, report: StepReport) -> Done:
+        """Mark the step done with what it measured, and how long start-up and work took."""
+        timings = {
+            "startup": self._work_began - self._started,
+            **report.timings,
+            "work": time.time() - self._work_began,
+        }
+        return self.mark_done(report.counts, timings, report.facts)
 
     def mark_done(
         self,
@@ -165,8 +205,11 @@ class Step:
         done = self.ledger.done(self.round if round_ is None else round_, room)
         if done is None:
             raise LedgerError(f"round {self.round if round_ is None else round_}: {room} is not done yet")
-        self._inputs[layout.done(done.round, room)] = digest_of(seal(done.to_json()))
         return done
+
+    def _note_input(self, done: Done, *outputs: Placed) -> None:
+        self._inputs[layout.done(done.round, done.step)] = digest_of(seal(done.to_json()))
+        self._inputs.update({placed.key: placed.sha256 for placed in outputs})
 
     def _note_output(self, name: str, key: str, data: bytes) -> None:
         self._outputs[name] = Placed(name, key, len(data), digest_of(data))

@@ -29,11 +29,11 @@ from .. import progress
 from ..jobs.orphans import die_with_parent
 from ..ledger import layout
 from ..ledger.ledger import Ledger
-from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.step import Step
 from ..model_folder import resolve_pretrain
 from ..number_format import number_format
 from ..prompts.template import load_tokenizer
+from ..records.plan import STARTING_MODEL, Plan
 from ..records.records import ReferenceScore
 from ..records.table import from_parquet, to_parquet
 from ..seeds import derive

@@ -1,4 +1,4 @@
-"""Every table of a round, declared once: its file, the record of its rows, and the step that writes it."""
+"""Every table and every file of tensors of a round, declared once: its name, its rows, the step that writes it."""
 
 from __future__ import annotations
 
@@ -57,6 +57,14 @@ class Table(Generic[Record]):
         return [row for data in files for row in from_parquet(data, self.record, self.name)]
 
 
+@dataclass(frozen=True, slots=True)
+class TensorFile:
+    """One file of tensors (safetensors) of a round: the step that writes it, and its name."""
+
+    step: str
+    name: str
+
+
 CANDIDATES = Table("sampling", "candidates.parquet", Candidate)
 DUELS = Table("sampling", "duels.parquet", Duel)
 PREFERENCES = Table("labeling", "preferences", Preference, in_parts=True)
@@ -69,3 +77,8 @@ ONLINE_OPPONENT_ANSWERS = Table("evaluation", "online_opponent.parquet", HeldOut
 JUDGEMENTS = Table("evaluation", "judgements", Preference, in_parts=True)
 ONLINE_JUDGEMENTS = Table("evaluation", "online_judgements", Preference, in_parts=True)
 VERDICTS = Table("evaluation", "verdicts.parquet", Verdict)
+
+FEATURES = TensorFile("sampling", "features.safetensors")
+OUTSIDE_FEATURES = TensorFile("sampling", "outside_features.safetensors")
+PAIR_FEATURES = TensorFile("reward_model", "pairs.safetensors")
+ENSEMBLE = TensorFile("reward_model", "ensemble.safetensors")

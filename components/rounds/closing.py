@@ -10,9 +10,9 @@ from ..errors import ClaimLost, LedgerError, ObjectChanged
 from ..ledger import layout, owner
 from ..ledger.claim import verify_claim
 from ..ledger.ledger import Head, Ledger, RoundRecord
-from ..ledger.plan import Plan
 from ..ledger.sealed import digest_of, seal
 from ..ledger.settings import LedgerSettings
+from ..records.plan import Plan
 
 
 def close_round(uri: str, round_: int, run: str) -> Ledger:

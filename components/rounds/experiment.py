@@ -13,12 +13,13 @@ from ..exploration.settings import NEEDS_TWO_MEMBERS, ExplorationSettings
 from ..jobs.resources import ResourceSettings
 from ..jobs.settings import JobSettings
 from ..labeling.settings import LabelingSettings
-from ..ledger.layout import ROOMS, WITHOUT_REWARD_MODEL
+from ..ledger.layout import ROOMS
 from ..ledger.settings import LedgerSettings
 from ..oracles.oracle import ORACLES
 from ..oracles.settings import HumanSettings, JudgeSettings, PairRMSettings, RemoteSettings, ScorerSettings
 from ..policy.settings import PolicySettings
 from ..prompts.settings import OutsideSettings, PromptSettings
+from ..records.plan import WITHOUT_REWARD_MODEL
 from ..reporting.settings import TrackingSettings
 from ..reward_model.settings import RewardModelSettings
 from ..sampling.settings import SamplingSettings
@@ -257,3 +258,18 @@ def refuse_changes(frozen: Mapping[str, Mapping[str, Any]], wanted: ExperimentSe
             f"experiment {experiment!r} has begun with other settings: {'; '.join(changes)}. "
             "Set them back, or begin another experiment with --new NAME"
         )
+
+
+def read_settings(
+    frozen: Mapping[str, Mapping[str, Any]], operational: Mapping[str, Mapping[str, Any]]
+) -> ExperimentSettings:
+    """Return the settings of an experiment that has begun, with those that a run chose for itself.
+
+    Sections are checked one by one, and not against each other: an experiment may be older than a rule between them,
+    or than a section.
+    """
+    sections: dict[str, Any] = {}
+    for name, field in ExperimentSettings.model_fields.items():
+        assert isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        sections[name] = field.annotation.parse({**frozen.get(name, {}), **operational.get(name, {})})
+    return ExperimentSettings.model_construct(**sections)

@@ -11,12 +11,11 @@ from typing import Any
 from .. import progress
 from ..errors import ClaimHeld, ObjectChanged, ObjectNotFound
 from ..jobs.backends import open_jobs
-from ..labeling.labeling import SPENDING_LIMIT
 from ..labeling.people import stands_at
+from ..labeling.queries import SPENDING_LIMIT
 from ..ledger import layout, owner
 from ..ledger.claim import Claim, read_claim, refuse_while_held, renew_claim, take_claim
 from ..ledger.ledger import Experiment, Head, Ledger
-from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.sealed import digest_of, seal
 from ..model_folder import check_lora_targets, check_model_folder, model_digest, resolve_pretrain
 from ..oracles.oracle import Circumstances, open_oracle
@@ -25,6 +24,7 @@ from ..prompts.outside import load_outside
 from ..prompts.schedule import prompts_of_round
 from ..prompts.source import drop_too_long, load_prompts
 from ..prompts.template import load_tokenizer
+from ..records.plan import STARTING_MODEL, Plan
 from ..records.records import Prompt
 from ..records.table import to_parquet
 from ..seeds import derive

@@ -5,7 +5,7 @@ import math
 import pytest
 from oatflow.components.exploration.choice import choose_duels
 from oatflow.components.exploration.settings import ExplorationSettings
-from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Candidate, Prompt
 
 
@@ -22,7 +22,7 @@ def duels_of(*groups, seed=7, **settings):
     prompts = tuple(Prompt(group[0].prompt_id, "Why?") for group in groups)
     plan = Plan(0, 9, prompts, *[PolicyPointer(-1, "a")] * 2, 0, 9)
     settings = ExplorationSettings(exp_method="APL", **settings)
-    chosen = choose_duels(plan, [row for group in groups for row in group], settings, seed).duels
+    chosen = choose_duels(plan.prompts, plan.round, [row for group in groups for row in group], settings, seed).duels
     assert all(duel.strategy == "APL" for duel in chosen)
     return [(duel.prompt_id, tuple(sorted((duel.first_candidate, duel.second_candidate)))) for duel in chosen]
 

@@ -3,7 +3,7 @@ import torch
 from oatflow.components.exploration.choice import choose_duels
 from oatflow.components.exploration.selection import first_two
 from oatflow.components.exploration.settings import ExplorationSettings
-from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Candidate, Prompt, duel_id
 
 PROMPTS = [Prompt("p", "How was it?"), Prompt("q", "And then?")]

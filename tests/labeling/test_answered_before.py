@@ -1,10 +1,10 @@
 """Duels that come round again, in a later epoch, are answered from the ledger."""
 
 import pytest
-from oatflow.components.labeling.labeling import run_labeling
-from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Candidate, Duel, Preference, Prompt
 from oatflow.components.records.table import from_parquet, to_parquet
+from oatflow.components.rounds.steps import run_labeling
 
 from .conftest import duel
 

@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 from oatflow.components.errors import ClaimLost, OracleError
-from oatflow.components.labeling.asking import join
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.sealed import seal
 from oatflow.components.ledger.step import Step
 from oatflow.components.oracles import oracle
 from oatflow.components.oracles.oracle import Answer
+from oatflow.components.records.tables import PREFERENCES
 
 
 class Killed(BaseException):
@@ -84,7 +84,7 @@ def test_there_is_one_part_for_every_batch(begin, duels):
     done = round_.label()
     names = [placed.name for placed in done.outputs if placed.name.startswith("preferences-")]
     assert names == ["preferences-0000.parquet", "preferences-0001.parquet", "preferences-0002.parquet"]
-    rows = [len(join([round_.ledger.read(0, "labeling", name)])) for name in names]
+    rows = [len(PREFERENCES.from_bytes(round_.ledger.read(0, "labeling", name))) for name in names]
     assert rows == [4, 4, 2]
 
 

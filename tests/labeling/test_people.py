@@ -11,9 +11,9 @@ from oatflow.components.labeling.people import (
     stands_at,
 )
 from oatflow.components.ledger import layout
-from oatflow.components.ledger.plan import Plan, PolicyPointer
 from oatflow.components.oracles.annotations import Annotation
 from oatflow.components.oracles.settings import HumanSettings
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, duel_id
 
 

@@ -6,8 +6,8 @@ import urllib.request
 import pytest
 from oatflow.components.errors import RecordError, RefusedInput, WaitingForLabels
 from oatflow.components.labeling.people import asked_of, collect_answers, read_annotations
-from oatflow.components.ledger.plan import Plan, PolicyPointer
 from oatflow.components.oracles.settings import HumanSettings
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, duel_id
 from oatflow.pipelines.label import Wish, label
 from oatflow.pipelines.status import read_open_round

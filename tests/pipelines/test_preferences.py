@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from oatflow.components.errors import RefusedInput
-from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, Preference, Prompt, duel_id
 from oatflow.components.records.table import to_parquet
 from oatflow.pipelines.preferences import TEXTS, Preferred, export_preferences, gather

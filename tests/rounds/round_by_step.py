@@ -8,19 +8,17 @@ from dataclasses import replace
 
 import pytest
 from oatflow.components.evaluation.match import run_evaluation
-from oatflow.components.labeling.labeling import run_labeling
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.claim import read_claim
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.sealed import seal
 from oatflow.components.oracles.simulated import SimulatedOracle
 from oatflow.components.policy import training
-from oatflow.components.policy.training import run_train
 from oatflow.components.policy.settings import PolicySettings
-from oatflow.components.reward_model.learning import run_fit
+from oatflow.components.policy.training import run_train
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import open_round
-from oatflow.components.sampling.generation import run_sampling
+from oatflow.components.rounds.steps import run_fit, run_labeling, run_sampling
 from oatflow.components.store import connections, patience
 from oatflow.components.store.store import open_store
 from oatflow.pipelines.alignment.config import gather

@@ -13,6 +13,7 @@ from oatflow.components.ledger.claim import read_claim, release_claim
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.sealed import seal
 from oatflow.components.ledger.windows import check_window, show_folder
+from oatflow.components.records.plan import WITHOUT_REWARD_MODEL
 from oatflow.components.rounds import opening
 from oatflow.components.rounds.closing import close_round, commit
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_next_round, open_round, settings_of_run
@@ -32,7 +33,7 @@ def settings(**flags):
 def fill(uri, round_, run, queries=16):
     """Mark every step of a round done, as its rooms would."""
     ledger = Ledger.open(uri)
-    for room in layout.WITHOUT_REWARD_MODEL:
+    for room in WITHOUT_REWARD_MODEL:
         with ledger.step(round_, room, run) as step:
             if room == "policy":
                 step.write_output("model/weights", f"policy {round_}".encode())
@@ -271,7 +272,7 @@ def test_optimizer_states_are_kept_as_long_as_asked_and_policies_for_good(uri):
     for round_ in range(4):
         open_round(uri, wanted, "run")
         ledger = Ledger.open(uri)
-        for room in layout.WITHOUT_REWARD_MODEL:
+        for room in WITHOUT_REWARD_MODEL:
             with ledger.step(round_, room, "run") as step:
                 if room == "policy":
                     step.write_output("model/weights", b"w")
