@@ -11,8 +11,8 @@ from ..ledger import layout, owner
 from ..ledger.claim import verify_claim
 from ..ledger.ledger import Head, Ledger, RoundRecord
 from ..ledger.sealed import digest_of, seal
-from ..ledger.settings import LedgerSettings
 from ..records.plan import Plan
+from .experiment import read_settings
 
 
 def close_round(uri: str, round_: int, run: str) -> Ledger:
@@ -20,7 +20,9 @@ def close_round(uri: str, round_: int, run: str) -> Ledger:
     ledger = Ledger.open(uri)
     with progress.told("close", round_, owner.process_start()):
         commit(ledger, round_, run)
-        tidy(ledger, round_)
+        claim = ledger.claim(round_)
+        settings = read_settings(ledger.experiment.settings, claim.operational if claim else {})
+        tidy(ledger, round_, settings.ledger.keep_optimizers)
     return ledger
 
 
@@ -50,14 +52,14 @@ def commit(ledger: Ledger, round_: int, run: str) -> None:
     ledger.forget_head()
 
 
-def tidy(ledger: Ledger, round_: int) -> None:
+def tidy(ledger: Ledger, round_: int, keep_optimizers: int) -> None:
     """Remove what killed attempts left behind in this round, and optimizer states that newer rounds replace."""
     done = ledger.done(round_, "policy")
     named = {placed.key for placed in done.outputs} if done else set()
     for entry in list(ledger.store.list(layout.output(round_, "policy", ""))):
         if entry.key not in named and entry.key != layout.done(round_, "policy"):
             ledger.store.delete(entry.key)
-    gone = round_ - ledger.section(LedgerSettings, "ledger").keep_optimizers
+    gone = round_ - keep_optimizers
     old = ledger.done(gone, "policy") if gone >= 0 else None
     for placed in old.folder("optimizer") if old else ():
         ledger.store.delete(placed.key)

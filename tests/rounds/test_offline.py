@@ -10,8 +10,9 @@ from oatflow.components.policy.scripted import train_scripted
 from oatflow.components.records.records import Candidate, Duel, Preference
 from oatflow.components.records.table import from_parquet
 from oatflow.components.reporting.curves import read_rounds
+from oatflow.components.rounds.beginning import check_inputs
 from oatflow.components.rounds.closing import close_round
-from oatflow.components.rounds.opening import NOTHING_TO_DO, check_inputs, open_round
+from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
 from oatflow.components.rounds.steps import run_labeling, run_sampling
 from oatflow.pipelines.alignment.config import gather
 
