@@ -74,7 +74,7 @@ def believable(answers: Sequence[Answer], duels: Sequence[Duel]) -> dict[str, An
     """Return by duel the answers that can be believed; of a number that is not that of the duels, none."""
     if len(answers) != len(duels):
         return {}
-    return {duel.duel_id: answer for duel, answer in zip(duels, answers, strict=True) if _problem(answer) is None}
+    return {duel.duel_id: answer for duel, answer in zip(duels, answers, strict=True) if _find_problem(answer) is None}
 
 
 def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Sequence[Answer]:
@@ -83,7 +83,7 @@ def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Se
         left = "".join(f"; the first without one is duel {duel.duel_id}" for duel in duels[len(answers) :][:1])
         raise OracleError(f"oracle {oracle}: {len(answers)} answers to {len(duels)} duels{left}")
     for duel, answer in zip(duels, answers, strict=True):
-        problem = _problem(answer)
+        problem = _find_problem(answer)
         if problem:
             raise OracleError(
                 f"oracle {oracle}: duel {duel.duel_id} (prompt {duel.prompt_id}): {problem}. "
@@ -92,7 +92,7 @@ def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Se
     return answers
 
 
-def _problem(answer: Answer) -> str | None:
+def _find_problem(answer: Answer) -> str | None:
     if answer.first_wins is not None and not (_is_number(answer.first_wins) and 0 <= answer.first_wins <= 1):
         return f"first_wins={answer.first_wins!r} is not a probability in [0, 1]"
     for name in ("first_reward", "second_reward"):

@@ -196,7 +196,7 @@ class Step:
         self.verify_claim()
         body = Done(
             self.room, self.round, self.run, self._claim.token, self._inputs, tuple(self._outputs.values()), counts,
-            facts or {}, timings, _software(), self._started, time.time(),
+            facts or {}, timings, _list_software(), self._started, time.time(),
         ).to_json()  # fmt: skip
         self.done = Done.from_json(self.ledger.write_document(layout.done(self.round, self.room), body, self._store))
         return self.done
@@ -215,7 +215,7 @@ class Step:
         self._outputs[name] = Placed(name, key, len(data), digest_of(data))
 
 
-def _software() -> dict[str, str]:
+def _list_software() -> dict[str, str]:
     found = {}
     for name in _SOFTWARE:
         try:

@@ -19,14 +19,14 @@ def close_round(uri: str, round_: int, run: str) -> Ledger:
     """Commit a round whose steps are all done. Doing it again changes nothing."""
     ledger = Ledger.open(uri)
     with progress.told("close", round_, owner.process_start()):
-        commit(ledger, round_, run)
+        commit_round(ledger, round_, run)
         claim = ledger.claim(round_)
         settings = read_settings(ledger.experiment.settings, claim.operational if claim else {})
-        tidy(ledger, round_, settings.ledger.keep_optimizers)
+        remove_leftovers(ledger, round_, settings.ledger.keep_optimizers)
     return ledger
 
 
-def commit(ledger: Ledger, round_: int, run: str) -> None:
+def commit_round(ledger: Ledger, round_: int, run: str) -> None:
     """Write the round's record and move HEAD to it, in at most ten store operations, or eleven with a reward model.
 
     Raises `LedgerError` if a step is missing, `ClaimLost` if the round is another run's by now: HEAD then carries
@@ -39,8 +39,8 @@ def commit(ledger: Ledger, round_: int, run: str) -> None:
     ledger.wait_as_claimed(claim)
     if head.token != claim.token:
         raise ClaimLost(f"round {round_}: HEAD is fenced for token {head.token}, run {run!r} holds {claim.token}")
-    plan = _document(ledger, layout.plan(round_))
-    steps = {room: _digest(ledger, layout.done(round_, room)) for room in Plan.from_json(plan).rooms}
+    plan = _read_document(ledger, layout.plan(round_))
+    steps = {room: _digest_document(ledger, layout.done(round_, room)) for room in Plan.from_json(plan).rooms}
     record = RoundRecord(round_, head.digest, digest_of(seal(plan)), steps)
     written = seal(ledger.write_document(layout.round_record(round_), asdict(record)))
     try:
@@ -52,7 +52,7 @@ def commit(ledger: Ledger, round_: int, run: str) -> None:
     ledger.forget_head()
 
 
-def tidy(ledger: Ledger, round_: int, keep_optimizers: int) -> None:
+def remove_leftovers(ledger: Ledger, round_: int, keep_optimizers: int) -> None:
     """Remove what killed attempts left behind in this round, and optimizer states that newer rounds replace."""
     done = ledger.done(round_, "policy")
     named = {placed.key for placed in done.outputs} if done else set()
@@ -65,11 +65,11 @@ def tidy(ledger: Ledger, round_: int, keep_optimizers: int) -> None:
         ledger.store.delete(placed.key)
 
 
-def _digest(ledger: Ledger, key: str) -> str:
-    return digest_of(seal(_document(ledger, key)))
+def _digest_document(ledger: Ledger, key: str) -> str:
+    return digest_of(seal(_read_document(ledger, key)))
 
 
-def _document(ledger: Ledger, key: str) -> dict[str, Any]:
+def _read_document(ledger: Ledger, key: str) -> dict[str, Any]:
     body = ledger.document(key)
     if body is None:
         raise LedgerError(f"{key} is missing: that step is not done, and the round cannot be closed")

@@ -104,7 +104,7 @@ def claim_round(ledger: Ledger, round_: int, settings: ExperimentSettings, run: 
     lease = settings.ledger.lease_seconds
     head, etag = ledger.head_etag
     token = head.token + 1
-    wanted = Claim(run, owner.current(), token, lease, time.time() + lease, operational)
+    wanted = Claim(run, owner.current_owner(), token, lease, time.time() + lease, operational)
     refuse_while_held(ledger.store, round_, run, wanted.owner)
     claim = take_claim(ledger.store, round_, wanted)
     if claim.has_lapsed:

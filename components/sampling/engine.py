@@ -159,13 +159,13 @@ class ScriptedEngine:
 
     def _draw(self, prompt: tuple[int, ...], seed: int, decoding: Decoding) -> Draw:
         chance = derive(seed if decoding.temperature else 0, self._digest, *prompt)
-        all_words = _sentence(chance).split()
+        all_words = _make_sentence(chance).split()
         words = all_words[: decoding.max_tokens]
         tokens = tuple(zlib.crc32(word.encode()) for word in words)
         return Draw(tokens, " ".join(words), "stop" if words == all_words else "length")
 
 
-def _sentence(chance: int) -> str:
+def _make_sentence(chance: int) -> str:
     """Choose by the digits of a number; one draw in three is the usual sentence."""
     chance, unusual = divmod(chance, 3)
     if not unusual:

@@ -15,7 +15,7 @@ from oatflow.components.ledger.sealed import seal
 from oatflow.components.ledger.windows import check_window, show_folder
 from oatflow.components.records.plan import WITHOUT_REWARD_MODEL
 from oatflow.components.rounds import opening
-from oatflow.components.rounds.closing import close_round, commit
+from oatflow.components.rounds.closing import close_round, commit_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_next_round, open_round, settings_of_run
 from oatflow.components.store.local import LocalStore
 from oatflow.pipelines.alignment.config import gather
@@ -210,7 +210,7 @@ def test_a_round_is_committed_in_at_most_ten_store_operations(uri, monkeypatch):
             return original(self, *given)
 
         monkeypatch.setattr(LocalStore, name, counted)
-    commit(ledger, 0, "run")
+    commit_round(ledger, 0, "run")
     assert len(operations) <= 10, operations
     assert ledger.head().round == 0
 
