@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..evaluation.answering import Answers, reference_answers
+from ..evaluation.judging import opponents_answer
 from ..labeling.asking import answers_of
 from ..prompts.schedule import prompts_of_round
 from ..records.keep import FinishedSteps, read_table
 from ..records.records import Duel, Preference
-from ..records.tables import CANDIDATES, ENSEMBLE, FEATURES, PAIR_FEATURES, PREFERENCES, Table
+from ..records.tables import CANDIDATES, ENSEMBLE, FEATURES, PAIR_FEATURES, PREFERENCES, VERDICTS, Table
 from ..seeds import derive
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..reward_model.fitting import Ensemble
     from ..reward_model.replay import Replay
-    from .round import Round
+    from .round import Round, Tools
 
 
 def answered_before(given: Round, finished: FinishedSteps, duels: Sequence[Duel]) -> dict[str, Preference]:
@@ -47,6 +49,18 @@ def earlier_answers(
             found |= useful
             wanted -= useful.keys()
     return found
+
+
+def opponent_answers(given: Round, tools: Tools, finished: FinishedSteps, past: int | None) -> Answers:
+    """Return the opponent's answers to the held-out prompts, if it did not answer in this round.
+
+    The starting model has answered in the first round that was measured; `past` is the last one. Any other opponent is
+    the prompt set itself.
+    """
+    if given.settings.evaluation.opponent != "pretrain":
+        return reference_answers(given.read_held_out(), tools.load_tokenizer())
+    assert past is not None, "the opponent answers in the first round that is measured"
+    return {row.prompt_id: opponents_answer(row) for row in read_table(finished, VERDICTS, past)}
 
 
 def spent_before(finished: FinishedSteps, round_: int) -> float:

@@ -15,11 +15,15 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.answering import AnswerJob, count_tokens, generate_answers, reference_answers
+from ..evaluation.diagnostics import diagnose_exploration, read_labelled
+from ..evaluation.judging import Pairing, as_duel, evaluated_before, is_evaluated
+from ..evaluation.match import Match, join_reports
 from ..exploration.choice import choose_duels
-from ..labeling.asking import Interview, open_duels, report_asked
+from ..labeling.asking import Interview, answers_of, open_duels, report_asked
 from ..labeling.budget import within_budget
 from ..labeling.given import PREFERENCE_SET, given_preference
-from ..labeling.labels import choose_labeler
+from ..labeling.labels import choose_labeler, more_probable
 from ..labeling.queries import count_labels, count_queries, name_reached_limit, what_it_took
 from ..oracles.oracle import Oracle
 from ..prompts.template import Tokenizer, encode_prompts
@@ -27,14 +31,19 @@ from ..records.keep import StepOutputs, StepReport, keep_bytes, keep_table, read
 from ..records.plan import Plan, PolicyPointer
 from ..records.records import Candidate, Duel, KnownReward, Prompt
 from ..records.tables import (
+    ANSWERS,
     CANDIDATES,
     DUELS,
     ENSEMBLE,
     FEATURES,
+    JUDGEMENTS,
     KNOWN_REWARDS,
+    ONLINE_OPPONENT_ANSWERS,
+    OPPONENT_ANSWERS,
     OUTSIDE_FEATURES,
     PAIR_FEATURES,
     PREFERENCES,
+    VERDICTS,
 )
 from ..sampling.engine import Decoding, Engine, Policy
 from ..sampling.generation import (
@@ -98,14 +107,17 @@ class Tools:
         open_policy: Opens a policy of the experiment.
         open_engine: Opens an engine with a policy loaded.
         open_encoder: Returns the frozen encoder of the reward model.
-        open_oracle: Returns the oracle that answers these duels, and what is known of its answers as a whole.
+        open_oracle: Returns the oracle that answers these duels, and what is known of its answers as a whole. It is
+            the one of the name that is given, or the one that gives the labels if the name is empty.
+        find_trained_policy: Returns the policy that this round's training made.
     """
 
     load_tokenizer: Callable[[], Tokenizer]
     open_policy: Callable[[PolicyPointer], AbstractContextManager[Policy]]
     open_engine: Callable[[Policy], AbstractContextManager[Engine]]
     open_encoder: Callable[[], Encoder]
-    open_oracle: Callable[[Sequence[Duel]], tuple[Oracle, Mapping[str, Any]]]
+    open_oracle: Callable[[Sequence[Duel], str], tuple[Oracle, Mapping[str, Any]]]
+    find_trained_policy: Callable[[], PolicyPointer]
 
 
 def sample_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
@@ -177,7 +189,7 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         return StepReport(count_labels(preferences), {"oracle": PREFERENCE_SET}, {"ask": 0.0})
     known = history.answered_before(given, kept, duels)
     affordable = within_budget(duels, given.plan.queries_left, known)
-    oracle, facts = tools.open_oracle(open_duels(affordable.duels, known))
+    oracle, facts = tools.open_oracle(open_duels(affordable.duels, known), "")
     interview = Interview(
         oracle,
         settings.oracle_batch_size,
@@ -208,6 +220,81 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         **facts,
     }
     return StepReport(counts, facts, {"ask": asked.seconds})
+
+
+def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
+    """Let the oracle compare the new policy's answers to held-out prompts with the opponent's, and measure the duels.
+
+    What is measured depends on `eval_every` and the objective. Its queries are counted apart from the budget.
+    """
+    kept.begin_work()
+    settings, number, prompts = given.settings.evaluation, given.number, given.plan.prompts
+    measures_held_out = is_evaluated(number, settings.eval_every, given.plan.last)
+    measures_duels = given.settings.exploration.objective == "explore_and_exploit"
+    held_out = given.read_held_out() if measures_held_out else ()
+    past = evaluated_before(number, settings.eval_every)
+    jobs = []
+    if settings.opponent == "pretrain":
+        if measures_held_out and past is None:
+            jobs.append(AnswerJob(OPPONENT_ANSWERS, given.starting_model, held_out))
+        if measures_duels:
+            jobs.append(AnswerJob(ONLINE_OPPONENT_ANSWERS, given.starting_model, prompts))
+    if measures_held_out:
+        jobs.append(AnswerJob(ANSWERS, tools.find_trained_policy(), held_out, settings.num_bon))
+
+    def choose_best(texts: Sequence[tuple[str, str]], best_of: int) -> list[int]:
+        from ..exploration.strategies import best_of_n
+        from ..reward_model import beliefs, checkpoint
+
+        ensemble = checkpoint.from_bytes(kept.read_output(ENSEMBLE.step, ENSEMBLE.name, number))
+        features = beliefs.encode_texts(texts, tools.open_encoder)
+        rewards = beliefs.predict_rewards(ensemble, features, given.settings.reward_model)
+        best: list[int] = best_of_n(rewards.reshape(len(rewards), -1, best_of)).tolist()
+        return best
+
+    chat_template, begun = given.settings.prompts.apply_chat_template, time.monotonic()
+    answers = generate_answers(jobs, tools, kept, settings, chat_template, given.seed, number, choose_best)
+    generate_seconds = time.monotonic() - begun
+    reports = []
+    if measures_held_out or measures_duels:
+        oracle, _ = tools.open_oracle((), settings.eval_oracle)
+        spent = history.spent_before(kept, number) if oracle.purse else 0.0
+        if measures_held_out:
+            opponent = answers.get(OPPONENT_ANSWERS.name) or history.opponent_answers(given, tools, kept, past)
+            pairings = [
+                Pairing(prompt, answers[ANSWERS.name][prompt.prompt_id], opponent[prompt.prompt_id])
+                for prompt in held_out
+            ]
+            duels = [as_duel(pairing, given.seed) for pairing in pairings]
+            known = history.earlier_answers(kept, JUDGEMENTS, range(number), duels)
+            match = start_match(given, oracle, spent)
+            reports.append(match.measure_held_out(kept, pairings, known))
+            spent += reports[0].facts.get("cost", 0.0)
+        if measures_duels:
+            opponent = answers.get(ONLINE_OPPONENT_ANSWERS.name) or reference_answers(prompts, tools.load_tokenizer())
+            # An oracle that gives the labels, too, has compared some of these answers already.
+            known = {} if settings.eval_oracle else answers_of(read_table(kept, PREFERENCES, number))
+            match = start_match(given, oracle, spent)
+            reports.append(match.measure_duels(kept, read_table(kept, DUELS, number), prompts, opponent, known))
+    if not measures_held_out:
+        kept.write_output(VERDICTS.name, VERDICTS.to_bytes([]))
+    seed = derive(given.seed, number, "regret")
+    diagnosed = diagnose_exploration(read_labelled(kept, number), settings.bootstrap_samples, seed)
+    report = join_reports(diagnosed, reports, count_tokens(answers))
+    return StepReport(report.counts, report.facts, {"generate": generate_seconds, **report.timings})
+
+
+def start_match(given: Round, oracle: Oracle, spent: float) -> Match:
+    """Return a match that the oracle judges; `spent`: what it has cost so far."""
+    labeling = given.settings.labeling
+    interview = Interview(
+        oracle,
+        labeling.oracle_batch_size,
+        lambda duel, first_wins: more_probable(first_wins),
+        labeling.unreadable_limit,
+        spent,
+    )
+    return Match(interview, given.seed, given.number, given.settings.evaluation.bootstrap_samples)
 
 
 def fit_reward_model(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:

@@ -8,12 +8,15 @@ from ..errors import WaitingForLabels
 from ..ledger.claim import release_claim
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
+from ..policy.training import run_train
 from ..records.keep import StepOutputs, StepReport
 from ..records.plan import STARTING_MODEL
 from . import round as program
 from .experiment import ExperimentSettings, read_settings
 from .round import Round, Tools
 from .tools import LedgerTools
+
+__all__ = ["run_train"]
 
 Program = Callable[[Round, Tools, StepOutputs], StepReport]
 
@@ -42,6 +45,11 @@ def label_or_wait(ledger: Ledger, round_: int, run: str) -> bool:
 def run_fit(ledger: Ledger, round_: int, run: str) -> Done:
     """Fit the reward model to the round's preferences."""
     return run_step(ledger, round_, "reward_model", run, program.fit_reward_model)
+
+
+def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
+    """Measure the round's policy and its duels."""
+    return run_step(ledger, round_, "evaluation", run, program.evaluate_policy)
 
 
 def run_step(ledger: Ledger, round_: int, room: str, run: str, play: Program) -> Done:

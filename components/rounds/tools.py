@@ -38,14 +38,15 @@ class LedgerTools:
     step: Step
     settings: ExperimentSettings
 
-    def as_tools(self, oracle_name: str = "") -> Tools:
-        """Return the tools. `oracle_name`: an oracle other than the one that gives the labels."""
+    def as_tools(self) -> Tools:
+        """Return the tools."""
         return Tools(
             load_tokenizer=lambda: self.tokenizer,
             open_policy=self.open_policy,
             open_engine=self.open_engine,
             open_encoder=self.open_encoder,
-            open_oracle=lambda duels: self.open_oracle(duels, oracle_name),
+            open_oracle=self.open_oracle,
+            find_trained_policy=lambda: self.step.ledger.policy_after(self.step.round),
         )
 
     @cached_property
@@ -99,7 +100,7 @@ class LedgerTools:
             folder = self.starting_folder
         return open_encoder(folder, chosen, **allowed, chat_template=self.settings.prompts.apply_chat_template)
 
-    def open_oracle(self, duels: Sequence[Duel], name: str = "") -> tuple[Oracle, Mapping[str, Any]]:
+    def open_oracle(self, duels: Sequence[Duel], name: str) -> tuple[Oracle, Mapping[str, Any]]:
         """Open the oracle that answers these duels.
 
         Returns:

@@ -7,7 +7,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from oatflow.components.evaluation.match import run_evaluation
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.claim import read_claim
 from oatflow.components.ledger.ledger import Ledger
@@ -15,10 +14,9 @@ from oatflow.components.ledger.sealed import seal
 from oatflow.components.oracles.simulated import SimulatedOracle
 from oatflow.components.policy import training
 from oatflow.components.policy.settings import PolicySettings
-from oatflow.components.policy.training import run_train
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import open_round
-from oatflow.components.rounds.steps import run_fit, run_labeling, run_sampling
+from oatflow.components.rounds.steps import run_evaluation, run_fit, run_labeling, run_sampling, run_train
 from oatflow.components.store import connections, patience
 from oatflow.components.store.store import open_store
 from oatflow.pipelines.alignment.config import gather

@@ -5,14 +5,12 @@ import sys
 
 import pytest
 from oatflow.components.errors import SettingsError
-from oatflow.components.evaluation.match import run_evaluation
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.training import run_train
 from oatflow.components.records.records import Candidate, Duel
 from oatflow.components.records.table import from_parquet
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
-from oatflow.components.rounds.steps import run_fit, run_labeling, run_sampling
+from oatflow.components.rounds.steps import run_evaluation, run_fit, run_labeling, run_sampling, run_train
 from oatflow.pipelines.alignment.config import gather
 
 SMALL = {"rollout_batch_size": "8", "max_queries": "24", "max_eval": "6", "reward": "length"}

@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from oatflow.components.errors import LedgerError, RefusedInput, SettingsError
-from oatflow.components.evaluation.match import run_evaluation
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.training import run_train
 from oatflow.components.records.plan import STARTING_MODEL
 from oatflow.components.records.records import Candidate, Duel, KnownReward, Preference
 from oatflow.components.records.table import from_parquet
@@ -20,7 +18,7 @@ from oatflow.components.reward_model.checkpoint import features_from_bytes, from
 from oatflow.components.reward_model.settings import RewardModelSettings
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
-from oatflow.components.rounds.steps import run_fit, run_labeling, run_sampling
+from oatflow.components.rounds.steps import run_evaluation, run_fit, run_labeling, run_sampling, run_train
 from oatflow.components.store.local import LocalStore
 from oatflow.pipelines.alignment.config import gather
 from oatflow.pipelines.export import files_to_export

@@ -4,7 +4,6 @@ import json
 
 import pytest
 from oatflow.components.errors import PromptError, SettingsError
-from oatflow.components.evaluation.match import run_evaluation
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.policy.scripted import train_scripted
 from oatflow.components.records.records import Candidate, Duel, Preference
@@ -13,7 +12,7 @@ from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.rounds.beginning import check_inputs
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
-from oatflow.components.rounds.steps import run_labeling, run_sampling
+from oatflow.components.rounds.steps import run_evaluation, run_labeling, run_sampling
 from oatflow.pipelines.alignment.config import gather
 
 
