@@ -79,7 +79,8 @@ def generate_answers(
         round_: The round's number.
         choose_best: Chooses among several draws. It is called after the engine has freed its memory.
     """
-    to_do = [job for job in jobs if keep.find_output(job.table.name) is None]
+    kept = {job.table.name: keep.find_output(job.table.name) for job in jobs}
+    to_do = [job for job in jobs if kept[job.table.name] is None]
     drawn: list[tuple[AnswerJob, list[list[Draw]]]] = []
     if to_do:
         with ExitStack() as stack:
@@ -91,13 +92,14 @@ def generate_answers(
                 tokens = encode_prompts(tools.load_tokenizer(), job.prompts, chat_template)
                 draws = _draw(engine, job, tokens, settings, seed, round_)
                 if job.best_of == 1:
-                    _keep_answers(keep, job, draws, [0] * len(draws))
+                    kept[job.table.name] = _keep_answers(keep, job, draws, [0] * len(draws))
                 else:
                     drawn.append((job, draws))
     for job, draws in drawn:
         texts = [(prompt.text, draw.text) for prompt, row in zip(job.prompts, draws, strict=True) for draw in row]
-        _keep_answers(keep, job, draws, choose_best(texts, job.best_of))
-    return {job.table.name: _find_answers(keep, job.table) for job in jobs}
+        kept[job.table.name] = _keep_answers(keep, job, draws, choose_best(texts, job.best_of))
+    tables = {job.table.name: job.table.from_bytes(kept[job.table.name] or b"") for job in jobs}
+    return {name: {row.prompt_id: row for row in rows} for name, rows in tables.items()}
 
 
 def best_of_seeds(seed: int, round_: int, prompt_id: str, count: int) -> tuple[int, ...]:
@@ -136,16 +138,10 @@ def _draw(
     return engine.generate(requests, Decoding(settings.bon_temperature, 1.0, longest), progress)
 
 
-def _keep_answers(keep: StepOutputs, job: AnswerJob, drawn: Sequence[Sequence[Draw]], best: Sequence[int]) -> None:
-    """Keep the best of each prompt's draws, with the tokens that all of them took."""
+def _keep_answers(keep: StepOutputs, job: AnswerJob, drawn: Sequence[Sequence[Draw]], best: Sequence[int]) -> bytes:
+    """Keep the best of each prompt's draws, with the tokens that all of them took; returns what is kept."""
     rows = [
         HeldOutAnswer(prompt.prompt_id, draws[place].text, len(draws[place].tokens), sum(len(d.tokens) for d in draws))
         for prompt, draws, place in zip(job.prompts, drawn, best, strict=True)
     ]
-    keep.write_output(job.table.name, job.table.to_bytes(rows))
-
-
-def _find_answers(keep: StepOutputs, table: Table[HeldOutAnswer]) -> Answers:
-    data = keep.find_output(table.name)
-    assert data is not None, table.name
-    return {row.prompt_id: row for row in table.from_bytes(data)}
+    return keep.write_output(job.table.name, job.table.to_bytes(rows))

@@ -66,7 +66,6 @@ class Interview:
         watch(len(done))
         while not parts or len(done) < len(duels):
             batch = duels[len(done) : len(done) + self.batch_size]
-            keep.verify_claim()
             begun, is_paid_for = time.monotonic(), True
             while is_paid_for and (left := open_duels(batch, receipts.by_duel, known)):
                 is_paid_for = self.ask(left, receipts)

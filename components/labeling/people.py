@@ -208,7 +208,7 @@ def _noted(step: Step, answers: dict[str, list[Annotation]]) -> dict[str, list[A
     """Make the files of answers outputs of the step, so that its mark holds their digests."""
     prefix = layout.output(step.round, ROOM, "")
     for entry in step.ledger.store.list(prefix + ANNOTATIONS):
-        step.find_output(entry.key.removeprefix(prefix))
+        step.note_output(entry.key.removeprefix(prefix))
     return answers
 
 

@@ -62,6 +62,11 @@ class Claim:
         return float(self.operational.get("ledger", {}).get("store_patience_seconds", default))
 
     @property
+    def keep_optimizers(self) -> int:
+        """How many optimizer states the claim's run keeps."""
+        return int(self.operational.get("ledger", {}).get("keep_optimizers", LedgerSettings().keep_optimizers))
+
+    @property
     def has_lapsed(self) -> bool:
         """Whether its lease is over, so that another run may take it over."""
         return time.time() > self.expires

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import DamagedObject, LedgerError, ObjectExists, ObjectNotFound
 from ..records.plan import STARTING_MODEL, Plan, PolicyPointer
 from ..records.records import Prompt
-from ..records.table import from_parquet
+from ..records.table import from_parquet, to_parquet
 from ..settings import Section
 from ..store.setting_stores import SettingStores
 from ..store.store import Store, open_store
@@ -128,6 +128,13 @@ class Ledger:
         """Read HEAD afresh when it is asked for next."""
         self.__dict__.pop("head_etag", None)
 
+    def begin_head(self, head: Head) -> None:
+        """Write the pointer of a new experiment; if another run was first, its pointer is used."""
+        try:
+            self.__dict__["head_etag"] = head, self.store.put_if_absent(layout.HEAD, seal(asdict(head)))
+        except ObjectExists:
+            self.forget_head()
+
     @property
     def identity(self) -> str:
         """Digest of where the experiment lies, however its server is reached."""
@@ -162,10 +169,26 @@ class Ledger:
         """Return the preferences made elsewhere that rounds learn from, if the experiment has any."""
         return self._prompt_table("outside") if "outside" in self.experiment.prompts else []
 
+    def write_prompts(self, split: str, prompts: list[Prompt]) -> Placed:
+        """Write a prompt table, and return where it is. It is named by its content: all who write it write the same."""
+        data = to_parquet(prompts, Prompt)
+        digest = digest_of(data)
+        key = layout.prompts(split, digest)
+        self.store.put(key, data)
+        self._prompts[key] = prompts
+        return Placed(split, key, len(data), digest)
+
     def claim(self, round_: int) -> Claim | None:
         """Return who works, or worked, on a round."""
         found = read_claim(self.store, round_)
         return found[0] if found else None
+
+    def read_claim(self, round_: int) -> Claim:
+        """Return who works, or worked, on a round. Raises `LedgerError` if nobody ever claimed it."""
+        claim = self.claim(round_)
+        if claim is None:
+            raise LedgerError(f"round {round_} was never claimed; open_round does that")
+        return claim
 
     def plan(self, round_: int) -> Plan:
         """Return a round's plan. Raises `LedgerError` if it has none."""
@@ -288,7 +311,7 @@ class Ledger:
         return done
 
     def _prompt_table(self, split: str) -> list[Prompt]:
-        if split not in self._prompts:
-            placed = self.experiment.prompts[split]
-            self._prompts[split] = from_parquet(self.checked(placed.key, placed.sha256), Prompt, placed.key)
-        return self._prompts[split]
+        placed = self.experiment.prompts[split]
+        if placed.key not in self._prompts:
+            self._prompts[placed.key] = from_parquet(self.checked(placed.key, placed.sha256), Prompt, placed.key)
+        return self._prompts[placed.key]

