@@ -79,14 +79,20 @@ def load_tokenizer(folder: Path | None, trust_remote_code: bool = False) -> Any:
 
 
 class WordTokenizer:
-    """One token a word, for policies that are no models."""
+    """One token a word, for policies that are no models, or models of a few words.
+
+    `vocabulary`: how many ids there are; words may share one. None: one for every word.
+    """
 
     chat_template = "words"
     eos_token_id = 0
 
+    def __init__(self, vocabulary: int | None = None):
+        self._ids = vocabulary or 2**32
+
     def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         """Return one id a word; the same word has the same id everywhere."""
-        return {"input_ids": [zlib.crc32(word.encode()) for word in text.split()]}
+        return {"input_ids": [zlib.crc32(word.encode()) % self._ids for word in text.split()]}
 
     def apply_chat_template(self, conversation: Sequence[Mapping[str, str]], **_: Any) -> dict[str, list[int]]:
         """Return the words of all turns."""

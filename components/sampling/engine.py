@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..prompts.template import WordTokenizer
 from ..seeds import derive
 from .settings import SamplingSettings
 
@@ -124,8 +124,9 @@ class ScriptedEngine:
     The draw is a pure function of prompt, seed and policy digest: what a real engine promises, without a model.
     """
 
-    def __init__(self, digest: str):
+    def __init__(self, digest: str, vocabulary: int | None = None):
         self._digest = digest
+        self._tokenizer = WordTokenizer(vocabulary)
 
     def load_policy(self, folder: ModelFolder, digest: str) -> None:
         """Remember the digest; there are no weights."""
@@ -161,8 +162,8 @@ class ScriptedEngine:
         chance = derive(seed if decoding.temperature else 0, self._digest, *prompt)
         all_words = _make_sentence(chance).split()
         words = all_words[: decoding.max_tokens]
-        tokens = tuple(zlib.crc32(word.encode()) for word in words)
-        return Draw(tokens, " ".join(words), "stop" if words == all_words else "length")
+        text = " ".join(words)
+        return Draw(tuple(self._tokenizer(text)["input_ids"]), text, "stop" if words == all_words else "length")
 
 
 def _make_sentence(chance: int) -> str:
