@@ -43,6 +43,11 @@ def is_operational(section: type[BaseModel], field: str) -> bool:
     return isinstance(extra, dict) and bool(extra.get("operational"))
 
 
+def is_given(section: BaseModel, field: str) -> bool:
+    """Whether a field has another value than its default."""
+    return bool(getattr(section, field) != type(section).model_fields[field].default)
+
+
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return the ending of an error about an unknown name: the closest known one, or all of them."""
     close = difflib.get_close_matches(name, known, n=1)

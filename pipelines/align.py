@@ -22,7 +22,7 @@ from oatflow.components.ledger.claim import refuse_while_held
 from oatflow.components.ledger.ledger import PATIENCE, Ledger
 from oatflow.components.model_folder import MODELS
 from oatflow.components.number_format import float32_notice
-from oatflow.components.oracles.oracle import open_oracle
+from oatflow.components.oracles.registry import ORACLES, open_oracle
 from oatflow.components.policy.starting_model import find_starting_model
 from oatflow.components.progress import PROGRESS_FILE
 from oatflow.components.reporting.curves import read_rounds
@@ -115,8 +115,9 @@ def _check(wish: Wish, uri: str) -> None:
     """Refuse what cannot work before anything is written; begin the experiment if it is new."""
     ledger = Ledger(open_store(uri))
     if not has_begun(ledger):
-        if "simulated" in wish.settings.oracles:
-            open_oracle("simulated", wish.settings.labeling)
+        for name, section in wish.settings.oracles.items():
+            if not ORACLES[name].opens_anywhere:
+                open_oracle(name, section)
         inputs = check_inputs(wish.settings, SettingStores(uri))
         kept = {split: len(prompts) for split, prompts in inputs.prompts.items()}
         print(describe_prompts(kept, inputs.dropped), flush=True)

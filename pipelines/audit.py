@@ -22,7 +22,8 @@ from oatflow.components.oracles.audit import (
     ask_canaries,
     ask_like_people,
 )
-from oatflow.components.oracles.oracle import ORACLES, Circumstances, Oracle, open_oracle
+from oatflow.components.oracles.oracle import Circumstances, Oracle
+from oatflow.components.oracles.registry import ORACLES, open_oracle
 
 from .flags import Flag, add_flags, command, given_settings, settings_flags
 
@@ -72,11 +73,12 @@ def _open(given: argparse.Namespace) -> tuple[Oracle, int]:
     """Open the oracle; returns how many requests one question takes, too."""
     settings = given_settings(given)
     name = settings.labeling.preference_oracle
-    if name == "human":
-        raise RefusedInput("preference_oracle='human': people are not audited; `oatflow label` tells how they agree")
-    section = getattr(settings, ORACLES[name].section)
+    if not ORACLES[name].answers_at_once:
+        raise RefusedInput(f"preference_oracle={name!r}: people are not audited; `oatflow label` tells how they agree")
     asked_twice = name == "judge" and settings.judge.judge_orders == "both"
-    return open_oracle(name, section, Circumstances(settings.ledger.seed)), 2 if asked_twice else 1
+    return open_oracle(
+        name, settings.find_oracle_section(name), Circumstances(settings.ledger.seed)
+    ), 2 if asked_twice else 1
 
 
 def _announcement(oracle: Oracle, pairs: Sequence[Pair], labelled: Sequence[LabelledPair], requests: int) -> str:

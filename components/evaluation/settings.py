@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from ..oracles.settings import KNOWN_ORACLES
+from ..oracles.registry import ORACLES
 from ..settings import Section, did_you_mean
 
 
@@ -33,8 +33,8 @@ class EvaluationSettings(Section):
     @field_validator("eval_oracle")
     @classmethod
     def _known(cls, value: str) -> str:
-        judges = [name for name in KNOWN_ORACLES if name != "human"]
-        if value == "human":
+        judges = [name for name, kind in ORACLES.items() if kind.answers_at_once]
+        if value in ORACLES and value not in judges:
             raise ValueError(f"people answer between runs, and evaluation needs its verdicts now; {', '.join(judges)}")
         if value and value not in judges:
             raise ValueError(f"unknown; {did_you_mean(value, judges)}")

@@ -1,4 +1,4 @@
-"""A round's duels: picked blindly, or by what the reward model believes of the candidates."""
+"""The duels of a round."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..records.records import Candidate, Duel, Prompt
 from ..seeds import derive
-from .selection import by_prompt, to_duels, uninformed_picks
+from .selection import group_by_prompt, make_duels
 from .settings import ExplorationSettings
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """At most one duel a prompt, in the order of the plan, and what was measured when they were chosen."""
+    """At most one duel for each prompt, in the order of the prompts, and what was measured while choosing them."""
 
     duels: list[Duel]
     facts: Mapping[str, Any]
@@ -32,16 +32,22 @@ def choose_duels(
     seed: int,
     rewards: Tensor | None = None,
 ) -> Choice:
-    """Choose the round's duels. rewards: (E, K) every member's reward of the K candidates, where there is an ensemble.
+    """Choose the duels of a round.
 
-    `seed`: the experiment's.
+    Args:
+        prompts: The prompts of the round.
+        round_: The number of the round, from 0.
+        candidates: The candidates of all prompts, together by prompt.
+        settings: Names the strategy.
+        seed: The experiment's seed.
+        rewards: (E, K) the reward that each member gives each candidate; None if the experiment has no ensemble.
     """
     chance = partial(derive, seed, round_)
-    groups = by_prompt(candidates)
+    groups = group_by_prompt(candidates)
     if rewards is None:
-        picks = uninformed_picks(groups, settings, chance)
-        return Choice(to_duels(prompts, groups, picks, chance), {})
-    from .informed import informed_picks
+        picks = settings.strategy.load_pick()(groups, settings, chance)
+        return Choice(make_duels(prompts, groups, picks, chance), {})
+    from .informed import pick_informed
 
-    informed = informed_picks(groups, rewards, settings, round_, chance)
-    return Choice(to_duels(prompts, groups, informed.picks, chance), informed.facts)
+    informed = pick_informed(groups, rewards, settings, round_, chance)
+    return Choice(make_duels(prompts, groups, informed.picks, chance), informed.facts)

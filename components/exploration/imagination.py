@@ -1,4 +1,4 @@
-"""Synthetic pairs: preferences that a member of the ensemble imagines (SEA, arXiv:2411.01493, section 4).
+"""Synthetic pairs: preferences that a member of the ensemble predicts (SEA, arXiv:2411.01493, section 4).
 
 E members, M prompts, N candidates. Pure.
 """
@@ -15,9 +15,12 @@ from .strategies import Beliefs
 
 @dataclass(frozen=True, slots=True)
 class Imagined:
-    """Synthetic pairs: which prompts get one, (M,); who imagined it, (M,); its winner and its loser, (M, 2).
+    """Synthetic pairs.
 
-    The other prompts have a member and a pair as well, which mean nothing.
+    Attributes:
+        which: (M,) whether a prompt gets one. If not, its member and its pair mean nothing.
+        member: (M,) the member that predicts it.
+        pairs: (M, 2) winner and loser.
     """
 
     which: Tensor
@@ -25,11 +28,11 @@ class Imagined:
     pairs: Tensor
 
 
-def imagined(beliefs: Beliefs, ratio: float, seed: int) -> Imagined:
-    """Let a member imagine the duel of its best against its worst, for a share of the prompts.
+def imagine_pairs(beliefs: Beliefs, ratio: float, seed: int) -> Imagined:
+    """Pair the best and the worst candidate of one member, for a share of the prompts.
 
-    floor(M * ratio) prompts are chosen uniformly, and one member for each. Ties are broken at random. A clash is no
-    synthetic pair: a prompt whose candidates are all worth the same to its member was chosen in vain.
+    floor(M * ratio) prompts are drawn uniformly, and a member for each of them. Ties are broken at random. A prompt
+    whose candidates all have the same reward gets no pair.
     """
     chance = torch.Generator().manual_seed(seed)
     members, prompts, candidates = beliefs.rewards.shape
@@ -37,14 +40,14 @@ def imagined(beliefs: Beliefs, ratio: float, seed: int) -> Imagined:
     chosen[torch.randperm(prompts, generator=chance)[: int(prompts * ratio)]] = True
     member = torch.randint(members, (prompts,), generator=chance)
     rewards = beliefs.rewards[member, torch.arange(prompts)]
-    best = largest(rewards, torch.rand(prompts, candidates, generator=chance))
-    worst = largest(-rewards, torch.rand(prompts, candidates, generator=chance))
+    best = argmax_with_ties(rewards, torch.rand(prompts, candidates, generator=chance))
+    worst = argmax_with_ties(-rewards, torch.rand(prompts, candidates, generator=chance))
     pairs = torch.stack([best, worst], dim=1)
     return Imagined(chosen & (rewards.gather(1, pairs).diff(dim=1)[:, 0] < 0), member, pairs)
 
 
-def largest(values: Tensor, chance: Tensor) -> Tensor:
-    """Return the largest of each row's values; of those that tie, the one of the largest chance. (M, N) -> (M,)."""
+def argmax_with_ties(values: Tensor, chance: Tensor) -> Tensor:
+    """Return the index of the largest value of each row; ties go to the largest `chance`. (M, N) -> (M,)."""
     tied = values == values.amax(1, keepdim=True)
     return chance.masked_fill(~tied, -1).argmax(1)
 

@@ -1,4 +1,4 @@
-"""Duels picked by what the epistemic reward model believes of the candidates.
+"""Picks that use the epistemic reward model.
 
 E members, M prompts, N candidates each.
 """
@@ -13,21 +13,21 @@ import torch
 from torch import Tensor
 
 from ..records.records import Candidate
-from .imagination import imagined, is_burnt_in
-from .selection import Chance, Pick, uninformed_picks
+from .imagination import imagine_pairs, is_burnt_in
+from .selection import Chance, Pick
 from .settings import ExplorationSettings
-from .strategies import STRATEGIES, Beliefs, best_of_n, orders_of, repair_clashes
+from .strategies import Beliefs, best_of_n, orders_of, repair_clashes
 
 
 @dataclass(frozen=True, slots=True)
 class Informed:
-    """A pick for each prompt, or None where it gets no duel, and what the ensemble was unsure of."""
+    """A pick for each prompt, or None if it gets no duel, and how unsure the ensemble was."""
 
     picks: list[Pick | None]
     facts: Mapping[str, float]
 
 
-def informed_picks(
+def pick_informed(
     groups: Sequence[Sequence[Candidate]],
     rewards: Tensor,
     settings: ExplorationSettings,
@@ -35,41 +35,44 @@ def informed_picks(
     chance: Callable[..., int],
 ) -> Informed:
     """Pick two of each prompt's candidates. rewards: (E, K), K = M x N candidates, together by prompt."""
-    beliefs = beliefs_of(groups, rewards, settings, chance)
-    if settings.exp_method in STRATEGIES:
-        picks, before = strategy_picks(groups, beliefs, settings, chance)
+    beliefs = form_beliefs(groups, rewards, settings, chance)
+    if settings.strategy.needs == "ensemble":
+        picks, before = pick_pairs(groups, beliefs, settings, chance)
     else:
-        picks = uninformed_picks(groups, settings, chance)
+        picks = settings.strategy.load_pick()(groups, settings, chance)
         before = sum(drawn[0].response == drawn[1].response for drawn in groups) / len(groups)
     if settings.model_rollout and is_burnt_in(round_, settings.burn_in_period):
-        picks = with_synthetic_pairs(picks, beliefs, settings, chance("imagine"))
-    described = [pick and described_pick(pick, beliefs, prompt) for prompt, pick in enumerate(picks)]
+        picks = mix_synthetic_pairs(picks, beliefs, settings, chance("imagine"))
+    described = [pick and describe_pick(pick, beliefs, prompt) for prompt, pick in enumerate(picks)]
     facts: dict[str, float] = {
         "clash_rate_before": before,
         "synthetic": sum(bool(pick.synthetic) for pick in described if pick),
-        "uncertainty_all": mean_uncertainty(beliefs.rewards),
+        "uncertainty_all": measure_uncertainty(beliefs.rewards),
     }
     unsure = [pick.uncertainty for pick in described if pick and not pick.synthetic and pick.uncertainty is not None]
     return Informed(described, facts | ({"uncertainty_chosen": fmean(unsure)} if unsure else {}))
 
 
-def beliefs_of(
+def form_beliefs(
     groups: Sequence[Sequence[Candidate]], rewards: Tensor, settings: ExplorationSettings, chance: Callable[..., int]
 ) -> Beliefs:
-    """Put the rewards in order by prompt, and draw each prompt's order of the members; in Oat's law all share one."""
+    """Group the rewards by prompt, and draw the order in which each prompt asks the members.
+
+    In Oat's variant (`exp_law: oat`), all prompts share one order.
+    """
     members = len(rewards)
     if settings.exp_law == "oat":
         order = orders_of([chance("member")], members).expand(len(groups), -1)
     else:
         order = orders_of([chance(drawn[0].prompt_id, "member") for drawn in groups], members)
-    return Beliefs(rewards.reshape(members, len(groups), -1), alike(groups), order)
+    return Beliefs(rewards.reshape(members, len(groups), -1), find_alike(groups), order)
 
 
-def strategy_picks(
+def pick_pairs(
     groups: Sequence[Sequence[Candidate]], beliefs: Beliefs, settings: ExplorationSettings, chance: Chance
 ) -> tuple[list[Pick | None], float]:
-    """Return what the strategy picks, clashes repaired as the settings say, and the share of clashes before that."""
-    pairs = STRATEGIES[settings.exp_method](beliefs, settings)
+    """Return the strategy's picks with clashes repaired, and the share of clashes before the repair."""
+    pairs = settings.strategy.load_pick()(beliefs, settings)
     texts = beliefs.alike.gather(1, pairs)
     before = float((texts[:, 0] == texts[:, 1]).double().mean())
     seeds = torch.tensor([chance(drawn[0].prompt_id, "clash") for drawn in groups])
@@ -78,8 +81,8 @@ def strategy_picks(
     return [Pick(first, second, settings.exp_method) if may else None for (first, second), may in duels], before
 
 
-def alike(groups: Sequence[Sequence[Candidate]]) -> Tensor:
-    """Return for each candidate the first of its prompt with the same text, (M, N)."""
+def find_alike(groups: Sequence[Sequence[Candidate]]) -> Tensor:
+    """Return for each candidate the first candidate of its prompt with the same text, (M, N)."""
     rows = []
     for drawn in groups:
         first: dict[str, int] = {}
@@ -87,11 +90,11 @@ def alike(groups: Sequence[Sequence[Candidate]]) -> Tensor:
     return torch.tensor(rows)
 
 
-def with_synthetic_pairs(
+def mix_synthetic_pairs(
     picks: Sequence[Pick | None], beliefs: Beliefs, settings: ExplorationSettings, seed: int
 ) -> list[Pick | None]:
-    """Put synthetic pairs in the place of some picks; with `pure_model_based`, no others remain."""
-    made = imagined(beliefs, settings.max_model_data_ratio, seed)
+    """Replace some picks by synthetic pairs; with `pure_model_based`, drop all others."""
+    made = imagine_pairs(beliefs, settings.max_model_data_ratio, seed)
     mixed: list[Pick | None] = []
     for prompt, pick in enumerate(picks):
         if not made.which[prompt]:
@@ -105,8 +108,8 @@ def with_synthetic_pairs(
     return mixed
 
 
-def described_pick(pick: Pick, beliefs: Beliefs, prompt: int) -> Pick:
-    """Say what the ensemble expects of a pick, and which candidate it would recommend."""
+def describe_pick(pick: Pick, beliefs: Beliefs, prompt: int) -> Pick:
+    """Add to a pick what the ensemble predicts, and which candidate it recommends."""
     rewards = beliefs.rewards[:, prompt]
     wins = torch.sigmoid(rewards[:, pick.first] - rewards[:, pick.second])
     best = best_of_n(beliefs.rewards[:, prompt : prompt + 1])
@@ -114,17 +117,17 @@ def described_pick(pick: Pick, beliefs: Beliefs, prompt: int) -> Pick:
         pick,
         synthetic=bool(pick.synthetic),
         predicted=float(wins.mean()),
-        uncertainty=float(spread(wins)),
+        uncertainty=float(measure_spread(wins)),
         recommended=int(best[0]),
     )
 
 
-def mean_uncertainty(rewards: Tensor) -> float:
+def measure_uncertainty(rewards: Tensor) -> float:
     """Return the mean over all pairs of a prompt's candidates of the spread of P(one wins). rewards: (E, M, N)."""
     first, second = torch.triu_indices(rewards.shape[2], rewards.shape[2], offset=1)
-    return float(spread(torch.sigmoid(rewards[:, :, first] - rewards[:, :, second])).mean())
+    return float(measure_spread(torch.sigmoid(rewards[:, :, first] - rewards[:, :, second])).mean())
 
 
-def spread(values: Tensor) -> Tensor:
-    """Return the standard deviation over the members, (E, ...) -> (...); a single member is never unsure."""
+def measure_spread(values: Tensor) -> Tensor:
+    """Return the standard deviation over the members, (E, ...) -> (...); 0 for a single member."""
     return values.std(0) if len(values) > 1 else torch.zeros_like(values[0])

@@ -1,4 +1,4 @@
-"""From candidates to duels: which two of each prompt's compete, and in which order."""
+"""From candidates to duels: pick two candidates of each prompt, and draw their order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Chance = Callable[[str, str], int]
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """Two of a prompt's candidates by their numbers, and what is said of them; see `Duel`."""
+    """Two of a prompt's candidates by their numbers; the other fields are those of `Duel`."""
 
     first: int
     second: int
@@ -27,8 +27,8 @@ class Pick:
     recommended: int | None = None
 
 
-def by_prompt(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
-    """Put the candidates of a prompt together. Their numbers begin at 0, also where a prompt comes twice in a row."""
+def group_by_prompt(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+    """Group candidates by prompt. Each group begins with candidate 0, even if a prompt comes twice in a row."""
     groups: list[list[Candidate]] = []
     for candidate in candidates:
         if candidate.candidate == 0:
@@ -37,10 +37,10 @@ def by_prompt(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
     return groups
 
 
-def first_two(drawn: Sequence[Candidate], settings: ExplorationSettings, chance: Chance) -> Pick | None:
-    """Pick the first two candidates, which are independent draws; of a clash becomes what `on_clash` says.
+def pair_first_two(drawn: Sequence[Candidate], settings: ExplorationSettings, chance: Chance) -> Pick | None:
+    """Pick the first two candidates, which are independent draws, and handle a clash as `on_clash` says.
 
-    A redraw is the next candidate with another text. None: no duel at all.
+    A redraw takes the next candidate with another text. Returns None for no duel.
     """
     assert len(drawn) >= 2, f"{len(drawn)} candidates cannot duel"
     first, second = drawn[0], drawn[1]
@@ -54,32 +54,28 @@ def first_two(drawn: Sequence[Candidate], settings: ExplorationSettings, chance:
     return Pick(first.candidate, second.candidate, settings.exp_method)
 
 
-def uninformed_picks(
+def pick_first_two(
     groups: Sequence[Sequence[Candidate]], settings: ExplorationSettings, chance: Chance
 ) -> list[Pick | None]:
-    """Pick two of each prompt's candidates by what no reward model has a say in: passive, XPO and APL."""
-    if settings.exp_method == "APL":
-        from .apl import apl_picks
-
-        return apl_picks(groups, settings, chance)
-    return [first_two(drawn, settings, chance) for drawn in groups]
+    """Let the first two candidates of each prompt duel: two draws of the policy, or one and one of the reference."""
+    return [pair_first_two(drawn, settings, chance) for drawn in groups]
 
 
-def to_duels(
+def make_duels(
     prompts: Iterable[Prompt], groups: Sequence[Sequence[Candidate]], picks: Sequence[Pick | None], chance: Chance
 ) -> list[Duel]:
-    """Return a duel for each pick. Which of the two comes first is chance: the position carries no information."""
+    """Return a duel for each pick. The order of its two candidates is random, so that it carries no information."""
     by_id = {prompt.prompt_id: prompt for prompt in prompts}
     duels = []
     for drawn, pick in zip(groups, picks, strict=True):
         if pick is not None:
             prompt = by_id[drawn[0].prompt_id]
             swap = bool(chance(prompt.prompt_id, "order") & 1)
-            duels.append(_duel(prompt, drawn[pick.first], drawn[pick.second], pick, swap))
+            duels.append(_make_duel(prompt, drawn[pick.first], drawn[pick.second], pick, swap))
     return duels
 
 
-def _duel(prompt: Prompt, first: Candidate, second: Candidate, pick: Pick, swap: bool) -> Duel:
+def _make_duel(prompt: Prompt, first: Candidate, second: Candidate, pick: Pick, swap: bool) -> Duel:
     if swap:
         first, second = second, first
     return Duel(
@@ -94,12 +90,12 @@ def _duel(prompt: Prompt, first: Candidate, second: Candidate, pick: Pick, swap:
         strategy=pick.strategy,
         synthetic=pick.synthetic,
         member=pick.member,
-        member_first_wins=_turned(pick.member_first_wins, swap),
-        predicted=_turned(pick.predicted, swap),
+        member_first_wins=_swap_probability(pick.member_first_wins, swap),
+        predicted=_swap_probability(pick.predicted, swap),
         uncertainty=pick.uncertainty,
         recommended=pick.recommended,
     )
 
 
-def _turned(first_wins: float | None, swap: bool) -> float | None:
+def _swap_probability(first_wins: float | None, swap: bool) -> float | None:
     return 1 - first_wins if swap and first_wins is not None else first_wins

@@ -1,4 +1,4 @@
-"""Settings of the exploration room."""
+"""Settings of exploration."""
 
 from __future__ import annotations
 
@@ -8,13 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ..settings import Section, did_you_mean
-
-ENSEMBLE_METHODS = ("EnnPassive", "EnnEETS", "EnnBAITS", "EnnUncertainty", "DRTS", "DeltaUCB")
-"""Strategies that need the epistemic reward model."""
-NEEDS_TWO_MEMBERS = ("EnnBAITS", "EnnUncertainty")
-"""Strategies that go by the disagreement of the members."""
-METHODS = ("passive", *ENSEMBLE_METHODS, "APL", "XPO")
+from ..settings import Section, did_you_mean, is_given
+from .registry import STRATEGIES, Strategy
 
 
 class ExplorationSettings(Section):
@@ -24,26 +19,28 @@ class ExplorationSettings(Section):
     """What the labels are for: a good final policy (measured by held-out win rate and simple regret), or good answers
     in every duel too (measured also by the win rate of both members of each duel, and by cumulative regret)."""
     exp_method: str = "passive"
-    """Which candidates duel: passive (the first two), EnnEETS (two sampled champions), EnnBAITS (a sampled champion
-    against the answer least sure to lose: SEA's default), EnnUncertainty (the pair least sure of all), EnnPassive
+    """Which candidates duel: passive (the first two), EnnEETS (the best answers of two sampled members), EnnBAITS (the
+    best answer of a sampled member, against the answer whose chance of beating it the members disagree on most: SEA's
+    default), EnnUncertainty (the pair whose winner the members disagree on most), EnnPassive
     (the first two, with a reward model for best-of-n), DRTS (sampled best against sampled worst), DeltaUCB (the
     largest optimistic difference), APL (the largest implicit margin), XPO (policy against reference)."""
     on_clash: Literal["redraw", "keep", "second_best", "random", "skip"] = "redraw"
-    """What becomes of a duel of equal texts: ask further members for another champion (where all agree, it stays);
-    keep it (nobody is asked, nothing is learned); the second best answer; any other answer; or no duel at all."""
+    """What to do with a duel of equal texts: redraw: take the best answer of further members (kept if all agree);
+    keep: leave it, without a query or a lesson; second_best: the second best answer; random: any other answer; skip:
+    no duel."""
     exp_law: Literal["paper", "oat"] = "paper"
     """Where Oat's code differs from the paper: one member for each prompt and the variance of probabilities, or one for
     all prompts of a round and the variance of reward differences."""
     enn_max_try: int | None = Field(None, ge=1)
-    """Members that EnnEETS asks for a second champion, the first one included; by default all."""
+    """Members that EnnEETS samples to find a different best answer, the first one included; by default all."""
     ucb_beta: float = Field(1.0, ge=0)
     """Width of DeltaUCB's intervals, in standard deviations of the members."""
     apl_certainty_only: bool = False
     """APL: rank prompts by their margin alone, without the filter by entropy; needs num_samples 2."""
     apl_keep: int | None = Field(None, ge=1)
-    """APL: prompts of a round that get a duel, the others cost no query; by default half of them."""
+    """APL: how many prompts of a round get a duel; the others cost no query. By default half of them."""
     model_rollout: bool = False
-    """Mixed preference learning: let the reward model label some pairs, which the oracle is never asked about."""
+    """Mixed preference learning: let the reward model label some pairs in place of the oracle."""
     max_model_data_ratio: float = Field(0.3, ge=0, le=1)
     """Share of a round's prompts that get such a synthetic pair."""
     burn_in_period: int = Field(5, ge=0)
@@ -55,38 +52,48 @@ class ExplorationSettings(Section):
 
     @field_validator("exp_method", mode="before")
     @classmethod
-    def _known(cls, value: Any) -> str:
-        names = {name.lower(): name for name in METHODS} | {"no": "passive"}
+    def _check_method(cls, value: Any) -> str:
+        names = {name.lower(): name for name in STRATEGIES} | {"no": "passive"}
         found = names.get(str(value).lower())
         if found is None:
-            raise ValueError(f"unknown; {did_you_mean(str(value), list(METHODS))}")
+            raise ValueError(f"unknown; {did_you_mean(str(value), list(STRATEGIES))}")
         return found
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
-        problems = list(self._problems())
+    def _refuse_problems(self) -> Self:
+        problems = list(self._find_problems())
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
     @property
-    def uses_ensemble(self) -> bool:
-        """Whether duels are picked by the epistemic reward model, or it labels some."""
-        return self.exp_method in ENSEMBLE_METHODS or self.model_rollout
+    def strategy(self) -> Strategy:
+        """How duels are picked."""
+        return STRATEGIES[self.exp_method]
 
-    def kept_by_apl(self, prompts: int) -> int:
-        """Return how many of a round's prompts get a duel in APL."""
-        return min(prompts, self.apl_keep or max(1, prompts // 2))
+    @property
+    def uses_ensemble(self) -> bool:
+        """Whether the epistemic reward model picks duels, or labels some."""
+        return self.strategy.needs == "ensemble" or self.model_rollout
+
+    def find_unread(self) -> dict[str, list[str]]:
+        """Return the settings ("section.name") that only other strategies read, each with the names of those."""
+        unread: dict[str, list[str]] = {}
+        for name, strategy in STRATEGIES.items():
+            for setting in strategy.reads:
+                if setting not in self.strategy.reads:
+                    unread.setdefault(setting, []).append(name)
+        return unread
 
     def duels(self, prompts: int) -> int:
         """Return how many duels a round of so many prompts has at most."""
-        return self.kept_by_apl(prompts) if self.exp_method == "APL" else prompts
+        return min(prompts, self.apl_keep or max(1, prompts // 2)) if self.strategy.keeps_some_prompts else prompts
 
     def rounds(self, queries: int, prompts: int) -> int:
-        """Return how many rounds of so many prompts spend a budget of queries, clashes aside.
+        """Return how many rounds of so many prompts a budget of queries pays for, if no duel is a clash.
 
-        Pairs that a member labels cost none, so that more rounds are paid for; where nothing else is left after the
-        burn-in, as many as without them.
+        A pair that a member labels costs nothing, so synthetic pairs pay for more rounds. If every pair is synthetic
+        after the burn-in, the number is that of an experiment without them.
         """
         before = self.duels(prompts)
         after = before - (int(prompts * self.max_model_data_ratio) if self.model_data_label == "member" else 0)
@@ -95,20 +102,10 @@ class ExplorationSettings(Section):
             return ceil(queries / before)
         return self.burn_in_period + ceil(burnt_in / after)
 
-    def _problems(self) -> Iterator[str]:
-        """Name each setting that was given and that nothing heeds."""
-        heeded = {"enn_max_try": "EnnEETS", "ucb_beta": "DeltaUCB", "apl_certainty_only": "APL", "apl_keep": "APL"}
-        for name, method in heeded.items():
-            if self._is_given(name) and self.exp_method != method:
-                yield self._letter(name, f"exp_method={self.exp_method!r} ignores it; leave it out, or use {method}")
+    def _find_problems(self) -> Iterator[str]:
+        """Name each setting that was given and that the other settings make meaningless."""
         for name in ("max_model_data_ratio", "burn_in_period", "pure_model_based", "model_data_label"):
-            if self._is_given(name) and not self.model_rollout:
-                yield self._letter(name, "no synthetic pairs are made; set model_rollout")
-        if self.exp_law == "oat" and self.exp_method not in ENSEMBLE_METHODS[:4]:
-            yield self._letter("exp_law", f"exp_method={self.exp_method!r} has one law only; leave it out")
-
-    def _is_given(self, name: str) -> bool:
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
-
-    def _letter(self, name: str, why: str) -> str:
-        return f"exploration.{name}={getattr(self, name)!r}: {why}"
+            if is_given(self, name) and not self.model_rollout:
+                yield f"exploration.{name}={getattr(self, name)!r}: no synthetic pairs are made; set model_rollout"
+        if self.exp_law == "oat" and not self.strategy.has_oat_variant:
+            yield f"exploration.exp_law='oat': exp_method={self.exp_method!r} is the same in Oat's code; leave it out"

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from ..errors import DamagedObject, LedgerError, ObjectExists, ObjectNotFound
+from ..former_settings import update_settings
 from ..records.plan import STARTING_MODEL, Plan, PolicyPointer
 from ..records.records import Prompt
 from ..records.table import from_parquet, to_parquet
@@ -53,7 +54,8 @@ class Experiment:
     @classmethod
     def from_json(cls, body: dict[str, Any]) -> Experiment:
         """Read an experiment back."""
-        return cls(**(body | {"prompts": {split: Placed(**placed) for split, placed in body["prompts"].items()}}))
+        prompts = {split: Placed(**placed) for split, placed in body["prompts"].items()}
+        return cls(**(body | {"prompts": prompts, "settings": update_settings(body["settings"])}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import Literal
 
 from ..records.records import Duel, duel_id
 from .oracle import Answer, Oracle, OracleFailed
+from .verdicts import find_winner
 
 CANARIES = ("asked", "swapped", "again", "same", "empty")
 """The questions about each pair: as it is, sides changed, as it is again, one answer twice, an answer and none."""
@@ -95,22 +96,24 @@ class Account:
 def ask_canaries(oracle: Oracle, pairs: Sequence[Pair], account: Account) -> list[Finding]:
     """Ask all canaries about each pair and return what they show."""
     distinct = list(dict.fromkeys(pairs))
-    duels = {name: [canary(name, pair, number) for number, pair in enumerate(distinct)] for name in CANARIES}
+    duels = {name: [make_canary(name, pair, number) for number, pair in enumerate(distinct)] for name in CANARIES}
     once = account.ask(oracle, [duel for name in CANARIES if name != "again" for duel in duels[name]])
     # On its own: within one call an oracle may answer a question once that is asked twice.
     again = account.ask(oracle, duels["again"])
     answers = {name: [(again if name == "again" else once)[duel.duel_id] for duel in duels[name]] for name in CANARIES}
-    return findings(answers)
+    return draw_findings(answers)
 
 
 def ask_like_people(oracle: Oracle, labelled: Sequence[LabelledPair], account: Account) -> Agreement:
     """Ask about each labelled pair and compare with the labels. A pair with several labels is asked once."""
     duels = [as_duel(row.pair.prompt, row.pair.first, row.pair.second) for row in labelled]
     answers = account.ask(oracle, duels)
-    return agreement([(row.label, verdict(answers[duel.duel_id])) for row, duel in zip(labelled, duels, strict=True)])
+    return measure_agreement(
+        [(row.label, name_verdict(answers[duel.duel_id])) for row, duel in zip(labelled, duels, strict=True)]
+    )
 
 
-def canary(name: str, pair: Pair, number: int) -> Duel:
+def make_canary(name: str, pair: Pair, number: int) -> Duel:
     """Make one question of a pair; the empty answer stands first for every other pair."""
     if name == "swapped":
         return as_duel(pair.prompt, pair.second, pair.first)
@@ -127,58 +130,91 @@ def as_duel(prompt: str, first: str, second: str) -> Duel:
     return Duel(duel_id(prompt, first, second), "audit", prompt, first, second, 0, 1, clash=first == second)
 
 
-def findings(answers: Mapping[str, Sequence[Answer]]) -> list[Finding]:
+def draw_findings(answers: Mapping[str, Sequence[Answer]]) -> list[Finding]:
     """Return what the answers to the canaries show. Pure; the lists are in the order of the pairs."""
     asked, swapped = answers["asked"], answers["swapped"]
-    both, repeated = list(_readable(asked, swapped)), list(_readable(asked, answers["again"]))
-    every = [answer for name in CANARIES for answer in answers[name]]
+    both, repeated = list(_read_together(asked, swapped)), list(_read_together(asked, answers["again"]))
+    readable = [answer.first_wins is not None for name in CANARIES for answer in answers[name]]
+    twice = [abs(p - EVEN) for (p,) in _read_together(answers["same"])]
+    consistent = [answer.consistent for answer in asked if answer.consistent is not None]
+    ask_both = "ask both orders (judge_orders=both)"
     return [
-        _share("can be read", [answer.first_wins is not None for answer in every], 0.05,
-               "look at what it says (judge: template, judge_max_tokens; a share above unreadable_limit stops a run)"),
-        _share("an answer beats an empty one", list(_beats_empty(answers["empty"])), 0.1,
-               "it does not read the answers, or the rubric is not about them"),
-        _mean("same answer twice: |P - 0.5|", [abs(p - EVEN) for (p,) in _readable(answers["same"])], 0.0, 0.1,
-              "a place or chance decides; ask both orders (judge_orders=both)"),
-        _mean("sides changed: |P(a,b) + P(b,a) - 1|", [abs(p + q - 1) for p, q in both], 0.0, 0.1,
-              "the place decides; ask both orders (judge_orders=both)"),
-        _share("sides changed: same winner", [_winner(p) == -_winner(q) for p, q in both], 0.1,
-               "the place decides; ask both orders (judge_orders=both)"),
-        _mean("asked again: |P - P'|", [abs(p - q) for p, q in repeated], 0.0, 0.02,
-              "its answers are partly chance: expect noisy labels, and no repeatable runs"),
-        _mean("what is shown first wins: P", list(_favour([*asked, *swapped])), EVEN, 0.1,
-              "it favours a place; both orders cancel that on average (judge_orders=both), not its noise"),
-        _share("both orders have the same winner", [one.consistent for one in asked if one.consistent is not None], 0.2,
-               "where the orders differ the label says little; take a stronger judge"),
-    ]  # fmt: skip
+        _report_share(
+            "can be read",
+            readable,
+            0.05,
+            "look at what it says (judge: template, judge_max_tokens; a share above unreadable_limit stops a run)",
+        ),
+        _report_share(
+            "an answer beats an empty one",
+            list(_beats_empty(answers["empty"])),
+            0.1,
+            "it does not read the answers, or the rubric is not about them",
+        ),
+        _report_mean("same answer twice: |P - 0.5|", twice, 0.0, 0.1, f"a place or chance decides; {ask_both}"),
+        _report_mean(
+            "sides changed: |P(a,b) + P(b,a) - 1|",
+            [abs(p + q - 1) for p, q in both],
+            0.0,
+            0.1,
+            f"the place decides; {ask_both}",
+        ),
+        _report_share(
+            "sides changed: same winner",
+            [find_winner(p) == -find_winner(q) for p, q in both],
+            0.1,
+            f"the place decides; {ask_both}",
+        ),
+        _report_mean(
+            "asked again: |P - P'|",
+            [abs(p - q) for p, q in repeated],
+            0.0,
+            0.02,
+            "its answers are partly chance: expect noisy labels, and no repeatable runs",
+        ),
+        _report_mean(
+            "what is shown first wins: P",
+            list(_measure_favour([*asked, *swapped])),
+            EVEN,
+            0.1,
+            "it favours a place; both orders cancel that on average (judge_orders=both), not its noise",
+        ),
+        _report_share(
+            "both orders have the same winner",
+            consistent,
+            0.2,
+            "where the orders differ the label says little; take a stronger judge",
+        ),
+    ]
 
 
-def agreement(said: Sequence[tuple[str, str | None]]) -> Agreement:
+def measure_agreement(said: Sequence[tuple[str, str | None]]) -> Agreement:
     """Compare what people said with what the oracle said, None where that cannot be read. Pure."""
     readable = [(person, oracle) for person, oracle in said if oracle is not None]
     decided = [(person, oracle) for person, oracle in readable if "tie" not in (person, oracle)]
     return Agreement(
         n=len(readable),
-        agreed=_same(readable),
-        kappa=cohens_kappa(readable),
+        agreed=_count_same(readable),
+        kappa=compute_kappa(readable),
         both_decided=len(decided),
-        decided=_same(decided),
+        decided=_count_same(decided),
         unreadable=len(said) - len(readable),
     )
 
 
-def cohens_kappa(said: Sequence[tuple[str, str]]) -> float | None:
+def compute_kappa(said: Sequence[tuple[str, str]]) -> float | None:
     """Agreement beyond chance, (p_o - p_e) / (1 - p_e); p_e from how often each says what (Cohen 1960).
 
     None where it is not defined: nothing was said, or both always say the same one thing.
     """
     n = len(said)
-    people, oracle = Counter(person for person, _ in said), Counter(verdict for _, verdict in said)
+    people, oracle = Counter(person for person, _ in said), Counter(name_verdict for _, name_verdict in said)
     by_chance = sum(people[value] * oracle[value] for value in people)
     # In whole numbers until the end: p_e = 1 must be told from nearly 1.
-    return None if by_chance == n * n else (n * _same(said) - by_chance) / (n * n - by_chance)
+    return None if by_chance == n * n else (n * _count_same(said) - by_chance) / (n * n - by_chance)
 
 
-def verdict(answer: Answer) -> str | None:
+def name_verdict(answer: Answer) -> str | None:
     """Return whom an answer prefers: first, second or tie; None where it cannot be read."""
     if answer.first_wins is None:
         return None
@@ -187,7 +223,7 @@ def verdict(answer: Answer) -> str | None:
     return "first" if answer.first_wins > EVEN else "second"
 
 
-def _readable(*lists: Sequence[Answer]) -> Iterator[tuple[float, ...]]:
+def _read_together(*lists: Sequence[Answer]) -> Iterator[tuple[float, ...]]:
     """The probabilities of answers that belong together, where all of them can be read."""
     for together in zip(*lists, strict=True):
         wins = tuple(answer.first_wins for answer in together if answer.first_wins is not None)
@@ -201,7 +237,7 @@ def _beats_empty(answers: Sequence[Answer]) -> Iterator[bool]:
             yield answer.first_wins > EVEN if number % 2 == 0 else answer.first_wins < EVEN
 
 
-def _favour(answers: Sequence[Answer]) -> Iterator[float]:
+def _measure_favour(answers: Sequence[Answer]) -> Iterator[float]:
     """What the oracle says of the one shown first; where it does not say, the first of the duel stands for it."""
     for answer in answers:
         shown = answer.first_wins if answer.shown_first_wins is None else answer.shown_first_wins
@@ -209,17 +245,13 @@ def _favour(answers: Sequence[Answer]) -> Iterator[float]:
             yield shown
 
 
-def _winner(first_wins: float) -> int:
-    return (first_wins > EVEN) - (first_wins < EVEN)
-
-
-def _same(said: Iterable[tuple[str, str]]) -> int:
+def _count_same(said: Iterable[tuple[str, str]]) -> int:
     return sum(person == oracle for person, oracle in said)
 
 
-def _share(name: str, cases: Sequence[bool], tolerance: float, advice: str) -> Finding:
+def _report_share(name: str, cases: Sequence[bool], tolerance: float, advice: str) -> Finding:
     return Finding(name, "share", fmean(cases) if cases else None, len(cases), 1.0, tolerance, advice)
 
 
-def _mean(name: str, values: Sequence[float], sound: float, tolerance: float, advice: str) -> Finding:
+def _report_mean(name: str, values: Sequence[float], sound: float, tolerance: float, advice: str) -> Finding:
     return Finding(name, "mean", fmean(values) if values else None, len(values), sound, tolerance, advice)

@@ -52,7 +52,7 @@ class _Asking(Generic[Q]):
                 question = self._left.get_nowait()
             except Empty:
                 return
-            self._note(question)
+            self._ask_one(question)
 
     def answers_or_failure(self) -> dict[str, Answer]:
         """Return all answers, or raise the first failure with what was answered."""
@@ -69,7 +69,7 @@ class _Asking(Generic[Q]):
             raise OracleFailed(str(failure), self._answers) from failure
         raise failure
 
-    def _note(self, question: Q) -> None:
+    def _ask_one(self, question: Q) -> None:
         answers: dict[str, Answer] = {}
         try:
             answers = self._ask(question)

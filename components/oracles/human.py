@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from ..errors import SettingsError, WaitingForLabels
 from ..records.records import Duel
 from .annotations import Annotation
-from .oracle import Answer
+from .oracle import Answer, Circumstances
 from .settings import HumanSettings
 
 WINS = {"first": 1.0, "second": 0.0, "tie": 0.5}
@@ -69,3 +69,8 @@ def answer(annotations: Sequence[Annotation]) -> Answer:
         raw=raw,
         requests=len(annotations),
     )
+
+
+def open_human(settings: HumanSettings, circumstances: Circumstances) -> HumanOracle:
+    """Open the oracle without answers: people are asked before it is opened with theirs."""
+    return HumanOracle(settings)

@@ -22,10 +22,11 @@ from ..records.records import Duel
 from .concurrent import ask_all
 from .judge_endpoint import Endpoint, Reply
 from .judge_prompt import Message, open_prompt
-from .oracle import Answer, OracleFailed, Say, SpendingLimit
+from .oracle import Answer, Circumstances, OracleFailed, Say, SpendingLimit
 from .patience import Breaker, Clock, GaveUp
 from .purse import Purse
 from .settings import JudgeSettings
+from .verdicts import find_winner
 
 TOKENS_OF_A_TEMPLATE = 64
 """What a chat template may add to the tokens of the messages."""
@@ -38,7 +39,7 @@ class JudgeOracle:
     known_reward = None
 
     def __init__(self, settings: JudgeSettings, seed: int, say: Say, clock: Clock | None = None):
-        _check(settings)
+        _check_settings(settings)
         self._settings, self._seed, self._clock = settings, seed, clock or Clock()
         self._prompt = open_prompt(settings.judge_template, settings.judge_rubric)
         self._endpoint = Endpoint(settings)
@@ -65,79 +66,84 @@ class JudgeOracle:
     def compare(self, duels: Sequence[Duel]) -> list[Answer]:
         """Ask about each duel. Raises `OracleFailed` or `SpendingLimit` with what was answered so far."""
         distinct = list({duel.duel_id: duel for duel in duels}.values())
-        answers = ask_all(distinct, self._ask, self._settings.judge_concurrency)
+        answers = ask_all(distinct, self._ask_duel, self._settings.judge_concurrency)
         return [answers[duel.duel_id] for duel in duels]
 
-    def _ask(self, duel: Duel) -> dict[str, Answer]:
-        questions = {swapped: self._prompt.messages(duel, swapped, self._seed) for swapped in self._orders(duel)}
-        dearest = {swapped: self._dearest(messages) for swapped, messages in questions.items()}
+    def _ask_duel(self, duel: Duel) -> dict[str, Answer]:
+        questions = {swapped: self._prompt.messages(duel, swapped, self._seed) for swapped in self._choose_orders(duel)}
+        dearest = {swapped: self._price_dearest(messages) for swapped, messages in questions.items()}
         held, began, asked = sum(dearest.values()), self._clock.monotonic(), dict[bool, tuple[Reply, int]]()
-        self._hold(held)
+        self._hold_money(held)
         try:
             for swapped, messages in questions.items():
-                asked[swapped] = self._reply(messages)
+                asked[swapped] = self._ask_endpoint(messages)
         except OracleFailed as failure:
             if asked:
                 # Half of it was paid for: it is not asked again.
                 seconds = self._clock.monotonic() - began
-                half = answer(asked, self._spent(asked, dearest), seconds)
+                half = combine_replies(asked, self._sum_costs(asked, dearest), seconds)
                 failure.answers[duel.duel_id] = replace(half, first_wins=None, lost=True)
             raise
         finally:
-            cost = self._spent(asked, dearest)
-            self._settle(held, cost)
-        return {duel.duel_id: answer(asked, cost, self._clock.monotonic() - began)}
+            cost = self._sum_costs(asked, dearest)
+            self._settle_money(held, cost)
+        return {duel.duel_id: combine_replies(asked, cost, self._clock.monotonic() - began)}
 
-    def _orders(self, duel: Duel) -> list[bool]:
+    def _choose_orders(self, duel: Duel) -> list[bool]:
         if self._settings.judge_orders == "both":
             return [False, True]
         return [bool(seeds.derive(self._seed, duel.duel_id, "order") % 2)]
 
-    def _reply(self, messages: Sequence[Message]) -> tuple[Reply, int]:
+    def _ask_endpoint(self, messages: Sequence[Message]) -> tuple[Reply, int]:
         try:
             return self._breaker.ask(lambda: self._endpoint.ask(messages))
         except GaveUp as error:
             raise OracleFailed(f"{error}; see to the endpoint, then run again: what was answered is kept") from error
 
-    def _hold(self, most: float) -> None:
+    def _hold_money(self, most: float) -> None:
         """Set money aside; wait for questions on their way where they may leave enough. Raises `SpendingLimit`."""
         with self._settled:
             while not self.purse.hold(most):
                 if not self._in_flight:
-                    raise SpendingLimit(self._limit_letter(most))
+                    raise SpendingLimit(self._describe_limit(most))
                 self._settled.wait()
             self._in_flight += 1
 
-    def _settle(self, held: float, cost: float) -> None:
+    def _settle_money(self, held: float, cost: float) -> None:
         with self._settled:
             self.purse.pay(held, cost)
             self._in_flight -= 1
             self._settled.notify_all()
 
-    def _limit_letter(self, most: float) -> str:
+    def _describe_limit(self, most: float) -> str:
         return (
             f"judge_spending_limit={self.purse.limit:g}: {self.purse.spent:.6g} is spent, and the next duel may cost "
             f"{most:.2g}; what was answered is kept, and a higher limit carries on with the next round"
         )
 
-    def _dearest(self, messages: Sequence[Message]) -> float:
+    def _price_dearest(self, messages: Sequence[Message]) -> float:
         most = sum(len(message["content"].encode()) for message in messages) + TOKENS_OF_A_TEMPLATE
-        return self._price(most, self._settings.judge_max_tokens)
+        return self._price_tokens(most, self._settings.judge_max_tokens)
 
-    def _spent(self, asked: Mapping[bool, tuple[Reply, int]], dearest: Mapping[bool, float]) -> float:
-        return sum(self._cost(reply, dearest[swapped]) for swapped, (reply, _) in asked.items())
+    def _sum_costs(self, asked: Mapping[bool, tuple[Reply, int]], dearest: Mapping[bool, float]) -> float:
+        return sum(self._price_reply(reply, dearest[swapped]) for swapped, (reply, _) in asked.items())
 
-    def _cost(self, reply: Reply, dearest: float) -> float:
+    def _price_reply(self, reply: Reply, dearest: float) -> float:
         if reply.input_tokens is None or reply.output_tokens is None:
             return dearest
-        return self._price(reply.input_tokens, reply.output_tokens)
+        return self._price_tokens(reply.input_tokens, reply.output_tokens)
 
-    def _price(self, input_tokens: int, output_tokens: int) -> float:
+    def _price_tokens(self, input_tokens: int, output_tokens: int) -> float:
         settings = self._settings
         return (input_tokens * settings.judge_input_price + output_tokens * settings.judge_output_price) / 1e6
 
 
-def answer(asked: Mapping[bool, tuple[Reply, int]], cost: float, seconds: float) -> Answer:
+def open_judge(settings: JudgeSettings, circumstances: Circumstances) -> JudgeOracle:
+    """Open the oracle without contacting the endpoint."""
+    return JudgeOracle(settings, circumstances.seed, circumstances.say)
+
+
+def combine_replies(asked: Mapping[bool, tuple[Reply, int]], cost: float, seconds: float) -> Answer:
     """Make one answer of the replies to one order or to both. Pure.
 
     With an unreadable reply the whole answer is unreadable: the other order alone would bring the judge's favour for a
@@ -158,13 +164,13 @@ def answer(asked: Mapping[bool, tuple[Reply, int]], cost: float, seconds: float)
         undecided=first_wins == 0.5 and len(wins) == 2,
         orders="both" if len(replies) == 2 else ORDER[next(iter(replies))],
         shown_first_wins=sum(shown) / len(shown) if readable else None,
-        consistent=_winner(wins[0]) == _winner(wins[1]) if readable and len(wins) == 2 else None,
+        consistent=find_winner(wins[0]) == find_winner(wins[1]) if readable and len(wins) == 2 else None,
         raw=json.dumps({ORDER[swapped]: reply.raw for swapped, reply in replies.items()}, ensure_ascii=False),
         requests=len(replies),
         retried=sum(failed for _, failed in asked.values()),
         seconds=seconds,
-        input_tokens=_sum([reply.input_tokens for reply in replies.values()]),
-        output_tokens=_sum([reply.output_tokens for reply in replies.values()]),
+        input_tokens=_sum_known([reply.input_tokens for reply in replies.values()]),
+        output_tokens=_sum_known([reply.output_tokens for reply in replies.values()]),
         cost=cost,
     )
 
@@ -172,16 +178,12 @@ def answer(asked: Mapping[bool, tuple[Reply, int]], cost: float, seconds: float)
 ORDER = {False: "given", True: "swapped"}
 
 
-def _winner(first_wins: float) -> int:
-    return (first_wins > 0.5) - (first_wins < 0.5)
-
-
-def _sum(tokens: Sequence[int | None]) -> int | None:
+def _sum_known(tokens: Sequence[int | None]) -> int | None:
     known = [count for count in tokens if count is not None]
     return sum(known) if len(known) == len(tokens) else None
 
 
-def _check(settings: JudgeSettings) -> None:
+def _check_settings(settings: JudgeSettings) -> None:
     if not settings.judge_model.strip():
         raise SettingsError("judge_model='': name the model that judges, as its endpoint calls it")
     if settings.judge_verdict == "logprobs" and settings.judge_max_tokens > 1:

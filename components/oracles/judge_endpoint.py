@@ -23,7 +23,7 @@ from .oracle import OracleFailed
 from .patience import TryAgain
 from .settings import JudgeSettings
 from .verdicts import read_logprobs, read_text
-from .web import capped_client, check_url, retry_after, shown
+from .web import check_url, open_capped_client, read_retry_after, redact_url
 
 KEY, OPENAI_KEY = "OATFLOW_JUDGE_KEY", "OPENAI_API_KEY"
 TOP_LOGPROBS = 5
@@ -62,7 +62,7 @@ class Endpoint:
             base_url=self.url,
             max_retries=0,
             timeout=settings.judge_timeout,
-            http_client=capped_client(settings.judge_timeout, settings.judge_concurrency),
+            http_client=open_capped_client(settings.judge_timeout, settings.judge_concurrency),
         )
 
     def ask(self, messages: Sequence[Message]) -> Reply:
@@ -79,22 +79,22 @@ class Endpoint:
             # As text: endpoints differ in what they leave out, and the typed call takes twice as long for a request.
             content = self._client.post("/chat/completions", cast_to=str, body=body)
         except openai.APIConnectionError as error:
-            raise TryAgain(self._cause(error)) from error
+            raise TryAgain(self._quote_cause(error)) from error
         except openai.APIStatusError as error:
             return self._unreadable_or_raise(error)
         except SettingsError as error:  # The host's name leads to a forbidden address by now.
             raise OracleFailed(f"judge_url: {error}") from error
-        return self._read(content)
+        return self._read_completion(content)
 
     def check(self) -> None:
         """Ask for the list of models, once. Raises `RefusedInput` for a judge that cannot be asked."""
         try:
             content = self._client.get("/models", cast_to=str)
         except openai.APIConnectionError as error:
-            raise RefusedInput(f"judge_url={self.url!r}: cannot be reached ({self._cause(error)})") from error
+            raise RefusedInput(f"judge_url={self.url!r}: cannot be reached ({self._quote_cause(error)})") from error
         except openai.APIStatusError as error:
             if error.status_code not in _NO_MODEL_LIST:
-                raise RefusedInput(self._letter(error)) from error
+                raise RefusedInput(self._explain_refusal(error)) from error
         else:
             self._check_served(content)
 
@@ -107,31 +107,31 @@ class Endpoint:
             known = did_you_mean(self.model, served[:20])
             raise RefusedInput(f"judge_model={self.model!r}: not served at {self.host}; {known}")
 
-    def _read(self, content: str) -> Reply:
+    def _read_completion(self, content: str) -> Reply:
         try:
             completion = _Completion.model_validate_json(content)
         except ValidationError as error:
-            said = self._quoted(content)
+            said = self._quote_text(content)
             raise TryAgain(f"no chat completion: {said!r}") from error
-        reply = _reply(completion, self._verdict == "logprobs")
+        reply = _parse_reply(completion, self._verdict == "logprobs")
         return replace(reply, raw=reply.raw.replace(self._key, "***")) if self._key else reply
 
     def _unreadable_or_raise(self, error: openai.APIStatusError) -> Reply:
-        said, status = self._said(error), error.status_code
+        said, status = self._quote_message(error), error.status_code
         if status in (400, 413, 422) and _concerns_this_question_alone(error.code, said):
             return Reply(None, f"HTTP {status}: {said}", 0, 0)
         if (status in _PASSING or status >= 500) and error.code != "insufficient_quota":
-            raise TryAgain(f"HTTP {status}: {said}", retry_after(error.response.headers)) from error
-        raise OracleFailed(self._letter(error)) from error
+            raise TryAgain(f"HTTP {status}: {said}", read_retry_after(error.response.headers)) from error
+        raise OracleFailed(self._explain_refusal(error)) from error
 
-    def _letter(self, error: openai.APIStatusError) -> str:
+    def _explain_refusal(self, error: openai.APIStatusError) -> str:
         """Say what happened and what to do."""
-        said, status = self._said(error), error.status_code
+        said, status = self._quote_message(error), error.status_code
         if status in (401, 403):
             # What the endpoint says of the key may hold parts of it.
-            return f"{self.who} refuses the key (HTTP {status}); {self._where_the_key_is()}"
+            return f"{self.who} refuses the key (HTTP {status}); {self._locate_key()}"
         if status in (301, 302, 303, 307, 308):
-            target = shown(error.response.headers.get("location", ""))
+            target = redact_url(error.response.headers.get("location", ""))
             return f"{self.who} redirects to {target!r}, which is not followed; give judge_url the right address"
         if status == 404:
             return (
@@ -147,21 +147,21 @@ class Endpoint:
             return f"{refusal}; for a model without system messages give judge_template a file without a line [user]"
         return f"{refusal}; check the settings judge_model, judge_max_tokens, judge_verdict and judge_template"
 
-    def _where_the_key_is(self) -> str:
+    def _locate_key(self) -> str:
         if self._key:
             return f"check the one in {KEY}, or in {OPENAI_KEY} for OpenAI's own hosts"
         return f"set {KEY} in the environment ({OPENAI_KEY} is sent to OpenAI's own hosts alone)"
 
-    def _said(self, error: openai.APIStatusError) -> str:
+    def _quote_message(self, error: openai.APIStatusError) -> str:
         body = error.body
         message = body.get("message") if isinstance(body, dict) else None
-        return self._quoted(str(message or body or error.response.reason_phrase))
+        return self._quote_text(str(message or body or error.response.reason_phrase))
 
-    def _cause(self, error: openai.APIConnectionError) -> str:
+    def _quote_cause(self, error: openai.APIConnectionError) -> str:
         cause = error.__cause__
-        return self._quoted(str(cause or "") or type(cause or error).__name__)
+        return self._quote_text(str(cause or "") or type(cause or error).__name__)
 
-    def _quoted(self, text: str) -> str:
+    def _quote_text(self, text: str) -> str:
         """Return an endpoint's words in one short line."""
         line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[:10_000]).split())
         return (line.replace(self._key, "***") if self._key else line)[:LONGEST_QUOTE]
@@ -226,30 +226,30 @@ class _Models(BaseModel):
     data: list[_Model]
 
 
-def _reply(completion: _Completion, logprobs: bool) -> Reply:
+def _parse_reply(completion: _Completion, logprobs: bool) -> Reply:
     usage = completion.usage or _Usage()
-    tokens = _counted(usage.prompt_tokens), _counted(usage.completion_tokens)
+    tokens = _check_count(usage.prompt_tokens), _check_count(usage.completion_tokens)
     if not completion.choices:
         return Reply(None, "", *tokens)
     choice = completion.choices[0]
     text = choice.message.refusal or choice.message.content or ""
     if choice.message.refusal or choice.finish_reason == "content_filter":
         return Reply(None, text[:LONGEST_RAW] or "content_filter", *tokens)
-    top = _top(choice.logprobs) if logprobs else []
+    top = _read_top(choice.logprobs) if logprobs else []
     first_wins = read_logprobs(top) if top else read_text(text)
-    return Reply(first_wins, _raw(text, top)[:LONGEST_RAW], *tokens)
+    return Reply(first_wins, _join_raw(text, top)[:LONGEST_RAW], *tokens)
 
 
-def _top(logprobs: _Logprobs | None) -> list[tuple[str, float]]:
+def _read_top(logprobs: _Logprobs | None) -> list[tuple[str, float]]:
     positions = logprobs.content if logprobs is not None else None
     return [(token.token, token.logprob) for token in positions[0].top_logprobs] if positions else []
 
 
-def _raw(text: str, top: Sequence[tuple[str, float]]) -> str:
+def _join_raw(text: str, top: Sequence[tuple[str, float]]) -> str:
     return " ".join([text, *(f"{token!r}:{logprob:.3f}" for token, logprob in top)])
 
 
-def _counted(tokens: int | None) -> int | None:
+def _check_count(tokens: int | None) -> int | None:
     return tokens if tokens is None or tokens >= 0 else None
 
 

@@ -67,16 +67,16 @@ class JudgePrompt:
     def messages(self, duel: Duel, swapped: bool, seed: int) -> list[Message]:
         """Return the messages that ask about a duel; `swapped`: the second answer is shown first."""
         shown = (duel.second, duel.first) if swapped else (duel.first, duel.second)
-        code = _code(duel, seed)
+        code = _choose_code(duel, seed)
         values = {
             "rubric": self.rubric.strip(),
             "code": code,
-            "prompt": _marked("prompt", duel.prompt, code),
-            "first": _marked(f"answer {OPTIONS[0]}", shown[0], code),
-            "second": _marked(f"answer {OPTIONS[1]}", shown[1], code),
+            "prompt": _mark_text("prompt", duel.prompt, code),
+            "first": _mark_text(f"answer {OPTIONS[0]}", shown[0], code),
+            "second": _mark_text(f"answer {OPTIONS[1]}", shown[1], code),
         }
-        parts = [_fill(part, values) for part in _SPLIT.split(self.template, maxsplit=1)]
-        return [{"role": role, "content": part} for role, part in zip(_roles(parts), parts, strict=True) if part]
+        parts = [_fill_template(part, values) for part in _SPLIT.split(self.template, maxsplit=1)]
+        return [{"role": role, "content": part} for role, part in zip(_name_roles(parts), parts, strict=True) if part]
 
 
 def open_prompt(template: str, rubric: str) -> JudgePrompt:
@@ -84,21 +84,21 @@ def open_prompt(template: str, rubric: str) -> JudgePrompt:
 
     Raises `SettingsError` for what cannot be used.
     """
-    text = _read("judge_template", template or str(_TEMPLATES / "judge.txt"))
+    text = _read_file("judge_template", template or str(_TEMPLATES / "judge.txt"))
     _check_placeholders(text, template, rubric)
-    return JudgePrompt(text, _read("judge_rubric", rubric or str(_TEMPLATES / "rubric.txt")))
+    return JudgePrompt(text, _read_file("judge_rubric", rubric or str(_TEMPLATES / "rubric.txt")))
 
 
-def neutral(text: str) -> str:
+def neutralise_text(text: str) -> str:
     """Return a text in which nothing is a marker or a special token: a space after its first character."""
     return _SPECIAL.sub(lambda match: f"{match[0]} ", _MARKER.sub("< ", text))
 
 
-def _marked(what: str, text: str, code: str) -> str:
-    return f"<<<begin {what} {code}>>>\n{neutral(text)}\n<<<end {what} {code}>>>"
+def _mark_text(what: str, text: str, code: str) -> str:
+    return f"<<<begin {what} {code}>>>\n{neutralise_text(text)}\n<<<end {what} {code}>>>"
 
 
-def _code(duel: Duel, seed: int) -> str:
+def _choose_code(duel: Duel, seed: int) -> str:
     """Sixteen hexadecimal digits that are in none of the texts; the same for a duel with its sides changed.
 
     So a judge that is asked in both orders is sent the same two requests for (a, b) and for (b, a).
@@ -108,15 +108,15 @@ def _code(duel: Duel, seed: int) -> str:
     return next(code for code in codes if not any(code in text for text in texts))
 
 
-def _fill(template: str, values: dict[str, str]) -> str:
+def _fill_template(template: str, values: dict[str, str]) -> str:
     return _PLACEHOLDER.sub(lambda match: values[match[1]], template).strip()
 
 
-def _roles(parts: list[str]) -> list[str]:
+def _name_roles(parts: list[str]) -> list[str]:
     return ["system", "user"][-len(parts) :]
 
 
-def _read(name: str, path: str) -> str:
+def _read_file(name: str, path: str) -> str:
     if "\n" in path:
         return path
     try:
@@ -131,14 +131,14 @@ def _check_placeholders(text: str, template: str, rubric: str) -> None:
     lacks = [name for name in (*_NEEDED, *(["rubric"] if rubric else [])) if name not in found]
     unknown = sorted(found - {*_NEEDED, *_OPTIONAL})
     problems = [
-        *([f"lacks {_braced(lacks)}"] if lacks else []),
-        *([f"has {_braced(unknown)}, which nothing fills"] if unknown else []),
+        *([f"lacks {_join_names(lacks)}"] if lacks else []),
+        *([f"has {_join_names(unknown)}, which nothing fills"] if unknown else []),
     ]
     if problems:
-        known = _braced([*_NEEDED, *_OPTIONAL])
+        known = _join_names([*_NEEDED, *_OPTIONAL])
         name = repr(template) if len(template) <= LONGEST_NAME else f"{template[:LONGEST_NAME]!r}..."
         raise SettingsError(f"judge_template={name}: {'; '.join(problems)}; its placeholders are {known}")
 
 
-def _braced(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
     return ", ".join(f"{{{name}}}" for name in names)

@@ -1,34 +1,38 @@
-"""The oracle: who says which of two responses wins. One interface; one module an oracle, named in `ORACLES`."""
+"""What an oracle is: whoever says which of two responses wins. The oracles themselves are in `registry.ORACLES`."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import OracleError
 from ..records.records import Duel
-from ..settings import Section
 from ..store.setting_stores import SettingStores
 from .purse import Purse
-from .settings import HumanSettings, JudgeSettings, PairRMSettings, RemoteSettings, ScorerSettings, SimulatedSettings
-
-ORACLE_LOG = "OATFLOW_ORACLE_LOG"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an oracle said of a duel.
+    """An oracle's answer to one duel.
 
-    `first_wins`: the probability that the first response wins, or None where what was said cannot be read as one; then
-    `raw` holds what was said. `undecided`: the oracle says that neither is better, which teaches nothing.
-    `first_reward`, `second_reward`: both rewards, where the oracle knows them. `orders`: which of the two was shown
-    first: "given", "swapped", or "both" where it was asked twice; None where order plays no part. `shown_first_wins`:
-    mean probability over these orders that what was shown first wins, and `consistent`: whether both orders have the
-    same winner. `requests`: how many were answered; `retried`: how many failed on the way. `cost` in the currency of
-    the price list. `seconds`: from the first question to the last answer. `lost`: part of the question was paid for and
-    answered, the rest was not; it is not asked again.
+    Attributes:
+        first_wins: Probability that the first response wins; None if the oracle's words cannot be read as one.
+        first_reward: Reward of the first response, if the oracle knows it.
+        second_reward: Reward of the second response, if the oracle knows it.
+        undecided: Whether the oracle says that neither is better; nothing is learned from such a duel.
+        orders: Which response was shown first: "given", "swapped", or "both" if the oracle was asked twice; None if
+            the order plays no part.
+        shown_first_wins: Probability that the response shown first wins, averaged over the orders.
+        consistent: Whether both orders have the same winner.
+        raw: The oracle's own words.
+        requests: How many requests were answered.
+        retried: How many requests failed before.
+        seconds: From the first question to the last answer.
+        input_tokens: Tokens of the questions, if the oracle counts them.
+        output_tokens: Tokens of the answers, if the oracle counts them.
+        cost: What it cost, in the currency of the price list.
+        lost: Whether one part of the question was paid for and answered, and the rest was not. It is not asked again.
     """
 
     first_wins: float | None
@@ -51,11 +55,11 @@ class Answer:
 Reward = Callable[[str, str], float]
 """The reward of a prompt's response."""
 Say = Callable[[str], None]
-"""Told one line for whoever watches: why an oracle waits."""
+"""Shows one line to the user: why an oracle waits."""
 
 
 class OracleFailed(OracleError):
-    """The oracle gave up; `answers`, by duel, are those that it had given before."""
+    """The oracle failed for good; `answers` has what it answered before, by duel."""
 
     def __init__(self, message: str, answers: Mapping[str, Answer] | None = None):
         super().__init__(message)
@@ -63,38 +67,34 @@ class OracleFailed(OracleError):
 
 
 class SpendingLimit(OracleFailed):
-    """The next question might cost more than may still be spent, so it was not asked."""
+    """The next question was not asked, because it might cost more than what is left to spend."""
 
 
 class Oracle(Protocol):
-    """Answers questions that cost something. `identity` names everything that an answer depends on.
-
-    `paid`: whether asking again what was perhaps answered costs money; then a question whose answer got lost stays
-    unanswered. `purse`: what may be spent, where there is a limit.
-    """
+    """Says which response of a duel wins."""
 
     @property
     def identity(self) -> str:
-        """Who this is: kind, version and parameters."""
+        """Kind, version and parameters: everything that an answer depends on."""
         ...
 
     @property
     def known_reward(self) -> Reward | None:
-        """The reward that the answers follow from, where it is known and costs nothing: regret is measured with it."""
+        """The reward behind the answers, if it is known and free; regret is measured with it."""
         ...
 
     @property
     def paid(self) -> bool:
-        """Whether each question costs money."""
+        """Whether each question costs money. A question whose answer was lost is then not asked again."""
         ...
 
     @property
     def purse(self) -> Purse | None:
-        """What may be spent."""
+        """What may be spent; None without a limit."""
         ...
 
     def check(self) -> None:
-        """See that it can answer, before an experiment begins; asks nothing that costs. Raises `RefusedInput`."""
+        """Raise `RefusedInput` if it could not answer. Called before an experiment begins; asks nothing that costs."""
         ...
 
     def compare(self, duels: Sequence[Duel]) -> list[Answer]:
@@ -104,10 +104,12 @@ class Oracle(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What an oracle is opened with besides its settings.
+    """What an oracle is opened with, apart from its settings.
 
-    `seed`: the experiment's. `say`: takes a line for the log when the oracle waits. `stores`: opens what its settings
-    name, ``s3://bucket/folder``.
+    Attributes:
+        seed: The experiment's seed.
+        say: Shows a line to the user when the oracle waits.
+        stores: Opens the stores that its settings name, ``s3://bucket/folder``.
     """
 
     seed: int = 0
@@ -115,103 +117,17 @@ class Circumstances:
     stores: SettingStores = field(default_factory=SettingStores)
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of oracle: the section of its settings, their type, and how it is opened."""
-
-    section: str
-    settings: type[Section]
-    open: Callable[[Any, Circumstances], Oracle]
-
-
-def open_oracle(name: str, settings: Section, circumstances: Circumstances | None = None) -> Oracle:
-    """Open the oracle of that name with its own section of the settings.
-
-    Where OATFLOW_ORACLE_LOG names a file, every duel is noted there before it is asked.
-    """
-    oracle = ORACLES[name].open(settings, circumstances or Circumstances())
-    return LoggedOracle(oracle, path) if (path := os.environ.get(ORACLE_LOG)) else oracle
-
-
-def _simulated(settings: SimulatedSettings, circumstances: Circumstances) -> Oracle:
-    from .simulated import SimulatedOracle
-
-    return SimulatedOracle(settings.reward, settings.reward_temperature)
-
-
-def _pairrm(settings: PairRMSettings, circumstances: Circumstances) -> Oracle:
-    from .pairrm import PairRMOracle
-
-    return PairRMOracle(settings, circumstances.stores)
-
-
-def _reward_model(settings: ScorerSettings, circumstances: Circumstances) -> Oracle:
-    from .reward_model import RewardModelOracle
-
-    return RewardModelOracle(settings, circumstances.stores)
-
-
-def _remote(settings: RemoteSettings, circumstances: Circumstances) -> Oracle:
-    from .remote import RemoteOracle
-
-    return RemoteOracle(settings, circumstances.say)
-
-
-def _judge(settings: JudgeSettings, circumstances: Circumstances) -> Oracle:
-    from .judge import JudgeOracle
-
-    return JudgeOracle(settings, circumstances.seed, circumstances.say)
-
-
-def _human(settings: HumanSettings, circumstances: Circumstances) -> Oracle:
-    from .human import HumanOracle
-
-    return HumanOracle(settings)
-
-
-ORACLES: dict[str, Kind] = {
-    "simulated": Kind("labeling", SimulatedSettings, _simulated),
-    "pairrm": Kind("pairrm", PairRMSettings, _pairrm),
-    "reward_model": Kind("scorer", ScorerSettings, _reward_model),
-    "remote": Kind("remote", RemoteSettings, _remote),
-    "judge": Kind("judge", JudgeSettings, _judge),
-    "human": Kind("human", HumanSettings, _human),
-}
-
-
-@dataclass(frozen=True)
 class LoggedOracle:
-    """An oracle that appends the name of each duel to a file, one a line, before it is asked."""
+    """An oracle that appends the id of each duel to a file, one a line, before it answers."""
 
-    oracle: Oracle
-    path: str
+    def __init__(self, oracle: Oracle, path: str):
+        self._oracle, self._path = oracle, path
 
-    @property
-    def identity(self) -> str:
-        """The oracle's own: a log changes no answer."""
-        return self.oracle.identity
-
-    @property
-    def known_reward(self) -> Reward | None:
-        """The oracle's own, which is not a question to it."""
-        return self.oracle.known_reward
-
-    @property
-    def paid(self) -> bool:
-        """The oracle's own."""
-        return self.oracle.paid
-
-    @property
-    def purse(self) -> Purse | None:
-        """The oracle's own."""
-        return self.oracle.purse
-
-    def check(self) -> None:
-        """Check the oracle."""
-        self.oracle.check()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._oracle, name)
 
     def compare(self, duels: Sequence[Duel]) -> list[Answer]:
-        """Note the duels, then ask."""
-        with open(self.path, "a", encoding="utf-8") as file:
+        """Log the duels, then ask."""
+        with open(self._path, "a", encoding="utf-8") as file:
             file.write("".join(f"{duel.duel_id}\n" for duel in duels))
-        return self.oracle.compare(duels)
+        return self._oracle.compare(duels)

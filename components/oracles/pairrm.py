@@ -10,10 +10,10 @@ from ..errors import SettingsError
 from ..model_folder import short_name
 from ..records.records import Duel
 from ..store.setting_stores import SettingStores
-from .oracle import Answer
-from .pairrm_folder import PairRMFolder, pairrm_folder
+from .bradley_terry import win_probability
+from .oracle import Answer, Circumstances
+from .pairrm_folder import PairRMFolder, find_pairrm
 from .settings import PairRMSettings
-from .simulated import bradley_terry
 
 if TYPE_CHECKING:
     from .pairrm_network import PairRM
@@ -38,7 +38,7 @@ class PairRMOracle:
 
     def check(self) -> None:
         """Raise `ModelError` where the settings name no PairRM; of a remote one, only small files are read."""
-        pairrm_folder(self._settings.pairrm_model, weights=False, stores=self._stores)
+        find_pairrm(self._settings.pairrm_model, weights=False, stores=self._stores)
 
     @cached_property
     def identity(self) -> str:
@@ -50,11 +50,11 @@ class PairRMOracle:
         given = [(duel.prompt, duel.first, duel.second) for duel in duels]
         swapped = [(prompt, second, first) for prompt, first, second in given]
         logits = self._network.logits([*given, *swapped])
-        return [_answer(*both) for both in zip(logits[: len(duels)], logits[len(duels) :], strict=True)]
+        return [_read_logits(*both) for both in zip(logits[: len(duels)], logits[len(duels) :], strict=True)]
 
     @cached_property
     def _found(self) -> PairRMFolder:
-        return pairrm_folder(self._settings.pairrm_model, stores=self._stores)
+        return find_pairrm(self._settings.pairrm_model, stores=self._stores)
 
     @cached_property
     def _network(self) -> PairRM:
@@ -63,11 +63,16 @@ class PairRMOracle:
         return PairRM(self._found, self._settings.pairrm_batch_size)
 
 
-def _answer(given: float, swapped: float) -> Answer:
+def open_pairrm(settings: PairRMSettings, circumstances: Circumstances) -> PairRMOracle:
+    """Open the oracle; the network is loaded when it is first needed."""
+    return PairRMOracle(settings, circumstances.stores)
+
+
+def _read_logits(given: float, swapped: float) -> Answer:
     """Read the log-odds, in either order, of what is shown first."""
     return Answer(
-        bradley_terry(given, swapped, 1.0),
+        win_probability(given, swapped),
         orders="both",
-        shown_first_wins=(bradley_terry(given, 0, 1) + bradley_terry(swapped, 0, 1)) / 2,
+        shown_first_wins=(win_probability(given, 0) + win_probability(swapped, 0)) / 2,
         consistent=(given > 0) != (swapped > 0),
     )

@@ -38,7 +38,7 @@ class PairRMFolder:
         return digest_of(seal(files))[:12]
 
 
-def pairrm_folder(model: str, weights: bool = True, stores: SettingStores | None = None) -> PairRMFolder:
+def find_pairrm(model: str, weights: bool = True, stores: SettingStores | None = None) -> PairRMFolder:
     """Find a PairRM, fetched if need be; without `weights`, only its small files are.
 
     Raises `ModelError` where there is none, or one whose weights are pickles.
@@ -48,20 +48,20 @@ def pairrm_folder(model: str, weights: bool = True, stores: SettingStores | None
         check_model_folder(folder, _SETTING, None, None, weights=weights or Path(model).is_dir())
     except ModelError as error:
         raise ModelError(f"{error}; or {_ADVICE}, which has its weights as safetensors") from error
-    config = _json(folder / "config.json")
+    config = _read_json(folder / "config.json")
     if config.get("ranker_type") == "pairranker":
         name, said_in = str(config.get("model_name")), f"{_SETTING}={model!r}: model_name"
         home = resolve_pretrain(name, said_in, weights=False, stores=stores)
-        return _checked(model, PairRMFolder(folder, config, home / "config.json"))
+        return _check_encoder(model, PairRMFolder(folder, config, home / "config.json"))
     if "cand1_prefix_id" not in config:
         what = ", ".join(config.get("architectures") or []) or config.get("ranker_type") or "what lies there"
         raise ModelError(f"{_SETTING}={model!r}: {what} is no PairRM; {_ADVICE}")
     ranker = {"ranker_type": "pairranker", "n_tasks": config.get("n_tasks", 1), **_LENGTHS}
-    return _checked(model, PairRMFolder(folder, ranker, folder / "config.json"))
+    return _check_encoder(model, PairRMFolder(folder, ranker, folder / "config.json"))
 
 
-def _checked(model: str, found: PairRMFolder) -> PairRMFolder:
-    encoder = _json(found.encoder_config).get("model_type") if found.encoder_config.is_file() else None
+def _check_encoder(model: str, found: PairRMFolder) -> PairRMFolder:
+    encoder = _read_json(found.encoder_config).get("model_type") if found.encoder_config.is_file() else None
     if encoder != "deberta-v2":
         raise ModelError(f"{_SETTING}={model!r}: its encoder is {encoder}, and PairRM's is deberta-v2; {_ADVICE}")
     absent = [name for name in _LENGTHS if not found.ranker.get(name)]
@@ -70,5 +70,5 @@ def _checked(model: str, found: PairRMFolder) -> PairRMFolder:
     return found
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))

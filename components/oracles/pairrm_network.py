@@ -29,23 +29,23 @@ class PairRM:
     """A loaded ranker, in float32 on every device, so that the device does not decide."""
 
     def __init__(self, found: PairRMFolder, batch_size: int):
-        self._ranker, self._collate = _load(found)
+        self._ranker, self._collate = _load_ranker(found)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._ranker.to(self._device)
         self._batch_size = batch_size
 
     def logits(self, questions: Sequence[Question]) -> list[float]:
         """Say of each question how much better the response is that is shown first: the log-odds."""
-        rows = [self._row(question) for question in questions]
+        rows = [self._encode_question(question) for question in questions]
         found = [0.0] * len(rows)
-        by_length = sorted(range(len(rows)), key=lambda place: -_width(rows[place]))
+        by_length = sorted(range(len(rows)), key=lambda place: -_count_tokens(rows[place]))
         for start in range(0, len(rows), self._batch_size):
             batch = by_length[start : start + self._batch_size]
-            for place, logit in zip(batch, self._compared([rows[place] for place in batch]), strict=True):
+            for place, logit in zip(batch, self._compare_rows([rows[place] for place in batch]), strict=True):
                 found[place] = logit
         return found
 
-    def _row(self, question: Question) -> list[Tensor]:
+    def _encode_question(self, question: Question) -> list[Tensor]:
         """Encode one question as llm-blender does: ids and mask of the prompt, (S,), and of each response, (C,)."""
         prompt, first, second = question
         read = self._collate([{"source": prompt, "candidates": [first, second]}])
@@ -53,10 +53,10 @@ class PairRM:
         for side in (0, 1):
             row += [read["candidate_ids"][0, side], read["candidate_attention_mask"][0, side]]
         for ids, mask in zip(row[::2], row[1::2], strict=True):
-            self._unmark(ids, mask)
+            self._hide_markers(ids, mask)
         return row
 
-    def _unmark(self, ids: Tensor, mask: Tensor) -> None:
+    def _hide_markers(self, ids: Tensor, mask: Tensor) -> None:
         """Make unknown what a text spells as if it were ours, between the first two tokens and the last.
 
         The network takes the states at the markers, and would find too many: its row would mix with others.
@@ -69,8 +69,8 @@ class PairRM:
         text = ids[2 : int(mask.sum()) - 1]
         text[torch.isin(text, torch.tensor(ours))] = tokenizer.unk_token_id
 
-    def _compared(self, rows: Sequence[list[Tensor]]) -> list[float]:
-        columns = [_stacked(column).to(self._device) for column in zip(*rows, strict=True)]
+    def _compare_rows(self, rows: Sequence[list[Tensor]]) -> list[float]:
+        columns = [_stack_rows(column).to(self._device) for column in zip(*rows, strict=True)]
         try:
             with torch.inference_mode():
                 logits: list[float] = self._ranker._forward(*columns)["logits"].float().tolist()
@@ -83,22 +83,22 @@ class PairRM:
         return logits
 
 
-def _stacked(column: Sequence[Tensor]) -> Tensor:
+def _stack_rows(column: Sequence[Tensor]) -> Tensor:
     """Fill rows up with what is masked; the ranker moves that to the end."""
     width = max(len(row) for row in column)
     return torch.stack([pad(row, (0, width - len(row))) for row in column])
 
 
-def _width(row: Sequence[Tensor]) -> int:
+def _count_tokens(row: Sequence[Tensor]) -> int:
     return sum(len(ids) for ids in row[::2])
 
 
-def _load(found: PairRMFolder) -> tuple[Any, Any]:
+def _load_ranker(found: PairRMFolder) -> tuple[Any, Any]:
     """Build llm-blender's ranker and what reads texts for it, and give the ranker its weights."""
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModel
 
-    reranker, collator, ranker_config = _llm_blender()
+    reranker, collator, ranker_config = _import_llm_blender()
     known = {field.name for field in fields(ranker_config)}
     settings = ranker_config(**{name: value for name, value in found.ranker.items() if name in known})
     weights = {name: weight for path in found.folder.glob("*.safetensors") for name, weight in load_file(path).items()}
@@ -112,7 +112,7 @@ def _load(found: PairRMFolder) -> tuple[Any, Any]:
     # The markers were added to the tokenizer, and rows for them, when the training began.
     config.vocab_size, config.out_hidden_state_size = len(words), config.hidden_size
     ranker = reranker(AutoModel.from_config(config, dtype=torch.float32), settings, tokenizer)
-    _fill(found, ranker, weights)
+    _fill_weights(found, ranker, weights)
     return ranker.float().eval(), collate
 
 
@@ -124,7 +124,7 @@ def _check_words(found: PairRMFolder, tokenizer: Any, size: int) -> None:
         )
 
 
-def _fill(found: PairRMFolder, ranker: Any, weights: dict[str, Tensor]) -> None:
+def _fill_weights(found: PairRMFolder, ranker: Any, weights: dict[str, Tensor]) -> None:
     report = ranker.load_state_dict(weights, strict=False)
     # A table of numbers in their order, which older versions of transformers saved.
     unknown = [name for name in report.unexpected_keys if not name.endswith("position_ids")]
@@ -135,7 +135,7 @@ def _fill(found: PairRMFolder, ranker: Any, weights: dict[str, Tensor]) -> None:
         )
 
 
-def _llm_blender() -> tuple[Any, Any, Any]:
+def _import_llm_blender() -> tuple[Any, Any, Any]:
     """Import what compares, what reads texts for it, and its settings."""
     from transformers.utils import hub
 

@@ -15,7 +15,7 @@ from ..records.records import Duel
 from . import web, wire
 from .bearer import TOKEN, bearer_secret
 from .concurrent import ask_all
-from .oracle import Answer, OracleFailed, Say
+from .oracle import Answer, Circumstances, OracleFailed, Say
 from .patience import Breaker, Clock, GaveUp, Pauses, TryAgain
 from .settings import RemoteSettings
 
@@ -49,7 +49,7 @@ class RemoteOracle:
         )
         self._token = bearer_secret(TOKEN)
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
-        self._client = web.capped_client(settings.remote_timeout, settings.remote_concurrency, headers=headers)
+        self._client = web.open_capped_client(settings.remote_timeout, settings.remote_concurrency, headers=headers)
         self._lock = threading.Lock()
         self._named: str | None = None
 
@@ -59,12 +59,12 @@ class RemoteOracle:
         if self._settings.remote_protocol == "oat":
             return f"remote/oat/{urlsplit(self._url).hostname}"
         if self._named is None:
-            self._note_identity(self._patiently(self._ask_identity)[0])
+            self._note_identity(self._ask_patiently(self._ask_identity)[0])
         return f"remote/{self._named}"
 
     def check(self) -> None:
         """Contact the service once, without a question that costs something; `RefusedInput` by name if that fails."""
-        attempt = self._ask_identity if self._settings.remote_protocol == "json" else self._reach
+        attempt = self._ask_identity if self._settings.remote_protocol == "json" else self._reach_host
         refused = f"remote_url={self._url!r}: "
         for number in range(1, _TRIES_OF_A_CHECK + 1):
             try:
@@ -86,42 +86,42 @@ class RemoteOracle:
         distinct = list({duel.duel_id: duel for duel in duels}.values())
         size = self._settings.remote_request_duels
         chunks = [distinct[start : start + size] for start in range(0, len(distinct), size)]
-        answers = ask_all(chunks, self._ask, self._settings.remote_concurrency)
+        answers = ask_all(chunks, self._ask_duels, self._settings.remote_concurrency)
         return [answers[duel.duel_id] for duel in duels]
 
-    def _ask(self, duels: Sequence[Duel]) -> dict[str, Answer]:
+    def _ask_duels(self, duels: Sequence[Duel]) -> dict[str, Answer]:
         """Ask about one request's duels; the request itself is counted at the first of them."""
         began = self._clock.monotonic()
-        answers, retried = self._patiently(partial(self._question, duels))
+        answers, retried = self._ask_patiently(partial(self._ask_once, duels))
         seconds = self._clock.monotonic() - began
         return {
-            duel.duel_id: _counted(answers[duel.duel_id], seconds, *((1, retried) if number == 0 else (0, 0)))
+            duel.duel_id: _count_requests(answers[duel.duel_id], seconds, *((1, retried) if number == 0 else (0, 0)))
             for number, duel in enumerate(duels)
         }
 
-    def _question(self, duels: Sequence[Duel]) -> dict[str, Answer]:
+    def _ask_once(self, duels: Sequence[Duel]) -> dict[str, Answer]:
         if self._settings.remote_protocol == "oat":
-            body = self._exchange("POST", wire.OAT, wire.oat_request(duels), wire.OAT_TYPE)
-            return _read(partial(wire.oat_answers, body, duels))
-        body = self._exchange("POST", wire.COMPARE, wire.json_request(duels), wire.JSON_TYPE)
-        identity, answers = _read(partial(wire.json_answers, body, duels))
+            body = self._exchange_bytes("POST", wire.OAT, wire.oat_request(duels), wire.OAT_TYPE)
+            return _read_reply(partial(wire.oat_answers, body, duels))
+        body = self._exchange_bytes("POST", wire.COMPARE, wire.json_request(duels), wire.JSON_TYPE)
+        identity, answers = _read_reply(partial(wire.json_answers, body, duels))
         self._note_identity(identity)
         return answers
 
     def _ask_identity(self) -> str:
-        body = self._exchange("GET", wire.IDENTITY)
-        return _read(partial(wire.json_identity, body))
+        body = self._exchange_bytes("GET", wire.IDENTITY)
+        return _read_reply(partial(wire.json_identity, body))
 
-    def _reach(self) -> None:
+    def _reach_host(self) -> None:
         """Any reply will do: Oat's protocol has no question that costs nothing."""
         try:
             status = self._client.get(self._url + "/").status_code
         except web.NoReply as error:
-            raise TryAgain(_reason(error)) from error
+            raise TryAgain(_name_error(error)) from error
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            raise OracleFailed(self._about_token(status))
+            raise OracleFailed(self._explain_token(status))
 
-    def _patiently(self, attempt: Callable[[], T]) -> tuple[T, int]:
+    def _ask_patiently(self, attempt: Callable[[], T]) -> tuple[T, int]:
         try:
             return self._breaker.ask(attempt)
         except GaveUp as error:
@@ -133,46 +133,46 @@ class RemoteOracle:
             # The host's name leads to a forbidden address by now.
             raise OracleFailed(f"{self._who}: {error}") from error
 
-    def _exchange(self, method: str, path: str, body: bytes | None = None, kind: str | None = None) -> bytes:
+    def _exchange_bytes(self, method: str, path: str, body: bytes | None = None, kind: str | None = None) -> bytes:
         """Return the body of a good reply. Raises `TryAgain` for what may pass and `OracleFailed` for what does not."""
         try:
             reply = self._client.request(
                 method, self._url + path, content=body, headers={"content-type": kind} if kind else {}
             )
         except web.NoReply as error:
-            raise TryAgain(_reason(error)) from error
+            raise TryAgain(_name_error(error)) from error
         status = reply.status_code
         if status == HTTPStatus.OK:
             return reply.content
         if status in _MAY_PASS or status >= 500 or status < 300:
-            raise TryAgain(_named_status(status), web.retry_after(reply.headers))
-        raise OracleFailed(self._about_refusal(status, path, reply.headers.get("location", ""), reply.content))
+            raise TryAgain(_name_status(status), web.read_retry_after(reply.headers))
+        raise OracleFailed(self._explain_refusal(status, path, reply.headers.get("location", ""), reply.content))
 
-    def _about_refusal(self, status: int, path: str, target: str, body: bytes) -> str:
+    def _explain_refusal(self, status: int, path: str, target: str, body: bytes) -> str:
         if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            return self._about_token(status)
+            return self._explain_token(status)
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             size = self._settings.remote_request_duels
             return f"{self._who}: request too large (413). Lower remote_request_duels (now {size})."
         if status < 400:
             return (
-                f"{self._who} wants to lead on to {web.shown(target)!r} ({_named_status(status)}), where nobody "
+                f"{self._who} wants to lead on to {web.redact_url(target)!r} ({_name_status(status)}), where nobody "
                 "follows. Set remote_url to the address itself, if it is to be trusted."
             )
         hint = f" Is there another service? remote_protocol is {self._settings.remote_protocol!r}."
         return (
-            f"{self._who}{path} refuses the question: {_named_status(status)}{self._excerpt(body)}."
+            f"{self._who}{path} refuses the question: {_name_status(status)}{self._quote_body(body)}."
             f"{hint if status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED) else ''}"
         )
 
-    def _about_token(self, status: int) -> str:
+    def _explain_token(self, status: int) -> str:
         given = f"refuses the token in {TOKEN}" if self._token else f"wants a token, and {TOKEN} is not set"
         return (
-            f"{self._who} {given} ({_named_status(status)}). Set {TOKEN} to the token that the service was started "
+            f"{self._who} {given} ({_name_status(status)}). Set {TOKEN} to the token that the service was started "
             "with; in a cluster, in the secret that the steps get their environment from."
         )
 
-    def _excerpt(self, body: bytes) -> str:
+    def _quote_body(self, body: bytes) -> str:
         """Return what the service says of its refusal; should it repeat the token, without that."""
         said = "".join(letter for letter in body.decode(errors="replace") if letter.isprintable()).strip()
         said = said.replace(self._token, "***") if self._token else said
@@ -189,23 +189,28 @@ class RemoteOracle:
             )
 
 
-def _read(read: Callable[[], T]) -> T:
+def _read_reply(read: Callable[[], T]) -> T:
     try:
         return read()
     except wire.WireError as error:
         raise TryAgain(f"its reply is not as agreed: {error}") from error
 
 
-def _reason(error: Exception) -> str:
+def _name_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _named_status(status: int) -> str:
+def _name_status(status: int) -> str:
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
 
 
-def _counted(answer: Answer, seconds: float, requests: int, retried: int) -> Answer:
+def _count_requests(answer: Answer, seconds: float, requests: int, retried: int) -> Answer:
     return replace(answer, requests=requests, retried=retried, seconds=seconds)
+
+
+def open_remote(settings: RemoteSettings, circumstances: Circumstances) -> RemoteOracle:
+    """Open the oracle without contacting the service."""
+    return RemoteOracle(settings, circumstances.say)

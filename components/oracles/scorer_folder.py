@@ -17,24 +17,24 @@ _HEAD = "AutoModelForSequenceClassification"
 
 def check_scorer(model: str, trust_remote_code: bool, stores: SettingStores | None = None) -> None:
     """Raise `ModelError` unless the name stands for a reward model; of a remote one, only the small files are read."""
-    _checked(model, trust_remote_code, stores, weights=Path(model).is_dir())
+    _check_folder(model, trust_remote_code, stores, weights=Path(model).is_dir())
 
 
-def scorer_folder(model: str, trust_remote_code: bool, stores: SettingStores | None = None) -> Path:
+def find_scorer(model: str, trust_remote_code: bool, stores: SettingStores | None = None) -> Path:
     """Return the folder of a reward model with its weights, fetched if need be. Raises `ModelError`."""
-    return _checked(model, trust_remote_code, stores, weights=True)
+    return _check_folder(model, trust_remote_code, stores, weights=True)
 
 
-def _checked(model: str, trust_remote_code: bool, stores: SettingStores | None, weights: bool) -> Path:
+def _check_folder(model: str, trust_remote_code: bool, stores: SettingStores | None, weights: bool) -> Path:
     folder = resolve_pretrain(model, _SETTING, trust_remote_code=trust_remote_code, weights=weights, stores=stores)
     check_model_folder(folder, _SETTING, _CODE_SETTING, None, trust_remote_code=trust_remote_code, weights=weights)
-    problem = _head_problem(_json(folder / "config.json")) or _template_problem(folder)
+    problem = _find_head_problem(_read_json(folder / "config.json")) or _find_template_problem(folder)
     if problem:
         raise ModelError(f"{_SETTING}={model!r}: {problem}")
     return folder
 
 
-def _head_problem(config: Mapping[str, Any]) -> str | None:
+def _find_head_problem(config: Mapping[str, Any]) -> str | None:
     """Say what is wrong with the model's head; what a head of its own code returns is seen when it scores."""
     architecture = ", ".join(config.get("architectures") or []) or "a model of no named architecture"
     advice = "name a sequence classification model with one output"
@@ -47,8 +47,8 @@ def _head_problem(config: Mapping[str, Any]) -> str | None:
     return None if outputs == 1 else f"{architecture} has {outputs} outputs, and a score is one; {advice}"
 
 
-def _template_problem(folder: Path) -> str | None:
-    if (folder / "chat_template.jinja").is_file() or _json(folder / "tokenizer_config.json").get("chat_template"):
+def _find_template_problem(folder: Path) -> str | None:
+    if (folder / "chat_template.jinja").is_file() or _read_json(folder / "tokenizer_config.json").get("chat_template"):
         return None
     return (
         "its tokenizer has no chat template, so nothing says how it reads a conversation; take a reward model for "
@@ -56,5 +56,5 @@ def _template_problem(folder: Path) -> str | None:
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

@@ -7,13 +7,11 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from ..settings import Section, operational
-from .reward_name import check_reward
-
-KNOWN_ORACLES = ("simulated", "pairrm", "reward_model", "remote", "judge", "human")
+from .known_reward import check_reward
 
 
 class SimulatedSettings(Section):
-    """An oracle whose reward is known. Part of the section `labeling`."""
+    """An oracle whose reward is known."""
 
     reward: str = "vader"
     """Known reward of the simulated oracle: vader (sentiment in [-1, 1]), length (words over 100), or a Python function

@@ -1,14 +1,17 @@
-"""An oracle whose reward is known: it answers by the Bradley-Terry model, and tells the rewards."""
+"""An oracle whose reward is known: it answers by the Bradley-Terry model, and reports the rewards."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from math import exp
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..records.records import Duel
-from .callables import reward_function
-from .oracle import Answer, Reward
+from .bradley_terry import win_probability
+from .known_reward import open_reward
+from .oracle import Answer, Circumstances
+
+if TYPE_CHECKING:
+    from .settings import SimulatedSettings
 
 
 class SimulatedOracle:
@@ -18,40 +21,22 @@ class SimulatedOracle:
     purse = None
 
     def __init__(self, reward: str, temperature: float):
-        name, self.known_reward = REWARDS[reward]() if reward in REWARDS else reward_function(reward)
+        name, self.known_reward = open_reward(reward)
         self._temperature = temperature
         self.identity = f"simulated/{name}/T={temperature:g}"
 
     def check(self) -> None:
-        """Nothing to check: it could be opened."""
+        """Do nothing: an oracle that could be opened can answer."""
 
     def compare(self, duels: Sequence[Duel]) -> list[Answer]:
         """Score both responses of each duel."""
-        return [self._answer(duel) for duel in duels]
+        return [self._compare_rewards(duel) for duel in duels]
 
-    def _answer(self, duel: Duel) -> Answer:
-        rewards = self.known_reward(duel.prompt, duel.first), self.known_reward(duel.prompt, duel.second)
-        return Answer(bradley_terry(*rewards, self._temperature), *rewards)
-
-
-def bradley_terry(first_reward: float, second_reward: float, temperature: float) -> float:
-    """Probability that the first wins; exact at both ends, where a naive sigmoid overflows."""
-    margin = (first_reward - second_reward) / temperature
-    return 1 / (1 + exp(-margin)) if margin >= 0 else exp(margin) / (1 + exp(margin))
+    def _compare_rewards(self, duel: Duel) -> Answer:
+        first, second = (self.known_reward(duel.prompt, response) for response in (duel.first, duel.second))
+        return Answer(win_probability(first, second, self._temperature), first, second)
 
 
-def vader() -> tuple[str, Reward]:
-    """Sentiment in [-1, 1]: VADER's compound score (Hutto & Gilbert 2014)."""
-    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-
-    score = SentimentIntensityAnalyzer().polarity_scores
-    return f"vader-{version('vaderSentiment')}", lambda prompt, response: float(score(response)["compound"])
-
-
-def length() -> tuple[str, Reward]:
-    """Number of words over 100."""
-    return "length", lambda prompt, response: len(response.split()) / 100
-
-
-# A reward's name in the settings: how to open it. Opening returns its name with version, and the function.
-REWARDS: dict[str, Callable[[], tuple[str, Reward]]] = {"vader": vader, "length": length}
+def open_simulated(settings: SimulatedSettings, circumstances: Circumstances) -> SimulatedOracle:
+    """Open the oracle with the reward that the settings name."""
+    return SimulatedOracle(settings.reward, settings.reward_temperature)

@@ -30,7 +30,9 @@ def read_logprobs(top: Sequence[tuple[str, float]]) -> float | None:
     Tokens that are an option but for spaces count together. Where only one option is among them, it wins for certain,
     as in Oat. None where neither is, where Oat draws a random number, or where both are unlikely.
     """
-    first, second = (sum(_probability(logprob) for token, logprob in top if _name(token) == name) for name in OPTIONS)
+    first, second = (
+        sum(_to_probability(logprob) for token, logprob in top if _strip_token(token) == name) for name in OPTIONS
+    )
     return first / (first + second) if first + second >= LEAST_MASS else None
 
 
@@ -46,10 +48,15 @@ def read_text(text: str) -> float | None:
     return 1.0 if named == {OPTIONS[0]} else 0.0
 
 
-def _name(token: str) -> str:
+def find_winner(first_wins: float) -> int:
+    """Return 1 if the first is likelier to win, -1 if the second is, and 0 if neither."""
+    return (first_wins > 0.5) - (first_wins < 0.5)
+
+
+def _strip_token(token: str) -> str:
     return token.strip(SPACES)
 
 
-def _probability(logprob: float) -> float:
+def _to_probability(logprob: float) -> float:
     """Of a log-probability that may be a rounding error above 0, minus infinity, or nonsense."""
     return 0.0 if isnan(logprob) else exp(min(logprob, 0.0))

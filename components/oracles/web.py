@@ -70,7 +70,7 @@ def check_url(name: str, url: str, allowed: Sequence[str]) -> str:
     clouds hand out credentials are refused, however they are written and whatever name leads to them; private ones are
     fine, for services in the cluster. A host that cannot be resolved is fine here, and reported when it is asked.
     """
-    refused = f"{name}={shown(url)!r}: "
+    refused = f"{name}={redact_url(url)!r}: "
     if _UNPRINTABLE.search(url):
         raise SettingsError(f"{refused}expected an address without spaces and backslashes")
     try:
@@ -91,7 +91,7 @@ def check_url(name: str, url: str, allowed: Sequence[str]) -> str:
     if allowed and host not in {other.lower().rstrip(".") for other in allowed}:
         raise SettingsError(f"{refused}host {host!r} is not allowed; allowed: {', '.join(allowed)}")
     try:
-        _addresses(host)
+        _resolve_host(host)
     except ForbiddenAddress as error:
         raise SettingsError(f"{refused}{error}") from None
     except OSError:
@@ -99,13 +99,13 @@ def check_url(name: str, url: str, allowed: Sequence[str]) -> str:
     return url.rstrip("/")
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """Return an address to be printed: no password, no query, nothing that moves the cursor, and not too long."""
     bare = re.sub(r"^([^/?#]*//)?[^/?#]*@", r"\1***@", re.sub(r"[?#].*", "", url, flags=re.DOTALL))
     return "".join(letter for letter in bare if letter.isprintable())[:200]
 
 
-def capped_client(
+def open_capped_client(
     timeout: float, connections: int, most_bytes: int = 4 * 2**20, headers: Mapping[str, str] | None = None
 ) -> httpx2.Client:
     """Return a client for services that are not trusted.
@@ -123,7 +123,7 @@ def capped_client(
     )
 
 
-def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+def read_retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
     """Return the seconds after which a service wants to be asked again; None where it does not say."""
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}", value):
@@ -136,7 +136,7 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     return max(0.0, (then - (now or datetime.now(UTC))).total_seconds())
 
 
-def _addresses(host: str) -> list[str]:
+def _resolve_host(host: str) -> list[str]:
     """Resolve a host; `ForbiddenAddress` if one of its addresses must not be asked, `OSError` where it has none."""
     if host.lower().rstrip(".") in _METADATA_HOSTS:
         raise ForbiddenAddress(f"host {host!r} hands out a machine's credentials, and is never asked")
@@ -148,10 +148,10 @@ def _addresses(host: str) -> list[str]:
 
 
 def _is_metadata(address: Address) -> bool:
-    return any(one in network for one in [address, *_embedded(address)] for network in _METADATA_NETWORKS)
+    return any(one in network for one in [address, *_find_embedded(address)] for network in _METADATA_NETWORKS)
 
 
-def _embedded(address: Address) -> list[Address]:
+def _find_embedded(address: Address) -> list[Address]:
     """Return the IPv4 addresses that an IPv6 address may lead to."""
     if address.version == 4:
         return []
@@ -216,7 +216,7 @@ class _CheckedBackend(httpcore2.SyncBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
         failure: Exception = httpcore2.ConnectError(f"host {host!r} has no address")
-        for address in self._resolved(host):
+        for address in self._resolve_or_fail(host):
             try:
                 left = self._deadline.left(timeout)
                 stream = super().connect_tcp(address, port, left, local_address, socket_options)
@@ -226,9 +226,9 @@ class _CheckedBackend(httpcore2.SyncBackend):
                 return _CappedStream(stream, self._deadline)
         raise failure
 
-    def _resolved(self, host: str) -> list[str]:
+    def _resolve_or_fail(self, host: str) -> list[str]:
         try:
-            return list(dict.fromkeys(_addresses(host)))
+            return list(dict.fromkeys(_resolve_host(host)))
         except OSError as error:
             raise httpcore2.ConnectError(f"host {host!r} cannot be resolved ({error})") from error
 

@@ -84,18 +84,20 @@ def json_request(duels: Sequence[Duel]) -> bytes:
 
 def json_answers(body: bytes, duels: Sequence[Duel]) -> tuple[str, dict[str, Answer]]:
     """Read the reply to `json_request`: the identity of who answered, and the answers by duel."""
-    reply = _decoded(body, _JsonReply, "json")
+    reply = _decode_body(body, _JsonReply, "json")
     _check_number(reply.answers, len(duels))
     answers = {
-        duel.duel_id: Answer(_probability(said.first_wins), _reward(said.first_reward), _reward(said.second_reward))
+        duel.duel_id: Answer(
+            _check_probability(said.first_wins), _check_reward(said.first_reward), _check_reward(said.second_reward)
+        )
         for duel, said in zip(duels, reply.answers, strict=True)
     }
-    return _name(reply.identity), answers
+    return _check_name(reply.identity), answers
 
 
 def json_identity(body: bytes) -> str:
     """Read the reply to GET /v1/identity."""
-    return _name(_decoded(body, _Identity, "json").identity)
+    return _check_name(_decode_body(body, _Identity, "json").identity)
 
 
 def oat_request(duels: Sequence[Duel]) -> bytes:
@@ -111,9 +113,9 @@ def oat_request(duels: Sequence[Duel]) -> bytes:
 
 def oat_answers(body: bytes, duels: Sequence[Duel]) -> dict[str, Answer]:
     """Read the reply to `oat_request`: the answers by duel."""
-    said = _decoded(body, _OatReply, "msgpack").batch_first_win_prob
+    said = _decode_body(body, _OatReply, "msgpack").batch_first_win_prob
     _check_number(said, len(duels))
-    return {duel.duel_id: Answer(_probability(first_wins)) for duel, first_wins in zip(duels, said, strict=True)}
+    return {duel.duel_id: Answer(_check_probability(first_wins)) for duel, first_wins in zip(duels, said, strict=True)}
 
 
 # --- What a server reads and sends ---
@@ -121,24 +123,24 @@ def oat_answers(body: bytes, duels: Sequence[Duel]) -> dict[str, Answer]:
 
 def read_json_request(body: bytes) -> list[Question]:
     """Read what `json_request` wrote."""
-    return _decoded(body, _JsonRequest, "json").duels
+    return _decode_body(body, _JsonRequest, "json").duels
 
 
 def write_json_answers(identity: str, answers: Sequence[Comparison]) -> bytes:
     """Return the body of the reply to `json_request`."""
     for answer in answers:
-        _probability(answer.first_wins), _reward(answer.first_reward), _reward(answer.second_reward)
-    return msgspec.json.encode(_JsonReply(_name(identity), list(answers)))
+        _check_probability(answer.first_wins), _check_reward(answer.first_reward), _check_reward(answer.second_reward)
+    return msgspec.json.encode(_JsonReply(_check_name(identity), list(answers)))
 
 
 def write_json_identity(identity: str) -> bytes:
     """Return the body of the reply to GET /v1/identity."""
-    return msgspec.json.encode(_Identity(_name(identity)))
+    return msgspec.json.encode(_Identity(_check_name(identity)))
 
 
 def read_oat_request(body: bytes) -> OatRequest:
     """Read what Oat's clients send."""
-    asked = _decoded(body, _OatRequest, "msgpack")
+    asked = _decode_body(body, _OatRequest, "msgpack")
     if asked.batch_response and asked.batch_candidates:
         raise WireError("batch_response and batch_candidates are both given; expected one of them")
     _check_number(asked.batch_candidates or asked.batch_response, len(asked.batch_prompt))
@@ -152,13 +154,13 @@ def write_oat_answers(first_wins: Sequence[float] = (), scores: Sequence[float] 
     """Return the body of the reply that Oat's clients read: probabilities of duels, or scores of responses."""
     return msgspec.msgpack.encode(
         {
-            "batch_first_win_prob": [_probability(probability) for probability in first_wins],
-            "batch_score": [_reward(score) for score in scores],
+            "batch_first_win_prob": [_check_probability(probability) for probability in first_wins],
+            "batch_score": [_check_reward(score) for score in scores],
         }
     )
 
 
-def _decoded(body: bytes, kind: type[T], form: str) -> T:
+def _decode_body(body: bytes, kind: type[T], form: str) -> T:
     decode = msgspec.json.decode if form == "json" else msgspec.msgpack.decode
     try:
         return decode(body, type=kind)
@@ -171,19 +173,19 @@ def _check_number(given: Sequence[object], expected: int) -> None:
         raise WireError(f"{len(given)} given for {expected} asked")
 
 
-def _probability(value: float) -> float:
+def _check_probability(value: float) -> float:
     if not 0 <= value <= 1:
         raise WireError(f"{value} is no probability")
     return value
 
 
-def _reward(value: float | None) -> float | None:
+def _check_reward(value: float | None) -> float | None:
     if value is not None and not isfinite(value):
         raise WireError(f"{value} is no reward")
     return value
 
 
-def _name(identity: str) -> str:
+def _check_name(identity: str) -> str:
     if not identity.strip() or len(identity) > 300 or not identity.isprintable():
         raise WireError("the identity is empty, longer than 300 letters, or not printable")
     return identity

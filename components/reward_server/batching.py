@@ -16,7 +16,7 @@ from mosec import Server, Worker
 
 from ..errors import OatflowError, OracleError
 from ..jobs.orphans import die_with_parent
-from ..oracles.scoring import open_scorer
+from ..oracles.scorer_network import open_scorer
 from .envelope import ROUTE, Conversation, Scores, Served, pack_scores, unpack_conversations
 
 

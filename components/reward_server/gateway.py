@@ -17,7 +17,7 @@ from typing import TypeVar
 from aiohttp import web
 
 from ..oracles import wire
-from ..oracles.simulated import bradley_terry
+from ..oracles.bradley_terry import win_probability
 from .batcher import Batcher, Overloaded, TooSlow
 from .envelope import Conversation
 from .metrics import CONTENT_TYPE, Metrics
@@ -142,7 +142,7 @@ class Gateway:
         return list(zip(scores[::2], scores[1::2], strict=True))
 
     def _first_wins(self, rewards: tuple[float, float]) -> float:
-        return bradley_terry(*rewards, self.temperature)
+        return win_probability(*rewards, self.temperature)
 
     async def _scores(self, conversations: Sequence[Conversation], asked: int) -> list[float]:
         if asked > self.settings.max_duels:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from ..errors import OracleError, RefusedInput, SettingsError
 from ..oracles.bearer import TOKEN, bearer_secret
-from ..oracles.reward_model import RewardModelOracle
+from ..oracles.scorer import ScorerOracle
 from ..oracles.settings import ScorerSettings
 from .batcher import Batcher, start
 from .gateway import Gateway
@@ -38,7 +38,7 @@ def serve(scorer: ScorerSettings, settings: ServerSettings, token: str | None, s
     Raises `RefusedInput` where the model or the port cannot be had, and `OracleError` where the model's process ends.
     """
     # All that can be said of the model before it is loaded.
-    RewardModelOracle(scorer).check()
+    ScorerOracle(scorer).check()
     asyncio.run(_serve(scorer, settings, token, say))
 
 

@@ -11,7 +11,8 @@ from ..ledger import layout
 from ..ledger.ledger import Experiment, Head, Ledger
 from ..ledger.sealed import digest_of, seal
 from ..model_folder import check_lora_targets, check_model_folder, model_digest
-from ..oracles.oracle import Circumstances, open_oracle
+from ..oracles.oracle import Circumstances
+from ..oracles.registry import ORACLES, open_oracle
 from ..policy.settings import PolicySettings
 from ..policy.starting_model import find_starting_model
 from ..prompts.outside import load_outside
@@ -65,8 +66,7 @@ def check_inputs(settings: ExperimentSettings, stores: SettingStores | None = No
 def check_oracles(settings: ExperimentSettings, stores: SettingStores | None = None) -> None:
     """See that whoever is to be asked is there and can answer. Raises `RefusedInput`, by the setting's name."""
     for name, section in settings.oracles.items():
-        # A known reward may be a function that only the oracle's image has.
-        if name != "simulated":
+        if ORACLES[name].opens_anywhere:
             open_oracle(name, section, Circumstances(stores=stores or SettingStores())).check()
 
 

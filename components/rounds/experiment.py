@@ -1,22 +1,30 @@
-"""All settings of an experiment: one section a room, and what only holds between rooms."""
+"""All settings of an experiment, by section."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import model_validator
 
 from ..errors import SettingsChanged, SettingsError
 from ..evaluation.settings import EvaluationSettings
-from ..exploration.settings import NEEDS_TWO_MEMBERS, ExplorationSettings
+from ..exploration.settings import ExplorationSettings
+from ..former_settings import update_settings
 from ..jobs.resources import ResourceSettings
 from ..jobs.settings import JobSettings
 from ..labeling.settings import LabelingSettings
 from ..ledger.layout import ROOMS
 from ..ledger.settings import LedgerSettings
-from ..oracles.oracle import ORACLES
-from ..oracles.settings import HumanSettings, JudgeSettings, PairRMSettings, RemoteSettings, ScorerSettings
+from ..oracles.registry import ORACLES
+from ..oracles.settings import (
+    HumanSettings,
+    JudgeSettings,
+    PairRMSettings,
+    RemoteSettings,
+    ScorerSettings,
+    SimulatedSettings,
+)
 from ..policy.settings import PolicySettings
 from ..prompts.settings import OutsideSettings, PromptSettings
 from ..records.plan import WITHOUT_REWARD_MODEL
@@ -24,14 +32,8 @@ from ..reporting.settings import TrackingSettings
 from ..reward_model.settings import RewardModelSettings
 from ..sampling.settings import SamplingSettings
 from ..settings import Section, is_operational
+from .cross_checks import find_contradictions
 
-# Settings that mean nothing where rounds learn from a preference set.
-_ONLINE_ONLY = (
-    ("sampling", "num_samples"), ("sampling", "temperature"), ("sampling", "top_p"), ("labeling", "bt_sample"),
-    ("policy", "sync_params_every"), ("exploration", "exp_method"), ("exploration", "objective"),
-    ("exploration", "model_rollout"), ("reward_model", "learn_rm"), ("policy", "learn_rm_only"),
-    ("evaluation", "num_bon"),
-)  # fmt: skip
 Sections = dict[str, dict[str, Any]]
 
 
@@ -44,6 +46,7 @@ class ExperimentSettings(Section):
     exploration: ExplorationSettings = ExplorationSettings()
     reward_model: RewardModelSettings = RewardModelSettings()
     labeling: LabelingSettings = LabelingSettings()
+    simulated: SimulatedSettings = SimulatedSettings()
     pairrm: PairRMSettings = PairRMSettings()
     scorer: ScorerSettings = ScorerSettings()
     remote: RemoteSettings = RemoteSettings()
@@ -56,9 +59,14 @@ class ExperimentSettings(Section):
     tracking: TrackingSettings = TrackingSettings()
     ledger: LedgerSettings = LedgerSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_names(cls, given: Any) -> Any:
+        return update_settings(given) if isinstance(given, Mapping) else given
+
     @model_validator(mode="after")
-    def _rooms_agree(self) -> Self:
-        problems = list(self._problems())
+    def _refuse_contradictions(self) -> Self:
+        problems = list(find_contradictions(self))
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -70,12 +78,12 @@ class ExperimentSettings(Section):
 
     @property
     def generates(self) -> bool:
-        """Whether a policy ever answers a prompt: to learn from the answers, or to be measured by them."""
+        """Whether a policy ever answers a prompt, in training or in evaluation."""
         return not self.prompts.offline or self.evaluation.eval_every > 0
 
     @property
     def learns_rewards(self) -> bool:
-        """Whether an epistemic reward model is learned: to pick duels, to label some, or because the user says so."""
+        """Whether an epistemic reward model is learned: for exploration, or because the settings ask for it."""
         return self.exploration.uses_ensemble or self.reward_model.learn_rm or self.policy.learn_rm_only
 
     @property
@@ -85,135 +93,21 @@ class ExperimentSettings(Section):
 
     @property
     def oracles(self) -> dict[str, Section]:
-        """Oracles that are asked, with their own sections of the settings."""
+        """The settings of each oracle that is asked, by the oracle's name."""
         labels = () if self.prompts.offline else (self.labeling.preference_oracle,)
         judges = (self.evaluation.eval_oracle or self.labeling.preference_oracle,) if self.judges else ()
-        return {name: getattr(self, ORACLES[name].section) for name in (*labels, *judges)}
+        return {name: self.find_oracle_section(name) for name in (*labels, *judges)}
+
+    def find_oracle_section(self, name: str) -> Section:
+        """Return the settings of an oracle, whether it is asked or not."""
+        kind = ORACLES[name]
+        section: Section = getattr(self, kind.section) if kind.section else kind.settings()
+        return section
 
     @property
     def judges(self) -> bool:
         """Whether an oracle judges answers: held-out ones, or those of duels."""
         return self.evaluation.eval_every > 0 or self.exploration.objective == "explore_and_exploit"
-
-    def _problems(self) -> Iterator[str]:
-        if (self.sampling.engine == "scripted") != (self.policy.trainer == "scripted"):
-            yield (
-                f"sampling.engine={self.sampling.engine!r}, policy.trainer={self.policy.trainer!r}: "
-                "a scripted policy can only be sampled by the scripted engine; set both or neither"
-            )
-        yield from self._offline_problems()
-        yield from self._exploration_problems()
-        yield from self._oracle_problems()
-        if self.evaluation.opponent == "reference" and not self.prompts.output_key:
-            yield "evaluation.opponent='reference': name the column of reference answers in prompts.output_key"
-        micro = self.policy.train_batch_size_per_device * self.policy.train_workers
-        if self.policy.train_batch_size % micro:
-            yield (
-                f"policy.train_batch_size={self.policy.train_batch_size}: not a multiple of {micro}, which is "
-                "train_batch_size_per_device times train_workers"
-            )
-        yield from self._pod_problems()
-        gpus = int(self.resources.sampler_gpus)
-        if self.jobs.train_backend != "local" and gpus not in (0, self.sampling.tensor_parallel_size):
-            yield (
-                f"resources.sampler_gpus='{gpus}': sampling.tensor_parallel_size={self.sampling.tensor_parallel_size} "
-                "is the number of GPUs that the engine uses; set both to the same, or sampler_gpus to '0' without GPUs"
-            )
-
-    def _offline_problems(self) -> Iterator[str]:
-        """Name what a preference set needs, and what was set for sampling and asking, which it takes the place of."""
-        chosen, rejected = self.prompts.chosen_key, self.prompts.rejected_key
-        if (chosen is None) != (rejected is None):
-            yield (
-                f"prompts.chosen_key={chosen!r}, prompts.rejected_key={rejected!r}: a preference is a better and a "
-                "worse answer; name both columns, or none to learn online"
-            )
-        for room, name in _ONLINE_ONLY if self.prompts.offline else ():
-            section = getattr(self, room)
-            value, default = getattr(section, name), type(section).model_fields[name].default
-            if value != default:
-                yield (
-                    f"{room}.{name}={value!r}: offline, nothing is sampled to learn from and no oracle gives a label; "
-                    f"leave it out ({default!r}), or leave out prompts.chosen_key and rejected_key to learn online"
-                )
-
-    def _oracle_problems(self) -> Iterator[str]:
-        """Name what the oracles need, and what was set for one that nobody asks."""
-        oracle = self.labeling.preference_oracle
-        if self.judges and "human" in self.oracles and (self.evaluation.eval_oracle or oracle) == "human":
-            yield (
-                "labeling.preference_oracle='human': evaluation needs its verdicts at once; name another judge in "
-                "evaluation.eval_oracle, or set evaluation.eval_every to 0"
-            )
-        for name, needed in (("remote", "remote_url"), ("judge", "judge_model"), ("reward_model", "scorer_model")):
-            section = ORACLES[name].section
-            if name in self.oracles and not getattr(self.oracles[name], needed):
-                yield f"{section}.{needed}='': oracle {name!r} needs it; give it"
-        for name, kind in ORACLES.items():
-            if name in self.oracles or kind.section == "labeling":
-                continue
-            for field, inner in kind.settings.model_fields.items():
-                value = getattr(getattr(self, kind.section), field)
-                if value != inner.default and not is_operational(kind.settings, field):
-                    yield f"{kind.section}.{field}={value!r}: nobody asks oracle {name!r}; leave it out, or ask it"
-
-    def _exploration_problems(self) -> Iterator[str]:
-        """Name what a strategy needs of other rooms, and what was set for a reward model that nobody learns."""
-        method, samples = self.exploration.exp_method, self.sampling.num_samples
-        if method in NEEDS_TWO_MEMBERS and self.reward_model.num_ensemble == 1:
-            yield (
-                f"reward_model.num_ensemble=1: exp_method={method!r} picks where members disagree and "
-                "needs at least 2; 20 is usual"
-            )
-        if method == "XPO" and samples != 2:
-            yield f"sampling.num_samples={samples}: exp_method='XPO' lets one answer of each policy duel; set 2"
-        if method == "XPO" and self.outside.outside_preferences:
-            yield (
-                f"outside.outside_preferences={self.outside.outside_preferences!r}: exp_method='XPO' needs an answer "
-                "of the reference in every pair; leave it out, or use another strategy"
-            )
-        if method == "XPO" and self.policy.dap_algo != "dpo":
-            yield f"policy.dap_algo={self.policy.dap_algo!r}: exp_method='XPO' is DPO with a term; use dpo"
-        if method != "XPO" and self.policy.xpo_alpha != PolicySettings.model_fields["xpo_alpha"].default:
-            yield (
-                f"policy.xpo_alpha={self.policy.xpo_alpha}: exp_method={method!r} ignores it; leave it out, or use "
-                "exp_method='XPO'"
-            )
-        if (self.exploration.apl_keep or 0) > self.prompts.rollout_batch_size:
-            yield (
-                f"exploration.apl_keep={self.exploration.apl_keep}: a round has "
-                f"prompts.rollout_batch_size={self.prompts.rollout_batch_size} prompts; keep fewer"
-            )
-        if self.exploration.apl_certainty_only and samples != 2:
-            yield f"sampling.num_samples={samples}: apl_certainty_only ranks pairs as they are drawn; set 2"
-        if self.learns_rewards:
-            return
-        if self.evaluation.num_bon > 1:
-            yield f"evaluation.num_bon={self.evaluation.num_bon}: nothing picks the best; set reward_model.learn_rm"
-        for name, field in RewardModelSettings.model_fields.items():
-            value = getattr(self.reward_model, name)
-            if value != field.default and not is_operational(RewardModelSettings, name):
-                yield (
-                    f"reward_model.{name}={value!r}: exp_method={method!r} learns no reward model; set "
-                    "reward_model.learn_rm, use a strategy of the ensemble (EnnBAITS, ...), or leave it out"
-                )
-
-    def _pod_problems(self) -> Iterator[str]:
-        workers, pods, gpus = self.policy.train_workers, self.jobs.train_pods, int(self.jobs.train_pod_gpus)
-        if workers % pods:
-            yield f"policy.train_workers={workers}: not a multiple of jobs.train_pods={pods}, which share them evenly"
-        elif gpus not in (0, workers // pods):
-            yield (
-                f"jobs.train_pod_gpus='{gpus}': each pod runs {workers // pods} workers (train_workers / train_pods), "
-                f"and each of them needs a GPU of its own; set {workers // pods}, or 0 to train on the CPU"
-            )
-        if self.jobs.train_backend == "trainjob" and self.jobs.train_priority_class:
-            yield (
-                f"jobs.train_priority_class={self.jobs.train_priority_class!r}: a TrainJob cannot carry it; set it in "
-                f"the runtime {self.jobs.train_runtime!r}, or use train_backend='pytorchjob'"
-            )
-        if self.jobs.train_backend == "local" and pods > 1:
-            yield f"jobs.train_pods={pods}: train_backend='local' trains in the step itself; set 1, or another backend"
 
 
 def refuse_small_budget(settings: ExperimentSettings) -> None:
@@ -246,7 +140,8 @@ def refuse_changes(frozen: Mapping[str, Mapping[str, Any]], wanted: ExperimentSe
     """
     everything, operational = split_operational(wanted)
     defaults, _ = split_operational(ExperimentSettings())
-    begun = {name: {**defaults[name], **frozen.get(name, {})} for name in everything}
+    former = update_settings(frozen)
+    begun = {name: {**defaults[name], **former.get(name, {})} for name in everything}
     changes = [
         f"{name}.{field} was {begun[name][field]!r} and is now {value!r}"
         for name, section in everything.items()
@@ -269,6 +164,7 @@ def read_settings(
     or than a section.
     """
     sections: dict[str, Any] = {}
+    frozen, operational = update_settings(frozen), update_settings(operational)
     for name, field in ExperimentSettings.model_fields.items():
         assert isinstance(field.annotation, type) and issubclass(field.annotation, Section)
         sections[name] = field.annotation.parse({**frozen.get(name, {}), **operational.get(name, {})})

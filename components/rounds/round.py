@@ -20,6 +20,7 @@ from ..evaluation.diagnostics import diagnose_exploration, read_labelled
 from ..evaluation.judging import Pairing, as_duel, evaluated_before, is_evaluated
 from ..evaluation.match import Match, join_reports
 from ..exploration.choice import choose_duels
+from ..exploration.registry import STRATEGIES
 from ..labeling.asking import Interview, answers_of, open_duels, report_asked
 from ..labeling.budget import within_budget
 from ..labeling.given import PREFERENCE_SET, given_preference
@@ -62,11 +63,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..reward_model.encoder import Encoder
-
-
-class _Strategy:
-    def __init__(self, name: str):
-        self.draws_from_reference, self.scores_candidates = name == "XPO", name == "APL"
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,7 @@ def sample_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         tokens = encode_prompts(tools.load_tokenizer(), plan.prompts, settings.prompts.apply_chat_template)
         if settings.prompts.offline:
             return given_candidates(plan.prompts, tokens, tools.load_tokenizer(), settings.sampling.generate_max_length)
-        strategy, chosen = _Strategy(settings.exploration.exp_method), settings.sampling
+        strategy, chosen = STRATEGIES[settings.exploration.exp_method], settings.sampling
         requests = request_candidates(plan.prompts, tokens, chosen.num_samples, given.seed, given.number)
         decoding = Decoding(chosen.temperature, chosen.top_p, chosen.generate_max_length)
         progress = report_progress("sample", given.number)

@@ -17,7 +17,8 @@ from ..ledger.step import Step
 from ..model_folder import resolve_pretrain
 from ..oracles.agreement import agreement_facts
 from ..oracles.human import HumanOracle
-from ..oracles.oracle import ORACLES, Circumstances, Oracle, open_oracle
+from ..oracles.oracle import Circumstances, Oracle
+from ..oracles.registry import ORACLES, open_oracle
 from ..policy.starting_model import find_starting_model
 from ..prompts.template import Tokenizer, load_tokenizer
 from ..records.plan import STARTING_MODEL, PolicyPointer
@@ -110,12 +111,12 @@ class LedgerTools:
             WaitingForLabels: People are asked, and have not answered yet.
         """
         name = name or self.settings.labeling.preference_oracle
-        if name == "human":
+        if not ORACLES[name].answers_at_once:
             answers = collect_answers(self.step, duels, self.settings.human)
             seed = derive(self.settings.ledger.seed, self.step.round, "agreement")
             return HumanOracle(self.settings.human, answers), agreement_facts(answers, seed)
         where = Circumstances(self.settings.ledger.seed, self._report_wait, self.step.ledger.setting_stores)
-        return open_oracle(name, getattr(self.settings, ORACLES[name].section), where), {}
+        return open_oracle(name, self.settings.find_oracle_section(name), where), {}
 
     def _report_wait(self, why: str) -> None:
         progress.tell(layout.STEPS[self.step.room], self.step.round, "waits", why=why)

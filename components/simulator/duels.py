@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from ..errors import RefusedInput
+from ..exploration.registry import STRATEGIES
 from ..exploration.settings import ExplorationSettings
-from ..exploration.strategies import STRATEGIES, Beliefs, orders_of, repair_clashes
+from ..exploration.strategies import Beliefs, orders_of, repair_clashes
 from ..seeds import derive
 from ..settings import did_you_mean
 from .worlds import Indices
 
 RANDOM = "random"
 """The baseline: two different candidates, uniformly. Its reward model learns as all others do."""
-PLAYERS = (RANDOM, *(name for name in STRATEGIES if name != "passive"))
-_LAWFUL = ("EnnPassive", "EnnEETS", "EnnBAITS", "EnnUncertainty")
-"""Strategies that Oat has, too."""
+PLAYERS = (RANDOM, *(name for name, known in STRATEGIES.items() if known.needs == "ensemble"))
 
 Law = Literal["paper", "oat"]
 Flags = npt.NDArray[np.bool_]
@@ -50,7 +49,7 @@ def duels(strategy: str, rewards: Tensor, alike: Indices, law: Law, seed: int) -
     settings = exploration(strategy, law)
     order = orders(len(rewards), len(alike), law, seed)
     beliefs = Beliefs(rewards, torch.from_numpy(alike), order)
-    pairs = STRATEGIES[strategy](beliefs, settings)
+    pairs = settings.strategy.load_pick()(beliefs, settings)
     chance = torch.tensor(seeds_of(len(alike), seed, "clash"))
     pairs, kept = repair_clashes(pairs, beliefs, beliefs.alike, chance, settings)
     return pairs.numpy(), kept.numpy()
@@ -59,7 +58,7 @@ def duels(strategy: str, rewards: Tensor, alike: Indices, law: Law, seed: int) -
 def exploration(strategy: str, law: Law) -> ExplorationSettings:
     """Return a strategy's settings under a law; a strategy that Oat lacks has one law only."""
     given = {"exp_method": strategy, "on_clash": "keep" if law == "oat" else "redraw"}
-    return ExplorationSettings.parse(given | ({"exp_law": law} if strategy in _LAWFUL else {}))
+    return ExplorationSettings.parse(given | ({"exp_law": law} if STRATEGIES[strategy].has_oat_variant else {}))
 
 
 def orders(members: int, prompts: int, law: Law, seed: int) -> Tensor:

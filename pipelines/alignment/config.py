@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from oatflow.components.errors import RefusedInput, SettingsError
+from oatflow.components.former_settings import update_settings
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_small_budget
 from oatflow.components.settings import Section, did_you_mean, is_operational
 
@@ -104,7 +105,7 @@ def _checked_yaml(text: str, name: str) -> Nested:
     for room, section in content.items():
         if room in ExperimentSettings.model_fields and not isinstance(section, dict):
             raise SettingsError(f"{name}: {room}={section!r}: expected a mapping of settings")
-    return content
+    return update_settings(content)
 
 
 def _by_room(values: Mapping[str, Any]) -> Nested:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 LEFT = [
     "errors",
     "settings",
+    "former_settings",
     "images",
     "seeds",
     "progress",
@@ -64,7 +65,7 @@ DOORS = {
     "mlflow": {"components/reporting/mlflow_tracking.py"},
     "matplotlib": {"components/reporting/drawing.py"},
     "datasets": {"components/prompts/source.py"},
-    "vaderSentiment": {"components/oracles/simulated.py"},
+    "vaderSentiment": {"components/oracles/known_reward.py"},
     "openai": {"components/oracles/judge_endpoint.py"},
     "httpx2": {"components/oracles/web.py", "components/model_folder.py"},
     "httpcore2": {"components/oracles/web.py"},

@@ -139,17 +139,17 @@ def test_the_rooms_stand_in_the_order_of_the_house():
 def test_every_preset_and_oracle_is_told_of():
     tutorial, oracles = ((ROOT / page / "README.md").read_text() for page in ("pipelines", "components/oracles"))
     assert all(preset in tutorial for preset in presets() if preset not in ("reviews", "scripted"))
-    from oatflow.components.oracles.oracle import ORACLES
+    from oatflow.components.oracles.registry import ORACLES
 
     assert all(f"`{name}`" in oracles for name in ORACLES)
 
 
 def test_every_loss_and_strategy_is_told_of():
-    from oatflow.components.exploration.settings import METHODS
+    from oatflow.components.exploration.registry import STRATEGIES
     from oatflow.components.policy.settings import HEEDED
 
     tutorial = (ROOT / "pipelines/README.md").read_text()
-    assert all(f"`{name}`" in tutorial for name in (*METHODS, *HEEDED))
+    assert all(f"`{name}`" in tutorial for name in (*STRATEGIES, *HEEDED))
 
 
 def test_what_the_pages_show_of_runs_is_what_the_commands_print():

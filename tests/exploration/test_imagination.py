@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from oatflow.components.exploration.imagination import imagined, is_burnt_in
+from oatflow.components.exploration.imagination import imagine_pairs, is_burnt_in
 from oatflow.components.exploration.strategies import Beliefs
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "oat_exploration.json").read_text())["model_rollout"]
@@ -44,13 +44,13 @@ def assert_within_five_sigma(seen, law, draws):
 
 @pytest.mark.parametrize("ratio", GOLDEN["count_per_ratio"])
 def test_a_fixed_number_of_prompts_rounded_down_gets_a_synthetic_pair(ratio):
-    counts = {int(imagined(beliefs(REWARDS), float(ratio), seed).which.sum()) for seed in range(20)}
+    counts = {int(imagine_pairs(beliefs(REWARDS), float(ratio), seed).which.sum()) for seed in range(20)}
     assert counts == {GOLDEN["count_per_ratio"][ratio]}
 
 
 def test_a_pair_is_the_best_and_the_worst_of_the_member_that_imagined_it():
     for seed in range(200):
-        made = imagined(beliefs(REWARDS), 1.0, seed)
+        made = imagine_pairs(beliefs(REWARDS), 1.0, seed)
         for prompt, (member, pair) in enumerate(zip(made.member.tolist(), made.pairs.tolist(), strict=True)):
             assert tuple(pair) in SUPPORT[prompt][member]
 
@@ -58,7 +58,7 @@ def test_a_pair_is_the_best_and_the_worst_of_the_member_that_imagined_it():
 def test_what_20000_seeds_imagine_is_within_five_sigma_of_the_law_as_is_what_oat_did():
     golden = GOLDEN["random_select_20k"]
     believed = beliefs(REWARDS)
-    rounds = [imagined(believed, golden["max_model_data_ratio"], seed) for seed in range(DRAWS)]
+    rounds = [imagine_pairs(believed, golden["max_model_data_ratio"], seed) for seed in range(DRAWS)]
     chosen = Counter(int(made.which.nonzero()) for made in rounds)
     uniform = dict.fromkeys(range(PROMPTS), 1 / PROMPTS)
     assert_within_five_sigma({prompt: count / DRAWS for prompt, count in chosen.items()}, uniform, DRAWS)
@@ -74,7 +74,7 @@ def test_what_20000_seeds_imagine_is_within_five_sigma_of_the_law_as_is_what_oat
 
 
 def test_the_members_of_different_prompts_are_independent():
-    rounds = [imagined(beliefs(REWARDS[:2, :2]), 1.0, seed) for seed in range(4000)]
+    rounds = [imagine_pairs(beliefs(REWARDS[:2, :2]), 1.0, seed) for seed in range(4000)]
     together = Counter(tuple(made.member.tolist()) for made in rounds)
     assert len(together) == 4
     assert all(abs(count - 1000) < 5 * sqrt(4000 * 3 / 16) for count in together.values())
@@ -85,24 +85,24 @@ def test_equal_texts_are_no_synthetic_pair():
     rewards = torch.tensor([[[0.7, 0.7, 0.7], [0.7, 0.7, 0.1]]])
     alike = torch.tensor([[0, 0, 0], [0, 0, 2]])
     for seed in range(20):
-        made = imagined(beliefs(rewards, alike), 1.0, seed)
+        made = imagine_pairs(beliefs(rewards, alike), 1.0, seed)
         assert made.which.tolist() == [False, True]
         assert made.pairs[1].tolist() in ([0, 2], [1, 2])
 
 
 def test_one_prompt_and_one_member_are_enough():
-    made = imagined(beliefs(torch.tensor([[[0.0, 2.0, -1.0]]])), 1.0, 0)
+    made = imagine_pairs(beliefs(torch.tensor([[[0.0, 2.0, -1.0]]])), 1.0, 0)
     assert (made.which.tolist(), made.member.tolist(), made.pairs.tolist()) == ([True], [0], [[1, 2]])
-    assert not imagined(beliefs(torch.tensor([[[0.0, 2.0, -1.0]]])), 0.3, 0).which.any()
+    assert not imagine_pairs(beliefs(torch.tensor([[[0.0, 2.0, -1.0]]])), 0.3, 0).which.any()
 
 
 def test_the_same_seed_imagines_the_same():
-    one, other = (imagined(beliefs(REWARDS), 0.5, 11) for _ in range(2))
+    one, other = (imagine_pairs(beliefs(REWARDS), 0.5, 11) for _ in range(2))
     assert torch.equal(one.which, other.which) and torch.equal(one.pairs, other.pairs)
 
 
 def test_a_larger_share_keeps_the_pairs_of_a_smaller_one():
-    few, many = (imagined(beliefs(REWARDS), ratio, 11) for ratio in (0.3, 0.5))
+    few, many = (imagine_pairs(beliefs(REWARDS), ratio, 11) for ratio in (0.3, 0.5))
     assert (few.which & ~many.which).sum() == 0
     assert torch.equal(few.pairs, many.pairs)
 

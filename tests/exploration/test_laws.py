@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from oatflow.components.exploration.settings import ExplorationSettings
-from oatflow.components.exploration.strategies import STRATEGIES, Beliefs, best_of_n, orders_of, repair_clashes
+from oatflow.components.exploration.strategies import Beliefs, best_of_n, orders_of, repair_clashes
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "oat_exploration.json").read_text())["exploration"]
 REWARDS = torch.tensor(GOLDEN["rewards_E_M_N_1"], dtype=torch.float64).squeeze(-1)
@@ -43,7 +43,7 @@ def picked(rewards, order, settings, chance=None):
     """The pairs after clashes were repaired, as tuples."""
     beliefs = Beliefs(rewards, all_different(rewards.shape[1]), order)
     chance = torch.zeros(rewards.shape[1], dtype=torch.long) if chance is None else chance
-    pairs = STRATEGIES[settings.exp_method](beliefs, settings)
+    pairs = settings.strategy.load_pick()(beliefs, settings)
     pairs, kept = repair_clashes(pairs, beliefs, beliefs.alike, chance, settings)
     assert kept.all()
     return [tuple(pair) for pair in pairs.tolist()]

@@ -4,9 +4,13 @@ from collections import Counter
 
 import pytest
 import torch
-from oatflow.components.exploration.settings import ENSEMBLE_METHODS, NEEDS_TWO_MEMBERS, ExplorationSettings
-from oatflow.components.exploration.strategies import STRATEGIES, Beliefs, best_of_n, orders_of, passive
+from oatflow.components.exploration.registry import STRATEGIES
+from oatflow.components.exploration.settings import ExplorationSettings
+from oatflow.components.exploration.strategies import Beliefs, best_of_n, orders_of, pair_first_two
 from oatflow.components.seeds import derive
+
+ENSEMBLE = [name for name, strategy in STRATEGIES.items() if strategy.needs == "ensemble"]
+PICK = {name: STRATEGIES[name].load_pick() for name in ENSEMBLE}
 
 
 def beliefs(rewards, alike=None, order=None):
@@ -17,18 +21,13 @@ def beliefs(rewards, alike=None, order=None):
 
 
 def pick(method, believed, **settings):
-    (pair,) = STRATEGIES[method](believed, ExplorationSettings(exp_method=method, **settings)).tolist()
+    (pair,) = PICK[method](believed, ExplorationSettings(exp_method=method, **settings)).tolist()
     return tuple(pair)
 
 
-def test_each_method_that_needs_the_ensemble_has_a_strategy():
-    assert tuple(STRATEGIES) == ("EnnPassive", "EnnEETS", "EnnBAITS", "EnnUncertainty", "DRTS", "DeltaUCB")
-    assert set(STRATEGIES) == set(ENSEMBLE_METHODS)
-
-
 def test_passive_exploration_takes_the_first_two_of_each_prompt():
-    assert passive(3).tolist() == [[0, 1], [0, 1], [0, 1]]
-    assert passive(1).tolist() == [[0, 1]]
+    assert pair_first_two(3).tolist() == [[0, 1], [0, 1], [0, 1]]
+    assert pair_first_two(1).tolist() == [[0, 1]]
 
 
 def test_ensemble_passive_takes_the_first_two_whatever_they_are_worth():
@@ -95,7 +94,7 @@ def test_a_text_never_duels_itself_where_another_differs(method):
     assert (first == 2) != (second == 2)
 
 
-@pytest.mark.parametrize("method", STRATEGIES)
+@pytest.mark.parametrize("method", ENSEMBLE)
 def test_where_all_texts_are_equal_there_is_a_pair_nevertheless(method):
     first, second = pick(method, beliefs([[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]], alike=[0, 0, 0]))
     assert {first, second} <= {0, 1, 2}
@@ -139,36 +138,36 @@ def test_without_optimism_delta_ucb_takes_the_best_and_the_worst_on_average():
     assert pick("DeltaUCB", beliefs([[0.0, 3.0, 1.0], [2.0, 3.0, 1.5]]), ucb_beta=0.0) == (1, 0)
 
 
-@pytest.mark.parametrize("method", [name for name in STRATEGIES if name not in NEEDS_TWO_MEMBERS])
+@pytest.mark.parametrize("method", [name for name in ENSEMBLE if STRATEGIES[name].least_members == 1])
 def test_an_ensemble_of_one_picks(method):
     expected = {"EnnPassive": (0, 1), "EnnEETS": (2, 2), "DRTS": (2, 1), "DeltaUCB": (2, 1)}[method]
     assert pick(method, beliefs([[0.5, 0.0, 1.0]])) == expected
 
 
-@pytest.mark.parametrize("method", NEEDS_TWO_MEMBERS)
+@pytest.mark.parametrize("method", [name for name in ENSEMBLE if STRATEGIES[name].least_members == 2])
 def test_strategies_that_go_by_disagreement_refuse_an_ensemble_of_one_by_name(method):
     with pytest.raises(AssertionError, match=f"{method} needs at least 2 members"):
         pick(method, beliefs([[0.5, 0.0, 1.0]]))
 
 
-@pytest.mark.parametrize("method", STRATEGIES)
+@pytest.mark.parametrize("method", ENSEMBLE)
 def test_a_prompt_gets_the_same_pair_alone_as_among_others(method):
     rewards = torch.randn(5, 7, 6, generator=torch.Generator().manual_seed(3))
     alike, order = torch.arange(6).repeat(7, 1), orders_of(range(7), 5)
     settings = ExplorationSettings(exp_method=method)
-    together = STRATEGIES[method](Beliefs(rewards, alike, order), settings)
+    together = PICK[method](Beliefs(rewards, alike, order), settings)
     alone = [
-        STRATEGIES[method](Beliefs(rewards[:, one], alike[one], order[one]), settings)
+        PICK[method](Beliefs(rewards[:, one], alike[one], order[one]), settings)
         for one in (slice(prompt, prompt + 1) for prompt in range(7))
     ]
     assert together.tolist() == torch.cat(alone).tolist()
 
 
-@pytest.mark.parametrize("method", STRATEGIES)
+@pytest.mark.parametrize("method", ENSEMBLE)
 def test_picking_leaves_the_beliefs_as_they_are(method):
     rewards = torch.randn(5, 3, 6, generator=torch.Generator().manual_seed(4))
     believed = Beliefs(rewards.clone(), torch.arange(6).repeat(3, 1), orders_of(range(3), 5))
-    pairs = STRATEGIES[method](believed, ExplorationSettings(exp_method=method))
+    pairs = PICK[method](believed, ExplorationSettings(exp_method=method))
     assert pairs.shape == (3, 2) and pairs.dtype == torch.int64
     assert torch.equal(believed.rewards, rewards)
 

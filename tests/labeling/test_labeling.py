@@ -5,7 +5,7 @@ from oatflow.components.errors import ClaimLost, OracleError
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.sealed import seal
 from oatflow.components.ledger.step import Step
-from oatflow.components.oracles import oracle
+from oatflow.components.oracles import registry
 from oatflow.components.oracles.oracle import Answer
 from oatflow.components.records.tables import PREFERENCES
 
@@ -41,8 +41,8 @@ def scripted_oracle(monkeypatch):
             def compare(self, duels):
                 return [answer(duel) for duel in duels]
 
-        kind = replace(oracle.ORACLES["simulated"], open=lambda settings, circumstances: Scripted())
-        monkeypatch.setitem(oracle.ORACLES, "simulated", kind)
+        kind = replace(registry.ORACLES["simulated"], open=lambda settings, circumstances: Scripted())
+        monkeypatch.setitem(registry.ORACLES, "simulated", kind)
 
     return install
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from oatflow.components.errors import LedgerError, OracleError
 from oatflow.components.ledger.step import Step
-from oatflow.components.oracles import oracle
+from oatflow.components.oracles import registry
 from oatflow.components.oracles.oracle import Answer, OracleFailed, SpendingLimit
 from oatflow.components.oracles.purse import Purse
 
@@ -55,7 +55,7 @@ def paid(monkeypatch):
             paid.purse = Purse(limit)
             return paid
 
-        monkeypatch.setitem(oracle.ORACLES, "simulated", replace(oracle.ORACLES["simulated"], open=open_))
+        monkeypatch.setitem(registry.ORACLES, "simulated", replace(registry.ORACLES["simulated"], open=open_))
         return paid
 
     return install

@@ -10,12 +10,12 @@ from oatflow.components.oracles.audit import (
     Account,
     LabelledPair,
     Pair,
-    agreement,
     ask_canaries,
     ask_like_people,
-    canary,
-    cohens_kappa,
-    verdict,
+    compute_kappa,
+    make_canary,
+    measure_agreement,
+    name_verdict,
 )
 from oatflow.components.oracles.oracle import Answer, OracleFailed
 from oatflow.components.oracles.simulated import SimulatedOracle
@@ -110,8 +110,8 @@ def test_an_oracle_that_cannot_be_read_at_all_is_known_for_nothing_else():
 
 def test_one_pair_is_enough_and_the_empty_answer_takes_both_sides():
     assert [finding.n for finding in audit(lambda duel: Answer(0.5), PAIRS[:1])[0]] == [5, 1, 1, 1, 1, 1, 2, 0]
-    assert canary("empty", PAIRS[0], 0).second == canary("empty", PAIRS[0], 1).first == ""
-    assert canary("same", PAIRS[0], 0).clash
+    assert make_canary("empty", PAIRS[0], 0).second == make_canary("empty", PAIRS[0], 1).first == ""
+    assert make_canary("same", PAIRS[0], 0).clash
 
 
 def test_what_was_answered_before_a_failure_is_on_the_account():
@@ -148,29 +148,29 @@ def table(counts):
     ({}, None),
 ])  # fmt: skip
 def test_kappa_by_hand(counts, kappa):
-    assert cohens_kappa(table(counts)) == (kappa if kappa is None else pytest.approx(kappa))
+    assert compute_kappa(table(counts)) == (kappa if kappa is None else pytest.approx(kappa))
 
 
 @given(st.lists(st.tuples(*[st.sampled_from(["first", "second", "tie"])] * 2), max_size=30))
 def test_kappa_is_symmetric_and_at_most_one(said):
-    kappa = cohens_kappa(said)
-    assert kappa == cohens_kappa([(oracle, person) for person, oracle in said])
+    kappa = compute_kappa(said)
+    assert kappa == compute_kappa([(oracle, person) for person, oracle in said])
     assert kappa is None or -1 <= kappa <= 1
 
 
 def test_agreement_counts_ties_and_leaves_out_what_cannot_be_read():
     said = [("first", "first"), ("first", "second"), ("tie", "first"), ("tie", "tie"), ("second", None)]
-    found = agreement(said)
+    found = measure_agreement(said)
     assert (found.n, found.agreed, found.both_decided, found.decided, found.unreadable) == (4, 2, 2, 1, 1)
     # p_o = 2/4; p_e = (2 * 2 + 0 * 1 + 2 * 1) / 16
     assert found.kappa == pytest.approx((0.5 - 6 / 16) / (10 / 16))
-    nothing = agreement([("first", None)])
+    nothing = measure_agreement([("first", None)])
     assert (nothing.n, nothing.kappa, nothing.unreadable) == (0, None, 1)
 
 
 def test_an_answer_is_a_verdict_or_a_tie_or_unreadable():
     answers = [Answer(0.51), Answer(0.49), Answer(0.5), Answer(0.9, undecided=True), Answer(None), Answer(1.0)]
-    assert [verdict(answer) for answer in answers] == ["first", "second", "tie", "tie", None, "first"]
+    assert [name_verdict(answer) for answer in answers] == ["first", "second", "tie", "tie", None, "first"]
 
 
 def test_a_pair_that_several_people_labelled_is_asked_once_and_each_label_counts():

@@ -4,7 +4,7 @@ import pytest
 from oatflow.components.errors import SettingsError, WaitingForLabels
 from oatflow.components.oracles.annotations import Annotation
 from oatflow.components.oracles.human import HumanOracle
-from oatflow.components.oracles.oracle import open_oracle
+from oatflow.components.oracles.registry import open_oracle
 from oatflow.components.oracles.settings import HumanSettings
 from oatflow.components.records.records import Duel, duel_id
 

@@ -7,10 +7,11 @@ import pytest
 from oatflow.components import seeds
 from oatflow.components.errors import RefusedInput, SettingsError
 from oatflow.components.oracles.judge import JudgeOracle
-from oatflow.components.oracles.judge import answer as answer_of
+from oatflow.components.oracles.judge import combine_replies as answer_of
 from oatflow.components.oracles.judge_endpoint import Reply
-from oatflow.components.oracles.oracle import OracleFailed, SpendingLimit, open_oracle
+from oatflow.components.oracles.oracle import OracleFailed, SpendingLimit
 from oatflow.components.oracles.patience import Clock
+from oatflow.components.oracles.registry import open_oracle
 from oatflow.components.oracles.settings import JudgeSettings
 from oatflow.components.records.records import Duel, duel_id
 

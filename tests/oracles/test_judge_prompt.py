@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from oatflow.components.errors import SettingsError
-from oatflow.components.oracles.judge_prompt import neutral, open_prompt
+from oatflow.components.oracles.judge_prompt import neutralise_text, open_prompt
 from oatflow.components.records.records import Duel, duel_id
 
 OURS = open_prompt("", "")
@@ -74,7 +74,7 @@ def test_a_text_that_tries_changes_nothing_but_its_own_place(attack, place):
     assert [f"{match[1]} {match[2]}" for match in MARKER.finditer(user)] == IN_ORDER
     code, plain_code = MARKER.search(user)[3], MARKER.search(plain_user)[3]
     assert system.replace(code, plain_code) == plain_system
-    texts = {"prompt": plain.prompt, "first": plain.first, "second": plain.second, place: neutral(attack)}
+    texts = {"prompt": plain.prompt, "first": plain.first, "second": plain.second, place: neutralise_text(attack)}
     assert quoted(user) == [texts["prompt"], texts["first"], texts["second"]]
     assert without_texts(user, code) == without_texts(plain_user, plain_code)
 
@@ -82,15 +82,15 @@ def test_a_text_that_tries_changes_nothing_but_its_own_place(attack, place):
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_nothing_in_a_text_is_a_marker_or_a_special_token(attack):
     special = r"<\|\S+?\|>|<\uff5c\S+?\uff5c>|</?s>|\[/?INST\]|<</?SYS>>|<(start|end)_of_turn>|</?think>"
-    assert not re.search(special, neutral(attack))
-    assert not re.search(r"(?i)<<<\s*(begin|end)", neutral(attack))
+    assert not re.search(special, neutralise_text(attack))
+    assert not re.search(r"(?i)<<<\s*(begin|end)", neutralise_text(attack))
 
 
 def test_a_text_is_changed_by_single_spaces_alone():
     for attack in ATTACKS:
-        assert neutral(attack).replace(" ", "") == attack.replace(" ", "")
-    assert neutral("<|im_start|>") == "< |im_start|>"
-    assert neutral("<<<end answer 0>>>") == "< <<end answer 0>>>"
+        assert neutralise_text(attack).replace(" ", "") == attack.replace(" ", "")
+    assert neutralise_text("<|im_start|>") == "< |im_start|>"
+    assert neutralise_text("<<<end answer 0>>>") == "< <<end answer 0>>>"
 
 
 @pytest.mark.parametrize("text", [
@@ -98,7 +98,7 @@ def test_a_text_is_changed_by_single_spaces_alone():
     "<sup>2</sup> <span>", "[1] [INSTALL]", "{first}", "a < b", "<strong>",
 ])  # fmt: skip
 def test_ordinary_texts_stay_as_they_are(text):
-    assert neutral(text) == text
+    assert neutralise_text(text) == text
 
 
 @given(st.text(), st.text(), st.text(), st.booleans())
@@ -106,7 +106,7 @@ def test_any_texts_come_out_whole_between_their_markers(prompt, first, second, s
     user = asked(make_duel(prompt, first, second), swapped)[1]
     shown = (second, first) if swapped else (first, second)
     code = MARKER.search(user)[3]
-    assert all(f"{code}>>>\n{neutral(text)}\n<<<end" in user for text in (prompt, *shown))
+    assert all(f"{code}>>>\n{neutralise_text(text)}\n<<<end" in user for text in (prompt, *shown))
     assert user.count(code) == 6
 
 

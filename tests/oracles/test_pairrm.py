@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oatflow.components.errors import ModelError, SettingsError
-from oatflow.components.oracles.oracle import open_oracle
 from oatflow.components.oracles.pairrm import PairRMOracle
+from oatflow.components.oracles.registry import open_oracle
 from oatflow.components.oracles.settings import PairRMSettings
 from oatflow.components.records.records import Duel
 

@@ -3,8 +3,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oatflow.components.oracles.bradley_terry import win_probability
 from oatflow.components.oracles.oracle import Answer
-from oatflow.components.oracles.simulated import SimulatedOracle, bradley_terry
+from oatflow.components.oracles.simulated import SimulatedOracle
 from oatflow.components.records.records import Duel
 
 REWARDS = st.floats(-1, 1)
@@ -17,26 +18,26 @@ def duel(first, second):
 
 def test_the_probability_is_the_sigmoid_of_the_margin_over_the_temperature():
     # sigmoid(0.75), in Oat's golden data for scores 1.0 and 0.25 at temperature 1.
-    assert bradley_terry(1.0, 0.25, 1.0) == pytest.approx(0.6791787148, abs=1e-7)
-    assert bradley_terry(-2.0, 1.0, 1.0) == pytest.approx(0.04742587358, abs=1e-7)
-    assert bradley_terry(0.1, 0.0, 0.05) == pytest.approx(1 / (1 + math.exp(-2)))
+    assert win_probability(1.0, 0.25, 1.0) == pytest.approx(0.6791787148, abs=1e-7)
+    assert win_probability(-2.0, 1.0, 1.0) == pytest.approx(0.04742587358, abs=1e-7)
+    assert win_probability(0.1, 0.0, 0.05) == pytest.approx(1 / (1 + math.exp(-2)))
 
 
 @given(REWARDS, REWARDS, TEMPERATURES)
 def test_swapping_the_responses_swaps_the_odds(first, second, temperature):
-    forth, back = bradley_terry(first, second, temperature), bradley_terry(second, first, temperature)
+    forth, back = win_probability(first, second, temperature), win_probability(second, first, temperature)
     assert 0 <= forth <= 1
     assert forth + back == pytest.approx(1)
 
 
 @given(REWARDS, TEMPERATURES)
 def test_equal_rewards_are_an_even_chance(reward, temperature):
-    assert bradley_terry(reward, reward, temperature) == 0.5
+    assert win_probability(reward, reward, temperature) == 0.5
 
 
 def test_the_coldest_temperature_overflows_nowhere():
-    assert bradley_terry(1.0, -1.0, 1e-300) == 1.0
-    assert bradley_terry(-1.0, 1.0, 1e-300) == 0.0
+    assert win_probability(1.0, -1.0, 1e-300) == 1.0
+    assert win_probability(-1.0, 1.0, 1e-300) == 0.0
 
 
 def test_vader_prefers_the_warmer_words_and_tells_the_rewards():

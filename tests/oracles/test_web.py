@@ -9,7 +9,14 @@ from datetime import UTC, datetime
 import pytest
 from oatflow.components.errors import SettingsError
 from oatflow.components.oracles import web
-from oatflow.components.oracles.web import ForbiddenAddress, NoReply, capped_client, check_url, retry_after, shown
+from oatflow.components.oracles.web import (
+    ForbiddenAddress,
+    NoReply,
+    check_url,
+    open_capped_client,
+    read_retry_after,
+    redact_url,
+)
 
 GOOD = [
     ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
@@ -112,14 +119,14 @@ def test_an_allowed_name_that_leads_to_metadata_is_refused_all_the_same():
     ],
 )
 def test_what_is_printed_of_an_address_has_no_secrets(url, printed):
-    assert shown(url) == printed
+    assert redact_url(url) == printed
 
 
 def test_the_wish_of_a_service_is_read_in_seconds_or_as_a_date():
     now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    assert retry_after({"retry-after": " 17 "}) == 17
-    assert retry_after({"retry-after": "Fri, 02 Jan 2026 03:04:35 GMT"}, now) == 30
-    assert retry_after({"retry-after": "Fri, 02 Jan 2026 03:04:00 GMT"}, now) == 0
+    assert read_retry_after({"retry-after": " 17 "}) == 17
+    assert read_retry_after({"retry-after": "Fri, 02 Jan 2026 03:04:35 GMT"}, now) == 30
+    assert read_retry_after({"retry-after": "Fri, 02 Jan 2026 03:04:00 GMT"}, now) == 0
     for nonsense in (
         {},
         {"retry-after": ""},
@@ -127,7 +134,7 @@ def test_the_wish_of_a_service_is_read_in_seconds_or_as_a_date():
         {"retry-after": "soon"},
         {"retry-after": "9" * 99},
     ):
-        assert retry_after(nonsense) is None
+        assert read_retry_after(nonsense) is None
 
 
 @contextmanager
@@ -185,7 +192,7 @@ def test_bytes_that_trickle_in_for_ever_end_with_the_time(head):
     # A client that waits for each byte would see the server hang up, after 20 s.
     with (
         raw_server(trickle(head, b"H")) as url,
-        capped_client(0.4, 1) as client,
+        open_capped_client(0.4, 1) as client,
         pytest.raises(NoReply) as caught,
     ):
         client.get(url)
@@ -212,7 +219,7 @@ def flood(head, part):
 def test_a_reply_that_floods_is_cut_off(head):
     with (
         raw_server(flood(head, b"x" * 65536)) as url,
-        capped_client(30, 1, most_bytes=100_000) as client,
+        open_capped_client(30, 1, most_bytes=100_000) as client,
         pytest.raises(NoReply, match="the reply is larger than 100000 bytes"),
     ):
         client.get(url)
@@ -222,9 +229,9 @@ def test_a_reply_as_large_as_agreed_is_read():
     body = b"x" * 100_000
     head = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n"
     with raw_server(lambda connection, done: connection.sendall(head + body)) as url:
-        with capped_client(30, 1, most_bytes=100_000) as client:
+        with open_capped_client(30, 1, most_bytes=100_000) as client:
             assert client.get(url).content == body
-        with capped_client(30, 1, most_bytes=99_999) as client, pytest.raises(NoReply):
+        with open_capped_client(30, 1, most_bytes=99_999) as client, pytest.raises(NoReply):
             client.get(url)
 
 
@@ -232,7 +239,7 @@ def test_a_compressed_reply_is_not_unpacked():
     reply = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 3\r\n\r\nxyz"
     with (
         raw_server(lambda connection, done: connection.sendall(reply)) as url,
-        capped_client(30, 1) as client,
+        open_capped_client(30, 1) as client,
         pytest.raises(NoReply, match=r"the reply is compressed \(gzip\)"),
     ):
         client.get(url)
@@ -245,7 +252,7 @@ def test_a_redirect_is_a_reply_and_is_not_followed():
         asked.append(connection)
         connection.sendall(b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n")
 
-    with raw_server(serve) as url, capped_client(30, 1) as client:
+    with raw_server(serve) as url, open_capped_client(30, 1) as client:
         reply = client.get(url)
     assert (reply.status_code, reply.headers["location"]) == (302, "http://169.254.169.254/")
     assert len(asked) == 1
@@ -255,7 +262,7 @@ def test_proxies_of_the_environment_are_not_used(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-    with raw_server(lambda connection, done: connection.sendall(reply)) as url, capped_client(30, 1) as client:
+    with raw_server(lambda connection, done: connection.sendall(reply)) as url, open_capped_client(30, 1) as client:
         assert client.get(url).content == b"ok"
 
 
@@ -267,14 +274,14 @@ def test_a_name_that_leads_to_metadata_by_now_is_not_connected_to(monkeypatch):
         return real("169.254.169.254" if host == "rebound.invalid" else host, *rest, **more)
 
     monkeypatch.setattr(web.socket, "getaddrinfo", rebound)
-    with capped_client(30, 1) as client, pytest.raises(ForbiddenAddress, match=r"169\.254\.169\.254: never asked"):
+    with open_capped_client(30, 1) as client, pytest.raises(ForbiddenAddress, match=r"169\.254\.169\.254: never asked"):
         client.get("http://rebound.invalid/")
 
 
 def test_who_is_not_there_is_no_reply():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with capped_client(30, 1) as client:
+    with open_capped_client(30, 1) as client:
         with pytest.raises(NoReply):
             client.get(f"http://127.0.0.1:{port}/")
         with pytest.raises(NoReply, match="cannot be resolved"):

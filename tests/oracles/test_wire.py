@@ -8,8 +8,8 @@ import msgpack
 import msgspec
 import pytest
 from oatflow.components.oracles import wire
+from oatflow.components.oracles.bradley_terry import win_probability
 from oatflow.components.oracles.oracle import Answer
-from oatflow.components.oracles.simulated import bradley_terry
 from oatflow.components.oracles.wire import Comparison, Question, WireError
 from oatflow.components.records.records import Duel
 
@@ -39,7 +39,7 @@ def test_oats_server_answers_duels_and_scores_responses():
     asked = wire.read_oat_request(msgspec.msgpack.encode(body))
     assert asked.duels == [Question("?", *pair) for pair in pairs]
     assert asked.responses == []
-    first_wins = [bradley_terry(score[duel.first], score[duel.second], 1) for duel in asked.duels]
+    first_wins = [win_probability(score[duel.first], score[duel.second], 1) for duel in asked.duels]
     reply = msgpack.unpackb(wire.write_oat_answers(first_wins=first_wins))
     assert reply["batch_first_win_prob"] == pytest.approx(server["batch_first_win_prob"], abs=1e-7)
 

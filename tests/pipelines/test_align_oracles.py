@@ -31,14 +31,17 @@ def test_a_python_function_beside_the_command_is_an_oracle(tmp_path):
     [
         (["--reward", "rewards:coldness"], "there is no function 'coldness'"),
         (["--reward", "nowhere:warmth"], "reward='nowhere:warmth': cannot be imported"),
-        (["--reward", "rewards.py"], "labeling.reward='rewards.py': unknown; known: length, vader; a function of your"),
+        (
+            ["--reward", "rewards.py"],
+            "simulated.reward='rewards.py': unknown; known: length, vader; a function of your",
+        ),
         (["--reward", "rewards:war-mth"], "write module:function, such as rewards:politeness"),
         (["--preference-oracle", "pairm"], "did you mean 'pairrm'?"),
         (["--max-queries", "5"], "labeling.max_queries=5: less than one round, which has 8 duels"),
         (["--preference-oracle", "judge"], "judge.judge_model='': oracle 'judge' needs it"),
         (["--preference-oracle", "remote"], "remote.remote_url='': oracle 'remote' needs it"),
         (["--preference-oracle", "reward_model"], "scorer.scorer_model='': oracle 'reward_model' needs it"),
-        (["--judge-model", "gpt-x"], "judge.judge_model='gpt-x': nobody asks oracle 'judge'; leave it out, or ask it"),
+        (["--judge-model", "gpt-x"], "judge.judge_model='gpt-x': oracle 'judge' is not asked; leave it out, or ask it"),
         (["--preference-oracle", "human"], "evaluation needs its verdicts at once; name another judge in"),
         (["--eval-oracle", "human"], "evaluation.eval_oracle='human': people answer between runs"),
         (

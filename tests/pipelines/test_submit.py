@@ -209,7 +209,7 @@ OTHER = {
 }
 ASKED = {
     "pairrm": {"labeling": {"preference_oracle": "pairrm"}},
-    "scorer": {"labeling": {"preference_oracle": "reward_model"}, "scorer": {"scorer_model": "someone/rewards"}},
+    "scorer": {"labeling": {"preference_oracle": "scorer"}, "scorer": {"scorer_model": "someone/rewards"}},
     "remote": {"labeling": {"preference_oracle": "remote"}, "remote": {"remote_url": "http://rewards.team-a:8000"}},
     "judge": {"labeling": {"preference_oracle": "judge"}, "judge": {"judge_model": "judge-1"}},
     "human": {"labeling": {"preference_oracle": "human"}, "evaluation": {"eval_every": 0}},

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from oatflow.components.oracles.oracle import OracleFailed
 from oatflow.components.oracles.remote import RemoteOracle
-from oatflow.components.oracles.reward_model import RewardModelOracle
+from oatflow.components.oracles.scorer import ScorerOracle
 from oatflow.components.oracles.settings import RemoteSettings, ScorerSettings
 from oatflow.components.records.records import Duel
 
@@ -37,7 +37,7 @@ DUELS = [duel(number) for number in range(24)]
 @pytest.fixture(scope="module")
 def model(reward_model):
     """The same model in this process."""
-    return RewardModelOracle(ScorerSettings(scorer_model=str(reward_model)))
+    return ScorerOracle(ScorerSettings(scorer_model=str(reward_model)))
 
 
 def body(duels):

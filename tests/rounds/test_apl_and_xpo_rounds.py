@@ -83,7 +83,10 @@ def test_every_duel_of_xpo_is_one_of_policy_and_reference(finished):
     [
         ({"xpo_alpha": "0.1"}, "policy.xpo_alpha=0.1: exp_method='passive' ignores it"),
         ({"exp_method": "XPO", "num_samples": "3"}, "sampling.num_samples=3: exp_method='XPO'"),
-        ({"exp_method": "XPO", "dap_algo": "ipo"}, "policy.dap_algo='ipo': exp_method='XPO' is DPO with a term"),
+        (
+            {"exp_method": "XPO", "dap_algo": "ipo"},
+            "policy.dap_algo='ipo': exp_method='XPO' adds a term to the loss 'dpo'",
+        ),
         ({"exp_method": "APL", "apl_keep": "9"}, "exploration.apl_keep=9: a round has prompts.rollout_batch_size=8"),
         ({"exp_method": "APL", "apl_certainty_only": "true", "num_samples": "3"}, "sampling.num_samples=3"),
     ],

@@ -6,7 +6,8 @@ import pytest
 from oatflow.components.errors import ModelError, PromptError, RefusedInput, StoreRefused, StoreUnreachable
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.model_folder import resolve_pretrain
-from oatflow.components.oracles.oracle import Circumstances, open_oracle
+from oatflow.components.oracles.oracle import Circumstances
+from oatflow.components.oracles.registry import open_oracle
 from oatflow.components.oracles.settings import PairRMSettings, ScorerSettings
 from oatflow.components.prompts.outside import load_outside
 from oatflow.components.prompts.settings import OutsideSettings, PromptSettings
@@ -122,7 +123,7 @@ ASKED = {
         "s3://models/x", "reward_model.rm_backbone", stores=stores
     ),
     "scorer_model='s3://models/x'": lambda stores: open_oracle(
-        "reward_model", ScorerSettings(scorer_model="s3://models/x"), Circumstances(stores=stores)
+        "scorer", ScorerSettings(scorer_model="s3://models/x"), Circumstances(stores=stores)
     ).check(),
     "pairrm_model='s3://models/x'": lambda stores: open_oracle(
         "pairrm", PairRMSettings(pairrm_model="s3://models/x"), Circumstances(stores=stores)

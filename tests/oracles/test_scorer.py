@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from oatflow.components.errors import ModelError, SettingsError
-from oatflow.components.oracles.oracle import open_oracle
-from oatflow.components.oracles.reward_model import RewardModelOracle
+from oatflow.components.oracles.registry import open_oracle
+from oatflow.components.oracles.scorer import ScorerOracle
 from oatflow.components.oracles.settings import ScorerSettings
 from oatflow.components.records.records import Duel
 
-from .tiny_reward_model import write_reward_model
+from .tiny_scorer import write_reward_model
 
 SERVER = json.loads((Path(__file__).parents[1] / "golden" / "oat_oracles.json").read_text())["oracles"]["server"]
 ANSWERS = {"a": "warm and good !", "b": "warm", "c": "never again"}
@@ -26,7 +26,7 @@ def duel(prompt, first, second):
 def open_reward_model(tmp_path):
     def open_(**settings):
         folder = write_reward_model(tmp_path / "reward")
-        return open_oracle("reward_model", ScorerSettings(scorer_model=str(folder), **settings))
+        return open_oracle("scorer", ScorerSettings(scorer_model=str(folder), **settings))
 
     return open_
 
@@ -94,10 +94,10 @@ def test_the_oracle_is_named_by_model_and_temperature(open_reward_model):
 
 def test_an_oracle_without_a_model_is_refused_at_once():
     with pytest.raises(SettingsError, match="scorer_model='': name the reward model"):
-        RewardModelOracle(ScorerSettings())
+        ScorerOracle(ScorerSettings())
 
 
 def test_a_model_that_is_not_there_is_found_out_before_anything_is_asked():
-    oracle = RewardModelOracle(ScorerSettings(scorer_model="./nothing"))
+    oracle = ScorerOracle(ScorerSettings(scorer_model="./nothing"))
     with pytest.raises(ModelError, match=r"scorer_model='./nothing': there is no such folder"):
         oracle.check()

@@ -8,9 +8,9 @@ import pytest
 import torch
 from oatflow.components.errors import ModelError, OracleError
 from oatflow.components.oracles.scorer_folder import check_scorer
-from oatflow.components.oracles.scoring import Scorer, batches
+from oatflow.components.oracles.scorer_network import Scorer, group_by_length
 
-from .tiny_reward_model import TEMPLATE, write_reward_model, write_tokenizer
+from .tiny_scorer import TEMPLATE, write_reward_model, write_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -138,9 +138,9 @@ def test_equal_conversations_are_read_once_and_a_pass_has_at_most_so_many_tokens
 
 
 def test_conversations_of_like_length_go_together_and_a_long_one_alone():
-    assert batches([3, 50, 9, 8, 1], 20) == [[1], [2, 3], [0, 4]]
-    assert batches([5], 1) == [[0]]
-    assert batches([], 20) == []
+    assert group_by_length([3, 50, 9, 8, 1], 20) == [[1], [2, 3], [0, 4]]
+    assert group_by_length([5], 1) == [[0]]
+    assert group_by_length([], 20) == []
 
 
 def test_what_is_too_long_loses_its_beginning(make_reward_model):
@@ -244,9 +244,9 @@ def test_half_the_bytes_score_about_the_same(make_reward_model):
 
 def test_a_folder_is_checked_without_torch(make_reward_model):
     program = (
-        "import sys; from oatflow.components.oracles import pairrm, reward_model; "
+        "import sys; from oatflow.components.oracles import pairrm, scorer; "
         "from oatflow.components.oracles.settings import ScorerSettings; "
-        "reward_model.RewardModelOracle(ScorerSettings(scorer_model=sys.argv[1])).check(); "
+        "scorer.ScorerOracle(ScorerSettings(scorer_model=sys.argv[1])).check(); "
         "assert not {'torch', 'transformers', 'llm_blender'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", program, str(make_reward_model())], check=True)

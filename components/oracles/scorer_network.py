@@ -15,7 +15,7 @@ from ..errors import ModelError, OracleError
 from ..ledger.sealed import digest_of, seal
 from ..model_folder import model_digest, short_name
 from ..store.setting_stores import SettingStores
-from .scorer_folder import scorer_folder
+from .scorer_folder import find_scorer
 from .settings import ScorerSettings
 from .tokenizer import load_tokenizer
 
@@ -46,34 +46,34 @@ class Scorer:
         device: str | None = None,
         stores: SettingStores | None = None,
     ):
-        folder = scorer_folder(model, trust_remote_code, stores)
+        folder = find_scorer(model, trust_remote_code, stores)
         self._model, self._batch_tokens = model, batch_tokens
         self._tokenizer = load_tokenizer(folder, "scorer_model", trust_remote_code)
-        self.network = _load(model, str(folder), dtype, trust_remote_code, device)
+        self.network = _load_network(model, str(folder), dtype, trust_remote_code, device)
         self._own_padding = _own_padding(self.network.config)
-        self._longest = min(max_length, _positions(self.network.config), self._tokenizer.model_max_length)
+        self._longest = min(max_length, _count_positions(self.network.config), self._tokenizer.model_max_length)
         what = {"files": model_digest(folder), "dtype": dtype, "longest": self._longest}
         self.identity = f"{short_name(model)}@{digest_of(seal(what))[:12]}"
 
     def scores(self, conversations: Sequence[tuple[str, str]]) -> list[float]:
         """Score prompts with their responses, in their order; equal ones are read once."""
         rows = {conversation: row for row, conversation in enumerate(dict.fromkeys(conversations))}
-        tokens = [self._tokens(prompt, response) for prompt, response in rows]
+        tokens = [self._encode_conversation(prompt, response) for prompt, response in rows]
         found = [0.0] * len(tokens)
-        for batch in batches([len(each) for each in tokens], self._batch_tokens):
-            for row, score in zip(batch, self._scored([tokens[row] for row in batch]), strict=True):
+        for batch in group_by_length([len(each) for each in tokens], self._batch_tokens):
+            for row, score in zip(batch, self._score_batch([tokens[row] for row in batch]), strict=True):
                 found[row] = score
         return [found[rows[conversation]] for conversation in conversations]
 
-    def _tokens(self, prompt: str, response: str) -> Tokens:
+    def _encode_conversation(self, prompt: str, response: str) -> Tokens:
         """Encode a conversation; what the template does not write, such as a second beginning, is not added."""
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
         return tuple(self._tokenizer.apply_chat_template(turns, return_dict=True)["input_ids"])[-self._longest :]
 
-    def _scored(self, batch: Sequence[Tokens]) -> list[float]:
+    def _score_batch(self, batch: Sequence[Tokens]) -> list[float]:
         import torch
 
-        pad = self._padding(batch)
+        pad = self._choose_padding(batch)
         width = max(map(len, batch))
         ids = torch.tensor([[*tokens, *[pad] * (width - len(tokens))] for tokens in batch])
         mask = torch.tensor([[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in batch])
@@ -86,9 +86,9 @@ class Scorer:
                 f"scorer_batch_tokens: no room on the device for {len(batch)} conversations of up to {width} tokens in "
                 "one pass; set it lower, or scorer_max_length"
             ) from error
-        return self._checked(output, len(batch))
+        return self._check_scores(output, len(batch))
 
-    def _padding(self, batch: Sequence[Tokens]) -> int:
+    def _choose_padding(self, batch: Sequence[Tokens]) -> int:
         """Return the token to pad with: the model's own, or else one that occurs in no conversation of the batch.
 
         A head that reads the last token looks for it by what is padding. The usual stand-in, the end-of-sequence
@@ -101,7 +101,7 @@ class Scorer:
         self.network.config.pad_token_id = self.network.config.get_text_config().pad_token_id = pad
         return pad
 
-    def _checked(self, output: Any, size: int) -> list[float]:
+    def _check_scores(self, output: Any, size: int) -> list[float]:
         """Read one number for each conversation: `score` of heads that name it so, or else the only logit."""
         read = getattr(output, "score", None)
         read = output.logits if read is None else read
@@ -119,7 +119,7 @@ class Scorer:
         return scores
 
 
-def batches(lengths: Sequence[int], most: int) -> list[list[int]]:
+def group_by_length(lengths: Sequence[int], most: int) -> list[list[int]]:
     """Return which places to read together: those of like length, longest first, at most so many padded tokens.
 
     What is longer than that alone goes alone.
@@ -133,7 +133,7 @@ def batches(lengths: Sequence[int], most: int) -> list[list[int]]:
     return found
 
 
-def _load(model: str, folder: str, dtype: str, trust_remote_code: bool, device: str | None) -> Any:
+def _load_network(model: str, folder: str, dtype: str, trust_remote_code: bool, device: str | None) -> Any:
     """Load a network with its head, dropout off; on the GPU if there is one."""
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -153,7 +153,7 @@ def _load(model: str, folder: str, dtype: str, trust_remote_code: bool, device: 
     return network.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _positions(config: Any) -> int:
+def _count_positions(config: Any) -> int:
     """Return how many tokens a model has positions for; DeBERTa's are relative, and have no end."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     is_relative = not getattr(config, "position_biased_input", True)

@@ -1,4 +1,4 @@
-"""A reward model in the step's own process: it scores both responses, and the better score tends to win."""
+"""A reward model in the step's own process as the oracle: the response with the better score tends to win."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from ..errors import SettingsError
 from ..records.records import Duel
 from ..store.setting_stores import SettingStores
-from .oracle import Answer
+from .bradley_terry import win_probability
+from .oracle import Answer, Circumstances
 from .scorer_folder import check_scorer
 from .settings import ScorerSettings
-from .simulated import bradley_terry
 
 if TYPE_CHECKING:
-    from .scoring import Scorer
+    from .scorer_network import Scorer
 
 
-class RewardModelOracle:
+class ScorerOracle:
     """P(first wins) = sigmoid((score of the first - score of the second) / temperature).
 
     The model is loaded when it is first needed.
@@ -43,7 +43,7 @@ class RewardModelOracle:
     @cached_property
     def scorer(self) -> Scorer:
         """The loaded model."""
-        from .scoring import open_scorer
+        from .scorer_network import open_scorer
 
         return open_scorer(self._settings, self._stores)
 
@@ -56,7 +56,12 @@ class RewardModelOracle:
         """Score both responses of all duels in one go; a response in several duels of its prompt is read once."""
         texts = [(duel.prompt, response) for duel in duels for response in (duel.first, duel.second)]
         scores = self.scorer.scores(texts)
-        return [self._answer(*pair) for pair in zip(scores[::2], scores[1::2], strict=True)]
+        return [self._compare_scores(*pair) for pair in zip(scores[::2], scores[1::2], strict=True)]
 
-    def _answer(self, first: float, second: float) -> Answer:
-        return Answer(bradley_terry(first, second, self._settings.scorer_temperature), first, second)
+    def _compare_scores(self, first: float, second: float) -> Answer:
+        return Answer(win_probability(first, second, self._settings.scorer_temperature), first, second)
+
+
+def open_scorer_oracle(settings: ScorerSettings, circumstances: Circumstances) -> ScorerOracle:
+    """Open the oracle; the model is loaded when it is first needed."""
+    return ScorerOracle(settings, circumstances.stores)

@@ -1,0 +1,30 @@
+"""Settings that were written under former names: in experiments that have begun, settings files and submitted forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_MOVED = {"reward": ("labeling", "simulated"), "reward_temperature": ("labeling", "simulated")}
+"""By setting: the section that it was in, and the one that it is in now."""
+_ORACLE_SETTINGS = (("labeling", "preference_oracle"), ("evaluation", "eval_oracle"))
+_ORACLES = {"reward_model": "scorer"}
+
+
+def update_settings(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by section under today's names. Settings that carry today's names already stay as they are.
+
+    A setting that is given under both names stays under both, if the values differ: validation refuses the former one.
+    """
+    updated = {name: dict(section) if isinstance(section, Mapping) else section for name, section in sections.items()}
+    for setting, (former, now) in _MOVED.items():
+        source = updated.get(former)
+        if isinstance(source, dict) and setting in source:
+            target = updated.setdefault(now, {})
+            if isinstance(target, dict) and target.setdefault(setting, source[setting]) == source[setting]:
+                del source[setting]
+    for section, setting in _ORACLE_SETTINGS:
+        named = updated.get(section)
+        if isinstance(named, dict) and isinstance(named.get(setting), str):
+            named[setting] = _ORACLES.get(named[setting], named[setting])
+    return updated
