@@ -23,11 +23,13 @@ from oatflow.components.ledger.ledger import PATIENCE, Ledger
 from oatflow.components.model_folder import MODELS
 from oatflow.components.number_format import float32_notice
 from oatflow.components.oracles.registry import ORACLES, open_oracle
+from oatflow.components.policy.starting_model import find_starting_model
 from oatflow.components.progress import PROGRESS_FILE
 from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.reporting.page import write_report
+from oatflow.components.rounds.beginning import begin_experiment, check_inputs, has_begun
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
-from oatflow.components.rounds.opening import begin, check_inputs, has_begun, is_over, waits_for_people
+from oatflow.components.rounds.opening import is_over, waits_for_people
 from oatflow.components.step_ending import PREFIX
 from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
@@ -111,22 +113,21 @@ def _build_starting_model(wish: Wish) -> None:
 
 def _check(wish: Wish, uri: str) -> None:
     """Refuse what cannot work before anything is written; begin the experiment if it is new."""
-    store = open_store(uri)
-    if not has_begun(store):
+    ledger = Ledger(open_store(uri))
+    if not has_begun(ledger):
         for name, section in wish.settings.oracles.items():
             if not ORACLES[name].opens_anywhere:
                 open_oracle(name, section)
         inputs = check_inputs(wish.settings, SettingStores(uri))
         kept = {split: len(prompts) for split, prompts in inputs.prompts.items()}
         print(describe_prompts(kept, inputs.dropped), flush=True)
-        begin(store, wish.settings, inputs)
+        begin_experiment(ledger, wish.settings, inputs)
         return
     if wish.new:
         raise RefusedInput(f"new={wish.experiment!r}: that experiment exists; choose another name, or continue it with "
                            f"--experiment {wish.experiment}")  # fmt: skip
-    ledger = Ledger(store)
     refuse_changes(ledger.experiment.settings, wish.settings, wish.experiment)
-    refuse_while_held(store, ledger.head().round + 1, "", owner.this_process())
+    refuse_while_held(ledger.store, ledger.head().round + 1, "", owner.this_process())
 
 
 def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
@@ -182,11 +183,11 @@ def _warm_engine(wish: Wish, uri: str, logs: Path) -> Iterator[Mapping[str, str]
         yield {}
         return
     from oatflow.components.sampling.warm_engine import start_warm_engine
-    from oatflow.components.starting_model import starting_folder, trusts_remote_code
 
-    ledger = Ledger(open_store(uri))
-    digest, trusted = ledger.experiment.starting_model, trusts_remote_code(ledger)
-    engine = start_warm_engine(wish.settings.sampling, starting_folder(ledger), digest, logs, trusted)
+    ledger, policy = Ledger(open_store(uri)), wish.settings.policy
+    folder = find_starting_model(policy, ledger.setting_stores)
+    digest, trusted = ledger.experiment.starting_model, policy.trust_remote_code
+    engine = start_warm_engine(wish.settings.sampling, folder, digest, logs, trusted)
     try:
         yield engine.environment()
     finally:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from oatflow.components.errors import ClusterError, OatflowError, RefusedInput
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.rounds.opening import has_begun
+from oatflow.components.rounds.beginning import has_begun
 from oatflow.components.store.store import open_store
 
 from .kubeflow_client import Cluster, ClusterRefused, Experiment, Run
@@ -132,10 +132,10 @@ def _read_ledger(uri: str | None) -> tuple[dict[str, Any] | None, str]:
     if uri is None:
         return None, "not known: no run names one; give it with --ledger"
     try:
-        store = open_store(uri)
-        if not has_begun(store):
+        ledger = Ledger(open_store(uri))
+        if not has_begun(ledger):
             return None, f"{uri}: nothing there yet; the first round begins it"
-        return status(Ledger(store)), ""
+        return status(ledger), ""
     except OatflowError as error:
         return None, f"not read from here: {error}"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from oatflow.components.errors import OatflowError
 from oatflow.components.policy.settings import PolicySettings
-from oatflow.components.rounds.opening import check_starting_model
+from oatflow.components.rounds.beginning import check_starting_model
 from oatflow.components.store.proof import prove_conditional_writes
 from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store

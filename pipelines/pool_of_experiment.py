@@ -7,7 +7,7 @@ from oatflow.components.errors import RefusedInput
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.records.records import Candidate, KnownReward
 from oatflow.components.records.table import from_parquet
-from oatflow.components.reward_model.beliefs import FEATURES
+from oatflow.components.records.tables import FEATURES
 from oatflow.components.reward_model.checkpoint import features_from_bytes
 from oatflow.components.simulator.pool import Pool
 
@@ -15,7 +15,7 @@ from oatflow.components.simulator.pool import Pool
 def pool_of(ledger: Ledger) -> Pool:
     """Gather the candidates of all finished rounds. Raises `RefusedInput` where features or rewards are not known."""
     rounds = range(ledger.head().round + 1)
-    features = [features_from_bytes(_read(ledger, round_, "sampling", FEATURES)).numpy() for round_ in rounds]
+    features = [features_from_bytes(_read(ledger, round_, "sampling", FEATURES.name)).numpy() for round_ in rounds]
     rewards = [_rewards(ledger, round_) for round_ in rounds]
     samples = int(ledger.experiment.settings["sampling"]["num_samples"])
     together = np.concatenate(features).astype(np.float32)

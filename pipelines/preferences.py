@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from oatflow.components.errors import RefusedInput
 from oatflow.components.labeling.given import PREFERENCE_SET
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.ledger.plan import Plan
 from oatflow.components.policy.reading import preference_parts
+from oatflow.components.records.plan import Plan
 from oatflow.components.records.records import OF_REFERENCE, Duel, Preference, Prompt, duel_id
 from oatflow.components.records.table import from_parquet, from_parts, schema_of, to_parquet
 

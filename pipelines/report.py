@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from oatflow.components.errors import RefusedInput
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.rounds.opening import has_begun
+from oatflow.components.rounds.beginning import has_begun
 from oatflow.components.store.store import open_store
 
 from .alignment.config import all_settings
@@ -54,10 +54,10 @@ def _report(given: argparse.Namespace) -> int:
 
 def existing(root: str, name: str) -> Ledger:
     """Open an experiment that has begun; raises `RefusedInput` where there is none."""
-    store = open_store(experiment_uri(root, name))
-    if not has_begun(store):
+    ledger = Ledger(open_store(experiment_uri(root, name)))
+    if not has_begun(ledger):
         raise RefusedInput(f"experiment={name!r}: there is none in {root}; `oatflow align` begins one")
-    return Ledger(store)
+    return ledger
 
 
 def meaning(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 from oatflow.components.labeling.people import asked_of, stands_at
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.ledger.plan import Plan
 from oatflow.components.oracles.settings import HumanSettings
+from oatflow.components.records.plan import WITHOUT_REWARD_MODEL, Plan
 from oatflow.components.reporting.curves import RoundRow, read_rounds
 from oatflow.components.reporting.queries import query_table
 from oatflow.components.rounds.experiment import ExperimentSettings
@@ -85,7 +85,7 @@ def read_open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
     if claim is None:
         return None
     planned = ledger.document(layout.plan(round_))
-    rooms = Plan.from_json(planned).rooms if planned else layout.WITHOUT_REWARD_MODEL
+    rooms = Plan.from_json(planned).rooms if planned else WITHOUT_REWARD_MODEL
     missing = [room for room in rooms if ledger.done(round_, room) is None]
     return {
         "round": round_,

@@ -16,8 +16,8 @@ import pytest
 from oatflow.components.ledger import layout, owner
 from oatflow.components.ledger.claim import Claim, take_claim
 from oatflow.components.ledger.ledger import Experiment, Head, Ledger
-from oatflow.components.ledger.plan import Plan
 from oatflow.components.ledger.sealed import digest_of, seal
+from oatflow.components.records.plan import Plan
 from oatflow.components.records.records import Prompt
 from oatflow.components.records.table import to_parquet
 from oatflow.components.store.transfer import Placed

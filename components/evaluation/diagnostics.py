@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..labeling.asking import join
-from ..ledger.step import Step
-from ..records.records import Duel, KnownReward, Preference
-from ..records.table import from_parquet
+from ..records.keep import FinishedSteps, read_table
+from ..records.records import Duel, Preference
+from ..records.tables import DUELS, KNOWN_REWARDS, PREFERENCES
 from .calibration import agreement, brier, expected_calibration_error
 from .regret import duel_regret, simple_regret
 from .win_rate import mean_interval
@@ -28,12 +27,14 @@ class Labelled:
     rewards: Sequence[float]
 
 
-def diagnose(step: Step, samples: int, seed: int) -> Facts:
-    """Return what can be said of the step's round; what was not measured is not among it.
+def diagnose_exploration(labelled: Sequence[Labelled], samples: int, seed: int) -> Facts:
+    """Return what a round's exploration was worth; what was not measured is not there.
 
-    `samples`, `seed`: of the resamples behind the intervals.
+    Args:
+        labelled: The round's duels with their preferences.
+        samples: Resamples behind an interval.
+        seed: Seed of the resamples.
     """
-    labelled = read_labelled(step)
     asked = [row for row in labelled if not row.duel.synthetic]
     return {
         **regrets(asked, samples, seed),
@@ -99,13 +100,13 @@ def imagination(rows: Sequence[Labelled]) -> Facts:
     return {"synthetic_accuracy": float(np.mean(agreed)), "synthetic_known": len(agreed)} if agreed else {}
 
 
-def read_labelled(step: Step) -> list[Labelled]:
-    """Return the round's duels that have a preference."""
-    preferences = join(step.read_parts("labeling", "preferences"))
-    duels = {row.duel_id: row for row in from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")}
+def read_labelled(finished: FinishedSteps, round_: int) -> list[Labelled]:
+    """Return a round's duels that have a preference."""
+    preferences = read_table(finished, PREFERENCES, round_)
+    duels = {row.duel_id: row for row in read_table(finished, DUELS, round_)}
     rewards: dict[str, list[float]] = {}
-    for part in step.read_parts("labeling", "rewards"):
-        for row in from_parquet(part, KnownReward, "rewards.parquet"):
+    if KNOWN_REWARDS.name in finished.list_outputs(KNOWN_REWARDS.step, round_):
+        for row in read_table(finished, KNOWN_REWARDS, round_):
             rewards.setdefault(row.prompt_id, []).append(row.reward)
     return [Labelled(duels[row.duel_id], row, rewards.get(row.prompt_id, ())) for row in preferences]
 

@@ -6,24 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
-from ..records.records import Duel, Preference, Prompt, Verdict, duel_id
+from ..records.records import Duel, HeldOutAnswer, Preference, Prompt, Verdict, duel_id
 from ..seeds import derive
 
 TIE = 0.5
 _POLICY, _OPPONENT = 0, 1
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOutAnswer:
-    """What somebody answered to a held-out prompt, and the length in tokens.
-
-    `drawn_tokens`: of all draws of which this one is the best; None where nothing was generated for it.
-    """
-
-    prompt_id: str
-    response: str
-    tokens: int
-    drawn_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

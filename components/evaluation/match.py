@@ -1,182 +1,132 @@
-"""The evaluation step: the round's policy meets the opponent on held-out prompts, and the oracle judges."""
+"""A match of the policy against the opponent: the oracle compares their answers to the same prompts."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from .. import progress
-from ..exploration.settings import ExplorationSettings
-from ..labeling.asking import Interview, answers_of, join
-from ..labeling.labels import more_probable
+from ..labeling.asking import Interview, report_asked
 from ..labeling.queries import count_queries, what_it_took
-from ..labeling.settings import LabelingSettings
-from ..labeling.whom import earlier_answers, oracle_of, spent_before
-from ..ledger.done import Done
-from ..ledger.ledger import Ledger
-from ..ledger.owner import process_start
-from ..ledger.step import Step
-from ..oracles.oracle import Oracle
-from ..records.records import Duel, Preference, Verdict
-from ..records.table import from_parquet, to_parquet
+from ..records.keep import StepOutputs, StepReport
+from ..records.records import Duel, HeldOutAnswer, Preference, Prompt, Verdict
+from ..records.tables import JUDGEMENTS, ONLINE_JUDGEMENTS, VERDICTS, Table
 from ..seeds import derive
-from .answering import VERDICTS, Answered, answer_all
-from .diagnostics import diagnose
-from .judging import TIE, HeldOutAnswer, Pairing, as_duel, as_verdict, evaluated_before, is_evaluated, mean_or_none
-from .settings import EvaluationSettings
+from .answering import Answers
+from .judging import TIE, Pairing, as_duel, as_verdict, mean_or_none
 from .win_rate import mean_interval, win_rate
 
-JUDGEMENTS, ONLINE_JUDGEMENTS = "judgements", "online_judgements"
-
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """The verdict on each pairing, and what the queries were, took and cost.
+class Match:
+    """Who plays: how the oracle is asked, and what the intervals are made of.
 
-    A verdict is None where the oracle's answer cannot be read, or could not be paid for: it is no tie. `seconds`: how
-    long this attempt waited for the oracle.
+    Attributes:
+        interview: Asks the oracle, in batches that are durable one by one.
+        seed: The experiment's seed.
+        round: The round's number.
+        samples: Resamples behind an interval.
     """
 
-    verdicts: list[Verdict | None]
-    counts: Mapping[str, int]
-    facts: Mapping[str, float]
-    seconds: float
+    interview: Interview
+    seed: int
+    round: int
+    samples: int
 
+    def measure_held_out(
+        self, keep: StepOutputs, pairings: Sequence[Pairing], known: Mapping[str, Preference]
+    ) -> StepReport:
+        """Measure the win rate on held-out prompts; keeps the verdicts.
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What was counted, what was found, and the seconds that this attempt waited for the oracle."""
+        Args:
+            keep: Keeps the oracle's answers and the verdicts.
+            pairings: The policy's answers against the opponent's.
+            known: What the oracle said in earlier rounds, by duel.
+        """
+        judged, asked = self._ask_oracle(keep, JUDGEMENTS, pairings, known)
+        verdicts = [verdict for verdict in judged if verdict is not None]
+        keep.write_output(VERDICTS.name, VERDICTS.to_bytes(verdicts))
+        seed = derive(self.seed, self.round, "bootstrap")
+        facts = measure_win_rate(verdicts, self.samples, seed) if verdicts else {}
+        counts = {f"evaluation_{name}": value for name, value in asked.counts.items()} | count_wins(verdicts)
+        return StepReport(counts, {**facts, **asked.facts, "oracle": self.interview.oracle.identity}, asked.timings)
 
-    counts: Mapping[str, int]
-    facts: Mapping[str, Any]
-    seconds: float
+    def measure_duels(
+        self,
+        keep: StepOutputs,
+        duels: Sequence[Duel],
+        prompts: Sequence[Prompt],
+        opponent: Answers,
+        known: Mapping[str, Preference],
+    ) -> StepReport:
+        """Measure how often both answers of a duel beat the opponent's answer to the same prompt.
 
-
-def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
-    """Measure the round's policy, where `eval_every` says so, and its duels, where the objective asks for good ones.
-
-    Queries for both are counted apart from the budget.
-
-    What a killed attempt has generated, and what it was told by the oracle, stands.
-    """
-    with ledger.step(round_, "evaluation", run) as step:
-        if step.done is not None:
-            return step.done
-        settings = ledger.section(EvaluationSettings, "evaluation")
-        held_out = is_evaluated(round_, settings.eval_every, ledger.plan(round_).last)
-        online = ledger.section(ExplorationSettings, "exploration").objective == "explore_and_exploit"
-        past = evaluated_before(round_, settings.eval_every)
-        answered = answer_all(ledger, step, past, held_out, online)
-        oracle = oracle_of(ledger, "evaluation", round_, settings.eval_oracle) if held_out or online else None
-        found: list[Measured] = [
-            *([measure_held_out(ledger, step, answered, oracle)] if held_out and oracle else []),
+        Args:
+            keep: Keeps the oracle's answers.
+            duels: The round's duels; synthetic pairs are left out, since they were never shown.
+            prompts: The round's prompts.
+            opponent: The opponent's answers to them.
+            known: What the oracle said when it gave the labels, by duel.
+        """
+        by_id = {prompt.prompt_id: prompt for prompt in prompts}
+        pairings = [
+            Pairing(by_id[duel.prompt_id], HeldOutAnswer(duel.prompt_id, text, 0), opponent[duel.prompt_id])
+            for duel in duels
+            if not duel.synthetic
+            for text in (duel.first, duel.second)
         ]
-        if online and oracle:
-            spent = sum(measured.facts.get("cost", 0.0) for measured in found)
-            found.append(measure_online(ledger, step, answered, oracle, spent))
-        if not held_out:
-            step.write(VERDICTS, to_parquet([], Verdict))
-        samples = ledger.section(EvaluationSettings, "evaluation").bootstrap_samples
-        facts: dict[str, Any] = diagnose(step, samples, derive(ledger.seed, step.round, "regret"))
-        counts: dict[str, int] = {"prompts": 0, **({"generated_tokens": answered.generated_tokens} if found else {})}
-        for measured in found:
-            costs = facts.get("cost", 0.0) + measured.facts.get("cost", 0.0)
-            counts, facts = {**counts, **measured.counts}, {**facts, **measured.facts}
-            facts |= {"cost": costs} if costs else {}
-        timings = {
-            "startup": answered.begun - process_start(),
-            "generate": answered.ended - answered.begun,
-            "judge": sum(measured.seconds for measured in found),
-            "work": time.time() - answered.begun,
-        }
-        return step.finish(counts, timings, facts)
+        judged, asked = self._ask_oracle(keep, ONLINE_JUDGEMENTS, pairings, known)
+        # Two verdicts, one after the other, belong to a duel; a duel without both is left out.
+        pairs = zip(judged[::2], judged[1::2], strict=True)
+        both = [(first, second) for first, second in pairs if first is not None and second is not None]
+        wins = [row.policy_wins for pair in both for row in pair]
+        facts = online_facts(wins, self.samples, derive(self.seed, self.round, "online"))
+        took = {f"online_{name}" if name != "cost" else name: value for name, value in asked.facts.items()}
+        counts = {f"online_{name}": value for name, value in asked.counts.items()} | {"online_prompts": len(both)}
+        return StepReport(counts, {**took, **facts}, asked.timings)
+
+    def _ask_oracle(
+        self,
+        keep: StepOutputs,
+        table: Table[Preference],
+        pairings: Sequence[Pairing],
+        known: Mapping[str, Preference],
+    ) -> tuple[list[Verdict | None], StepReport]:
+        """Return the verdict on each pairing, and what the queries were and took.
+
+        A verdict is None if the oracle's answer cannot be read, or could not be paid for: it is no tie.
+        """
+        duels = [as_duel(pairing, self.seed) for pairing in pairings]
+        watch = report_asked("evaluate", self.round, len(duels))
+        asked = self.interview.conduct(keep, table, duels, known, watch)
+        verdicts = [
+            as_verdict(pairing, duel, preference) if preference.clash or preference.first_wins is not None else None
+            for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
+        ]
+        counts = count_queries(asked.receipts, asked.preferences, known)
+        return verdicts, StepReport(counts, what_it_took(asked.receipts), {"judge": asked.seconds})
 
 
-def measure_held_out(ledger: Ledger, step: Step, answered: Answered, oracle: Oracle) -> Measured:
-    """Let the oracle compare the policy's held-out answers with the opponent's."""
-    pairings = [
-        Pairing(prompt, answered.policy[prompt.prompt_id], answered.opponent[prompt.prompt_id])
-        for prompt in ledger.eval_prompts()
-    ]
-    duels = [as_duel(pairing, ledger.seed) for pairing in pairings]
-    known = earlier_answers(step, "evaluation", JUDGEMENTS, range(step.round), duels)
-    judged = judge(step, JUDGEMENTS, oracle, pairings, duels, known)
-    verdicts = [verdict for verdict in judged.verdicts if verdict is not None]
-    step.write(VERDICTS, to_parquet(verdicts, Verdict))
-    samples = ledger.section(EvaluationSettings, "evaluation").bootstrap_samples
-    facts = measure(verdicts, samples, derive(ledger.seed, step.round, "bootstrap")) if verdicts else {}
-    counts = {f"evaluation_{name}": value for name, value in judged.counts.items()} | count(verdicts)
-    return Measured(counts, {**facts, **judged.facts, "oracle": oracle.identity}, judged.seconds)
+def join_reports(diagnosed: Mapping[str, Any], reports: Sequence[StepReport], tokens: int) -> StepReport:
+    """Return one report of all that an evaluation measured; the costs of its parts are added up.
 
-
-def measure_online(ledger: Ledger, step: Step, answered: Answered, oracle: Oracle, spent: float) -> Measured:
-    """Let the oracle compare both answers of each duel with the opponent's answer to the same prompt.
-
-    `spent`: what this step's other questions cost.
+    Args:
+        diagnosed: What was found out about the round's exploration.
+        reports: One report for each kind of match that was played.
+        tokens: Tokens that were generated for the matches.
     """
-    duels = from_parquet(step.read("sampling", "duels.parquet"), Duel, "duels.parquet")
-    real = [duel for duel in duels if not duel.synthetic]
-    prompts = {prompt.prompt_id: prompt for prompt in ledger.plan(step.round).prompts}
-    pairings = [
-        Pairing(prompts[name], HeldOutAnswer(name, text, 0), answered.online_opponent[name])
-        for name, text in ((duel.prompt_id, text) for duel in real for text in (duel.first, duel.second))
-    ]
-    duels = [as_duel(pairing, ledger.seed) for pairing in pairings]
-    judged = judge(step, ONLINE_JUDGEMENTS, oracle, pairings, duels, _labels_of(step), spent)
-    # Two of them, one after the other, make a duel; one without both is left out.
-    pairs = zip(judged.verdicts[::2], judged.verdicts[1::2], strict=True)
-    both = [(first, second) for first, second in pairs if first is not None and second is not None]
-    samples = ledger.section(EvaluationSettings, "evaluation").bootstrap_samples
-    facts = online_facts(
-        [row.policy_wins for pair in both for row in pair], samples, derive(ledger.seed, step.round, "online")
-    )
-    took = {f"online_{name}" if name != "cost" else name: value for name, value in judged.facts.items()}
-    counts = {f"online_{name}": value for name, value in judged.counts.items()} | {"online_prompts": len(both)}
-    return Measured(counts, {**took, **facts}, judged.seconds)
+    facts: dict[str, Any] = dict(diagnosed)
+    counts: dict[str, int] = {"prompts": 0, **({"generated_tokens": tokens} if reports else {})}
+    for report in reports:
+        costs = facts.get("cost", 0.0) + report.facts.get("cost", 0.0)
+        counts, facts = {**counts, **report.counts}, {**facts, **report.facts}
+        facts |= {"cost": costs} if costs else {}
+    return StepReport(counts, facts, {"judge": sum(report.timings["judge"] for report in reports)})
 
 
-def judge(
-    step: Step,
-    name: str,
-    oracle: Oracle,
-    pairings: Sequence[Pairing],
-    duels: Sequence[Duel],
-    known: Mapping[str, Preference],
-    spent: float = 0.0,
-) -> Judged:
-    """Ask the oracle, in batches that are durable one by one, about the pairings' duels that are not `known`."""
-    settings = step.ledger.section(LabelingSettings, "labeling")
-    interview = Interview(
-        oracle,
-        settings.oracle_batch_size,
-        lambda duel, first_wins: more_probable(first_wins),
-        settings.unreadable_limit,
-        spent + (spent_before(step.ledger, step.round) if oracle.purse else 0.0),
-    )
-    asked = interview.conduct(step, name, duels, known, _tell(step.round, len(duels)))
-    verdicts = [
-        as_verdict(pairing, duel, preference) if preference.clash or preference.first_wins is not None else None
-        for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
-    ]
-    counts = count_queries(asked.receipts, asked.preferences, known)
-    return Judged(verdicts, counts, what_it_took(asked.receipts), asked.seconds)
-
-
-def _labels_of(step: Step) -> dict[str, Preference]:
-    """Return the round's labels by duel: where a member says what the opponent says, its duel is answered already.
-
-    Only where one oracle gives labels and judges, that is.
-    """
-    if step.ledger.section(EvaluationSettings, "evaluation").eval_oracle:
-        return {}
-    return answers_of(join(step.read_parts("labeling", "preferences")))
-
-
-def count(verdicts: Sequence[Verdict]) -> dict[str, int]:
+def count_wins(verdicts: Sequence[Verdict]) -> dict[str, int]:
     """Count prompts, and those that the policy won and tied."""
     return {
         "prompts": len(verdicts),
@@ -185,7 +135,7 @@ def count(verdicts: Sequence[Verdict]) -> dict[str, int]:
     }
 
 
-def measure(verdicts: Sequence[Verdict], samples: int, seed: int) -> dict[str, float | None]:
+def measure_win_rate(verdicts: Sequence[Verdict], samples: int, seed: int) -> dict[str, float | None]:
     """Return the win rate with its interval, and the mean rewards over the prompts whose rewards are known."""
     measured = win_rate(np.array([row.policy_wins for row in verdicts]), samples, seed)
     return {
@@ -196,9 +146,9 @@ def measure(verdicts: Sequence[Verdict], samples: int, seed: int) -> dict[str, f
 
 
 def online_facts(wins: Sequence[float], samples: int, seed: int) -> dict[str, float | None]:
-    """Sum up the probabilities that duel members beat the opponent; two of them, one after the other, make a duel.
+    """Sum up the probabilities that the answers of duels beat the opponent's; two in a row belong to one duel.
 
-    A duel counts with the mean of its two members: a win 1, a tie 0.5. `online_mean_probability` is Oat's number.
+    A duel counts with the mean of its two answers: a win 1, a tie 0.5. `online_mean_probability` is Oat's number.
     """
     if not wins:
         return {}
@@ -211,7 +161,3 @@ def online_facts(wins: Sequence[float], samples: int, seed: int) -> dict[str, fl
         "online_high": high,
         "online_mean_probability": float(both.mean()),
     }
-
-
-def _tell(round_: int, of: int) -> Callable[[int], None]:
-    return lambda done: progress.tell("evaluate", round_, "work", done=done, of=of)

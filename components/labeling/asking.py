@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .. import progress
 from ..errors import OracleError
-from ..ledger.step import Step
 from ..oracles.oracle import Oracle, OracleFailed, SpendingLimit
+from ..records.keep import Keep
 from ..records.records import Duel, Preference, Receipt, Side
-from ..records.table import from_parts, to_parquet
+from ..records.tables import Table
 from .labels import MEMBER, believable, by_member, checked, clash, unasked
 from .receipts import Receipts, spent
 
@@ -44,37 +45,36 @@ class Interview:
 
     def conduct(
         self,
-        step: Step,
-        name: str,
+        keep: Keep,
+        table: Table[Preference],
         duels: Sequence[Duel],
         known: Mapping[str, Preference],
         watch: Callable[[int], None],
     ) -> Asked:
-        """Get a preference for every duel, in parts ``NAME-0000.parquet`` and so on; at least one part is written.
+        """Get a preference for every duel, in the parts of a table; at least one part is written.
 
         Nobody is asked about a clash, about a duel that `known` has under its id, or about a duel for the second
         time. Where the spending limit is reached, the duels that are left get a preference that says so. `watch` is
         told how many duels are done. Raises `OracleError`; what was answered before it stands.
         """
-        receipts, parts, seconds = Receipts(step, name, self.oracle.identity), _adopt(step, name), 0.0
+        receipts, parts, seconds = Receipts(keep, table.name, self.oracle.identity), _find_parts(keep, table), 0.0
         self._stop_if_another_oracle(receipts.by_duel.values())
-        done = join(parts)
+        done = table.join_parts(parts)
         most = len(open_duels(duels))
         if self.oracle.purse is not None:
             self.oracle.purse.note(self.spent + spent(receipts.by_duel.values()))
         watch(len(done))
         while not parts or len(done) < len(duels):
             batch = duels[len(done) : len(done) + self.batch_size]
-            step.verify()
             begun, is_paid_for = time.monotonic(), True
             while is_paid_for and (left := open_duels(batch, receipts.by_duel, known)):
                 is_paid_for = self.ask(left, receipts)
             seconds += time.monotonic() - begun
             self._stop_if_unreadable(receipts.by_duel.values(), most)
-            part = to_parquet([self.labelled(duel, receipts.by_duel, known) for duel in batch], Preference)
-            parts.append(step.write(part_name(name, len(parts)), part))
+            part = table.to_bytes([self.labelled(duel, receipts.by_duel, known) for duel in batch])
+            parts.append(keep.write_output(table.name_part(len(parts)), part))
             # What is durable counts, also where another attempt of this step was faster.
-            done += join(parts[-1:])
+            done += table.join_parts(parts[-1:])
             watch(len(done))
         return Asked(done, list(receipts.by_duel.values()), seconds)
 
@@ -137,16 +137,6 @@ def open_duels(duels: Iterable[Duel], *answered: Container[str]) -> list[Duel]:
     return [duel for name, duel in waiting.items() if not any(name in told for told in answered)]
 
 
-def part_name(name: str, number: int) -> str:
-    """Name one part."""
-    return f"{name}-{number:04d}.parquet"
-
-
-def join(parts: Iterable[bytes]) -> list[Preference]:
-    """Read parts in the order given."""
-    return from_parts(parts, Preference, "preferences")
-
-
 def answers_of(rows: Iterable[Preference]) -> dict[str, Preference]:
     """Return the oracle's own answers by duel: a member's label is none."""
     return {row.duel_id: row for row in rows if row.oracle and not row.oracle.startswith(MEMBER)}
@@ -170,8 +160,13 @@ def as_preference(receipt: Receipt) -> Preference:
     )
 
 
-def _adopt(step: Step, name: str) -> list[bytes]:
+def report_asked(step: str, round_: int, of: int) -> Callable[[int], None]:
+    """Return a function that reports how many duels are done."""
+    return lambda done: progress.tell(step, round_, "work", done=done, of=of)
+
+
+def _find_parts(keep: Keep, table: Table[Preference]) -> list[bytes]:
     parts: list[bytes] = []
-    while (part := step.existing(part_name(name, len(parts)))) is not None:
+    while (part := keep.find_output(table.name_part(len(parts)))) is not None:
         parts.append(part)
     return parts

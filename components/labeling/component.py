@@ -27,9 +27,9 @@ def label(
     from oatflow.components.step_ending import explain_failure
 
     with explain_failure(memory="raise resources.oracle_memory, or lower labeling.oracle_batch_size"):
-        from oatflow.components.labeling.labeling import label_or_wait
         from oatflow.components.ledger.ledger import Ledger
         from oatflow.components.ledger.windows import check_window, show_table
+        from oatflow.components.rounds.steps import label_or_wait
 
         experiment = Ledger.open(ledger)
         check_window(duels, experiment, round, "sampling")

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 
 from ..errors import OracleError
 from ..oracles.oracle import Answer
 from ..records.records import Duel, Preference, Side
+from ..seeds import derive
+from .settings import LabelingSettings
 
 MEMBER = "member "
 """Begins the name that stands where an oracle would be named, if a member of the ensemble gave the label."""
+
+
+def choose_labeler(settings: LabelingSettings, seed: int, round_: int) -> Callable[[Duel, float], Side]:
+    """Return the function that turns a duel's probability into its label, as the settings say.
+
+    The label is drawn from the probability, or it is the more probable side; then noise may flip it. Every draw has a
+    seed of its own, which derives from the experiment's seed, the round and the duel.
+    """
+
+    def label(duel: Duel, first_wins: float) -> Side:
+        if settings.bt_sample:
+            side = drawn(first_wins, derive(seed, round_, duel.duel_id, "label"))
+        else:
+            side = more_probable(first_wins)
+        if settings.preference_flip_prob:
+            side = turned(side, settings.preference_flip_prob, derive(seed, round_, duel.duel_id, "flip"))
+        return side
+
+    return label
 
 
 def more_probable(first_wins: float) -> Side:
@@ -53,7 +74,7 @@ def believable(answers: Sequence[Answer], duels: Sequence[Duel]) -> dict[str, An
     """Return by duel the answers that can be believed; of a number that is not that of the duels, none."""
     if len(answers) != len(duels):
         return {}
-    return {duel.duel_id: answer for duel, answer in zip(duels, answers, strict=True) if _problem(answer) is None}
+    return {duel.duel_id: answer for duel, answer in zip(duels, answers, strict=True) if _find_problem(answer) is None}
 
 
 def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Sequence[Answer]:
@@ -62,7 +83,7 @@ def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Se
         left = "".join(f"; the first without one is duel {duel.duel_id}" for duel in duels[len(answers) :][:1])
         raise OracleError(f"oracle {oracle}: {len(answers)} answers to {len(duels)} duels{left}")
     for duel, answer in zip(duels, answers, strict=True):
-        problem = _problem(answer)
+        problem = _find_problem(answer)
         if problem:
             raise OracleError(
                 f"oracle {oracle}: duel {duel.duel_id} (prompt {duel.prompt_id}): {problem}. "
@@ -71,7 +92,7 @@ def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Se
     return answers
 
 
-def _problem(answer: Answer) -> str | None:
+def _find_problem(answer: Answer) -> str | None:
     if answer.first_wins is not None and not (_is_number(answer.first_wins) and 0 <= answer.first_wins <= 1):
         return f"first_wins={answer.first_wins!r} is not a probability in [0, 1]"
     for name in ("first_reward", "second_reward"):

@@ -85,15 +85,15 @@ def collect_answers(
 
 def ask(step: Step, duels: Sequence[Duel]) -> Batch:
     """Put the questions into the ledger, in all their forms; those that an earlier attempt wrote stand."""
-    asked = step.existing(QUESTIONS)
+    asked = step.find_output(QUESTIONS)
     if asked is None:
         batch = _batch(step.ledger, step.round, write_questions(questions_of(duels, step.ledger.seed, step.round)))
         for name, form in FORMS.items():
-            step.write(f"questions/{name}", form(batch))
+            step.write_output(f"questions/{name}", form(batch))
         # Last, so that who finds it finds the others.
-        asked = step.write(QUESTIONS, write_questions(batch.questions))
+        asked = step.write_output(QUESTIONS, write_questions(batch.questions))
     for name in FORMS:
-        step.existing(f"questions/{name}")
+        step.find_output(f"questions/{name}")
     batch = _batch(step.ledger, step.round, asked)
     new = [duel.duel_id for duel in duels if duel.duel_id not in batch.shown.left]
     if new:
@@ -208,7 +208,7 @@ def _noted(step: Step, answers: dict[str, list[Annotation]]) -> dict[str, list[A
     """Make the files of answers outputs of the step, so that its mark holds their digests."""
     prefix = layout.output(step.round, ROOM, "")
     for entry in step.ledger.store.list(prefix + ANNOTATIONS):
-        step.existing(entry.key.removeprefix(prefix))
+        step.note_output(entry.key.removeprefix(prefix))
     return answers
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from statistics import fmean, median, stdev
 
+from ..oracles.oracle import Oracle
 from ..records.records import Preference, Receipt
 from .asking import answers_of
+
+SPENDING_LIMIT = "spending_limit"
+"""The fact that says which limit left duels of a round without an answer."""
 
 
 def count_queries(
@@ -55,3 +59,22 @@ def what_it_took(receipts: Sequence[Receipt]) -> dict[str, float]:
     if both := [row.consistent for row in receipts if row.consistent is not None]:
         facts |= {"consistent": fmean(both), "asked_in_both_orders": len(both)}
     return facts
+
+
+def count_labels(preferences: Sequence[Preference]) -> dict[str, int]:
+    """Count the labels that a preference set gives; no query is made for them."""
+    clashes = sum(preference.clash for preference in preferences)
+    return {
+        "duels": len(preferences),
+        "queries": 0,
+        "labels": len(preferences) - clashes,
+        "clashes": clashes,
+        "first_chosen": sum(preference.chosen == "first" for preference in preferences),
+    }
+
+
+def name_reached_limit(oracle: Oracle, preferences: Sequence[Preference]) -> dict[str, float]:
+    """Return the oracle's spending limit if it left duels without an answer."""
+    limit = oracle.purse.limit if oracle.purse else None
+    unpaid = any(not row.oracle and not row.clash for row in preferences)
+    return {SPENDING_LIMIT: limit} if unpaid and limit is not None else {}

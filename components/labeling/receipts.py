@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from ..errors import LedgerError
-from ..ledger.step import Step
 from ..oracles.oracle import Answer
+from ..records.keep import Keep
 from ..records.records import Duel, Receipt
 from ..records.table import from_parquet, to_parquet
 
@@ -25,8 +25,8 @@ LOST = Answer(None, lost=True)
 class Receipts:
     """All receipts of the interview `name`, those of earlier attempts included, in parts of one batch each."""
 
-    def __init__(self, step: Step, name: str, oracle: str):
-        self._step, self._name, self._oracle = step, name, oracle
+    def __init__(self, keep: Keep, name: str, oracle: str):
+        self._keep, self._name, self._oracle = keep, name, oracle
         self._parts = 0
         self._attempt = secrets.token_hex(8)
         self.by_duel: dict[str, Receipt] = {}
@@ -37,7 +37,7 @@ class Receipts:
         """Say durably that these duels are about to be asked. Raises `LedgerError` if another attempt is asking."""
         asked = [{"duel_id": duel.duel_id, "prompt_id": duel.prompt_id} for duel in duels]
         note = json.dumps({"attempt": self._attempt, "duels": asked}).encode()
-        if self._step.write(self._note_name, note) != note:
+        if self._keep.write_output(self._note_name, note) != note:
             raise self._not_alone()
 
     def keep(self, duels: Sequence[Duel], answers: Mapping[str, Answer], alone: bool) -> None:
@@ -55,11 +55,11 @@ class Receipts:
 
     def _adopt(self) -> bool:
         """Take over the next part of an earlier attempt, if it left one, or its note that no part follows."""
-        part = self._step.existing(self._part_name)
+        part = self._keep.find_output(self._part_name)
         if part is not None:
             self._take(part)
             return True
-        noted = self._step.existing(self._note_name)
+        noted = self._keep.find_output(self._note_name)
         if noted is None:
             return False
         asked = json.loads(noted)["duels"]
@@ -69,7 +69,7 @@ class Receipts:
     def _write(self, rows: Sequence[Receipt]) -> bool:
         """Write the next part; returns whether it is ours. What is durable counts, also where another was faster."""
         part = to_parquet(rows, Receipt)
-        found = self._step.write(self._part_name, part)
+        found = self._keep.write_output(self._part_name, part)
         self._take(found)
         return found == part
 

@@ -62,6 +62,11 @@ class Claim:
         return float(self.operational.get("ledger", {}).get("store_patience_seconds", default))
 
     @property
+    def keep_optimizers(self) -> int:
+        """How many optimizer states the claim's run keeps."""
+        return int(self.operational.get("ledger", {}).get("keep_optimizers", LedgerSettings().keep_optimizers))
+
+    @property
     def has_lapsed(self) -> bool:
         """Whether its lease is over, so that another run may take it over."""
         return time.time() > self.expires
@@ -100,10 +105,10 @@ def take_claim(store: Store, round_: int, wanted: Claim) -> Claim:
         raise ClaimHeld(f"round {round_}: its claim came and went; start again")
     held, etag = found
     if held.run == wanted.run:
-        return _swap(store, round_, replace(wanted, token=held.token), etag)
+        return _swap_claim(store, round_, replace(wanted, token=held.token), etag)
     if not held.is_free:
         raise ClaimHeld(held_by(round_, held))
-    return _swap(store, round_, replace(wanted, token=max(wanted.token, held.token + 1)), etag)
+    return _swap_claim(store, round_, replace(wanted, token=max(wanted.token, held.token + 1)), etag)
 
 
 def refuse_while_held(store: Store, round_: int, run: str, who: owner.Owner) -> None:
@@ -246,7 +251,7 @@ class ClaimKeeper:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def _swap(store: Store, round_: int, claim: Claim, etag: str) -> Claim:
+def _swap_claim(store: Store, round_: int, claim: Claim, etag: str) -> Claim:
     try:
         store.replace(layout.claim(round_), seal(claim.to_json()), etag)
     except (ObjectChanged, ObjectNotFound) as error:

@@ -14,7 +14,6 @@ STEPS = {
 }  # fmt: skip
 """What a room's work is called in a round."""
 ROOMS = tuple(STEPS)
-WITHOUT_REWARD_MODEL = ("sampling", "labeling", "policy", "evaluation")
 
 
 def prompts(split: str, sha256: str) -> str:

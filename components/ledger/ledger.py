@@ -11,8 +11,9 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import DamagedObject, LedgerError, ObjectExists, ObjectNotFound
 from ..former_settings import update_settings
+from ..records.plan import STARTING_MODEL, Plan, PolicyPointer
 from ..records.records import Prompt
-from ..records.table import from_parquet
+from ..records.table import from_parquet, to_parquet
 from ..settings import Section
 from ..store.setting_stores import SettingStores
 from ..store.store import Store, open_store
@@ -20,7 +21,6 @@ from ..store.transfer import Placed
 from . import layout
 from .claim import Claim, read_claim
 from .done import Done
-from .plan import STARTING_MODEL, Plan, PolicyPointer
 from .sealed import digest_of, seal, unseal
 from .settings import LedgerSettings
 from .step import Step
@@ -84,6 +84,7 @@ class Ledger:
     store: Store
     patience_seconds: float = 0.0
     _prompts: dict[str, list[Prompt]] = field(default_factory=dict)
+    _documents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, uri: str, patience_seconds: float | None = None) -> Ledger:
@@ -129,6 +130,13 @@ class Ledger:
         """Read HEAD afresh when it is asked for next."""
         self.__dict__.pop("head_etag", None)
 
+    def begin_head(self, head: Head) -> None:
+        """Write the pointer of a new experiment; if another run was first, its pointer is used."""
+        try:
+            self.__dict__["head_etag"] = head, self.store.put_if_absent(layout.HEAD, seal(asdict(head)))
+        except ObjectExists:
+            self.forget_head()
+
     @property
     def identity(self) -> str:
         """Digest of where the experiment lies, however its server is reached."""
@@ -163,10 +171,26 @@ class Ledger:
         """Return the preferences made elsewhere that rounds learn from, if the experiment has any."""
         return self._prompt_table("outside") if "outside" in self.experiment.prompts else []
 
+    def write_prompts(self, split: str, prompts: list[Prompt]) -> Placed:
+        """Write a prompt table, and return where it is. It is named by its content: all who write it write the same."""
+        data = to_parquet(prompts, Prompt)
+        digest = digest_of(data)
+        key = layout.prompts(split, digest)
+        self.store.put(key, data)
+        self._prompts[key] = prompts
+        return Placed(split, key, len(data), digest)
+
     def claim(self, round_: int) -> Claim | None:
         """Return who works, or worked, on a round."""
         found = read_claim(self.store, round_)
         return found[0] if found else None
+
+    def read_claim(self, round_: int) -> Claim:
+        """Return who works, or worked, on a round. Raises `LedgerError` if nobody ever claimed it."""
+        claim = self.claim(round_)
+        if claim is None:
+            raise LedgerError(f"round {round_} was never claimed; open_round does that")
+        return claim
 
     def plan(self, round_: int) -> Plan:
         """Return a round's plan. Raises `LedgerError` if it has none."""
@@ -224,11 +248,13 @@ class Ledger:
         return data
 
     def document(self, key: str) -> dict[str, Any] | None:
-        """Read a sealed document, or None where there is none."""
-        try:
-            return unseal(self.store.get(key).data, key)
-        except ObjectNotFound:
-            return None
+        """Return a sealed document, or None if there is none yet. A document never changes, so it is read once."""
+        if key not in self._documents:
+            try:
+                self._documents[key] = unseal(self.store.get(key).data, key)
+            except ObjectNotFound:
+                return None
+        return self._documents[key]
 
     def write_document(self, key: str, body: dict[str, Any], store: Store | None = None) -> dict[str, Any]:
         """Write a sealed document once; returns the one that is there, which an earlier attempt may have written.
@@ -236,11 +262,13 @@ class Ledger:
         `store`: the ledger's own with another patience, if need be.
         """
         store = store or self.store
+        data = seal(body)
         try:
-            store.put_if_absent(key, seal(body))
-            return body
+            store.put_if_absent(key, data)
         except ObjectExists:
-            return unseal(store.get(key).data, key)
+            data = store.get(key).data
+        self._documents[key] = unseal(data, key)
+        return self._documents[key]
 
     def verify(self) -> Iterator[str]:
         """Read every object of every finished round: yields each intact key, raises at the first that is damaged."""
@@ -285,7 +313,7 @@ class Ledger:
         return done
 
     def _prompt_table(self, split: str) -> list[Prompt]:
-        if split not in self._prompts:
-            placed = self.experiment.prompts[split]
-            self._prompts[split] = from_parquet(self.checked(placed.key, placed.sha256), Prompt, placed.key)
-        return self._prompts[split]
+        placed = self.experiment.prompts[split]
+        if placed.key not in self._prompts:
+            self._prompts[placed.key] = from_parquet(self.checked(placed.key, placed.sha256), Prompt, placed.key)
+        return self._prompts[placed.key]

@@ -49,7 +49,7 @@ def environment_of(owner: Owner) -> dict[str, str]:
     return {OWNER: json.dumps(asdict(owner))}
 
 
-def current() -> Owner:
+def current_owner() -> Owner:
     """Return the owner that stands behind this step."""
     told = os.environ.get(OWNER)
     return Owner(**json.loads(told)) if told else Owner(socket.gethostname())

@@ -15,8 +15,8 @@ from ..errors import DamagedObject
 
 def seal(body: dict[str, Any]) -> bytes:
     """Serialise a document. The same body gives the same bytes."""
-    digest = hashlib.sha256(_canonical(body)).hexdigest()
-    return _pretty({"sha256": digest, "body": body})
+    digest = hashlib.sha256(_to_canonical_json(body)).hexdigest()
+    return _to_indented_json({"sha256": digest, "body": body})
 
 
 def unseal(data: bytes, key: str) -> dict[str, Any]:
@@ -37,9 +37,9 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _canonical(body: dict[str, Any]) -> bytes:
+def _to_canonical_json(body: dict[str, Any]) -> bytes:
     return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
-def _pretty(document: dict[str, Any]) -> bytes:
+def _to_indented_json(document: dict[str, Any]) -> bytes:
     return (json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()

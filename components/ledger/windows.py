@@ -19,12 +19,12 @@ from .sealed import digest_of, seal
 
 def show_table(window: Any, ledger: Ledger, round_: int, room: str, names: str) -> None:
     """Fill a Dataset artifact with a copy of the Parquet outputs whose names match a pattern, joined in order."""
-    names_there = (placed.name for placed in _done(ledger, round_, room).outputs)
+    names_there = (placed.name for placed in _read_done(ledger, round_, room).outputs)
     parts = sorted(fnmatch.filter(names_there, names))
     tables = [read_table(ledger.read(round_, room, part)) for part in parts]
     if tables:
         pq.write_table(pa.concat_tables(tables, promote_options="default"), window.path)
-    _describe(window, ledger, round_, room)
+    _describe_step(window, ledger, round_, room)
 
 
 def show_folder(window: Any, ledger: Ledger, round_: int, room: str, name: str) -> None:
@@ -33,10 +33,10 @@ def show_folder(window: Any, ledger: Ledger, round_: int, room: str, name: str) 
     The metadata names the folder: its address in the store (`uri`), the round, and the digest of the step's record,
     which holds the digest of every file.
     """
-    files = _done(ledger, round_, room).folder(name)
+    files = _read_done(ledger, round_, room).folder(name)
     lines = [f"{placed.sha256}  {placed.size:>12}  {placed.key}\n" for placed in files]
     Path(window.path).write_text("".join(lines))
-    _describe(window, ledger, round_, room)
+    _describe_step(window, ledger, round_, room)
     window.metadata["uri"] = folder_uri(ledger, round_, room, name)
 
 
@@ -46,7 +46,7 @@ def show_files(window: Any, ledger: Ledger, round_: int, room: str) -> None:
     files = done.outputs if done else ()
     Path(window.path).write_text("".join(f"{placed.sha256}  {placed.size:>12}  {placed.key}\n" for placed in files))
     if done:
-        _describe(window, ledger, round_, room)
+        _describe_step(window, ledger, round_, room)
 
 
 def folder_uri(ledger: Ledger, round_: int, room: str, name: str) -> str:
@@ -54,7 +54,7 @@ def folder_uri(ledger: Ledger, round_: int, room: str, name: str) -> str:
 
     Where the step wrote none, because the policy is fixed: the step's own place.
     """
-    files = _done(ledger, round_, room).folder(name)
+    files = _read_done(ledger, round_, room).folder(name)
     key = files[0].key.removesuffix(files[0].name) if files else layout.output(round_, room, "")
     return f"{ledger.store.uri.partition('?')[0].rstrip('/')}/{key.rstrip('/')}"
 
@@ -67,22 +67,22 @@ def check_window(window: Any, ledger: Ledger, round_: int, room: str) -> None:
     """
     if room not in ledger.plan(round_).rooms:
         return
-    expected, shown = _digest(_done(ledger, round_, room)), window.metadata.get("digest")
+    expected, shown = _digest_done(_read_done(ledger, round_, room)), window.metadata.get("digest")
     if shown != expected:
         raise DamagedObject(f"round {round_}: the artifact of {room} shows {shown}, the ledger holds {expected}")
 
 
-def _describe(window: Any, ledger: Ledger, round_: int, room: str) -> None:
-    done = _done(ledger, round_, room)
-    window.metadata.update(digest=_digest(done), ledger=ledger.store.uri, round=round_, **done.counts)
+def _describe_step(window: Any, ledger: Ledger, round_: int, room: str) -> None:
+    done = _read_done(ledger, round_, room)
+    window.metadata.update(digest=_digest_done(done), ledger=ledger.store.uri, round=round_, **done.counts)
 
 
-def _done(ledger: Ledger, round_: int, room: str) -> Done:
+def _read_done(ledger: Ledger, round_: int, room: str) -> Done:
     done = ledger.done(round_, room)
     if done is None:
         raise LedgerError(f"round {round_}: {room} is not done")
     return done
 
 
-def _digest(done: Done) -> str:
+def _digest_done(done: Done) -> str:
     return digest_of(seal(done.to_json()))

@@ -32,4 +32,4 @@ def train_scripted(ledger: Ledger, round_: int, run: str) -> Done:
         outside = sum(row.chosen != row.rejected for row in plan.outside)
         counts = {"pairs": len(preferences) - unlabelled + outside, "unlabelled": unlabelled}
         counts |= {"outside_pairs": outside} if plan.outside else {}
-        return step.finish(counts, {"startup": begun - process_start(), "work": time.time() - begun})
+        return step.mark_done(counts, {"startup": begun - process_start(), "work": time.time() - begun})

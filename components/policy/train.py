@@ -29,11 +29,11 @@ from .. import progress
 from ..jobs.orphans import die_with_parent
 from ..ledger import layout
 from ..ledger.ledger import Ledger
-from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.step import Step
 from ..model_folder import resolve_pretrain
 from ..number_format import number_format
 from ..prompts.template import load_tokenizer
+from ..records.plan import STARTING_MODEL, Plan
 from ..records.records import ReferenceScore
 from ..records.table import from_parquet, to_parquet
 from ..seeds import derive
@@ -135,12 +135,12 @@ class Training:
             if self.rank == 0:
                 self.watch.seconds["work"] = time.time() - begun
                 counts = self.counts(rows, curve, taken) | ({"held_out_pairs": len(held_out)} if held_out else {})
-                self.step.finish(counts, dict(self.watch.seconds), {**self.facts(curve, one_row), **measured})
+                self.step.mark_done(counts, dict(self.watch.seconds), {**self.facts(curve, one_row), **measured})
 
     def read(self, room: str, name: str, round_: int) -> bytes:
         """Read an output of a finished step; worker 0 also notes it as an input of this one."""
         if self.rank == 0:
-            return self.step.read(room, name, round_)
+            return self.step.read_output(room, name, round_)
         return self.ledger.read(round_, room, name)
 
     def reference_scores(
@@ -163,12 +163,12 @@ class Training:
 
     def scored(self, model: Any, name: str, pairs: Sequence[Pair], one_row: bool) -> Scores:
         """Score pairs and write that down, or adopt what an earlier attempt of this step wrote."""
-        if not _said_by_worker_0(self.rank == 0 and self.step.existing(name) is not None):
+        if not _said_by_worker_0(self.rank == 0 and self.step.find_output(name) is not None):
             size, device = self.settings.train_batch_size_per_device, this_device()
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 scores = score_under_reference(model, pairs, size, self.pad, one_row, device)
             if self.rank == 0:
-                self.step.write(name, to_parquet(scores, ReferenceScore))
+                self.step.write_output(name, to_parquet(scores, ReferenceScore))
             dist.barrier()
         data = self.ledger.store.get(layout.output(self.plan.round, "policy", name)).data
         return by_pair(from_parquet(data, ReferenceScore, name))
@@ -198,7 +198,7 @@ class Training:
     def fetch(self, name: str, folder: Path) -> None:
         """Bring a folder that an earlier round left to this host: its first worker fetches it for all."""
         if self.rank == 0:
-            self.step.download_folder("policy", name, folder / name, round=self.plan.policy.round)
+            self.step.download_folder("policy", name, folder / name, round_=self.plan.policy.round)
         elif local_rank() == 0:
             done = self.ledger.done(self.plan.policy.round, "policy")
             download_folder(self.ledger.store, done.folder(name) if done else (), folder / name)

@@ -58,4 +58,4 @@ def keep_policy(ledger: Ledger, round_: int, run: str) -> Done:
             return step.done
         begun = time.time()
         timings = {"startup": begun - process_start(), "work": time.time() - begun}
-        return step.finish(counts={}, timings=timings, facts={FIXED_POLICY: True})
+        return step.mark_done(counts={}, timings=timings, facts={FIXED_POLICY: True})

@@ -17,23 +17,23 @@ def prompts_of_round(count: int, round_: int, size: int, seed: int) -> list[int]
     indices: list[int] = []
     tail: list[int] = []
     for epoch in range((end - 1) // count + 1):
-        order = _permutation(count, epoch, seed)
+        order = _permute_prompts(count, epoch, seed)
         if count >= size:
-            order = _apart(order, tail, -(epoch * count) % size)
+            order = _keep_apart(order, tail, -(epoch * count) % size)
             tail = order[count - (epoch + 1) * count % size :]
         start = epoch * count
         indices += order[max(begin - start, 0) : max(end - start, 0)]
     return indices
 
 
-def _permutation(count: int, epoch: int, seed: int) -> list[int]:
+def _permute_prompts(count: int, epoch: int, seed: int) -> list[int]:
     # random() is the one method whose numbers Python promises to keep from version to version.
     source = random.Random(derive(seed, "epoch", epoch))
     keys = [source.random() for _ in range(count)]
     return sorted(range(count), key=lambda index: (keys[index], index))
 
 
-def _apart(order: list[int], tail: list[int], head: int) -> list[int]:
+def _keep_apart(order: list[int], tail: list[int], head: int) -> list[int]:
     """Begin an epoch, for its first `head` places, with what the last one's `tail` has not put into the same round."""
     taken = set(tail)
     first = [index for index in order if index not in taken][:head]

@@ -44,11 +44,13 @@ def load_prompts(
 
     Raises `PromptError`, naming the file, the row or the column at fault.
     """
-    own, source, part = _choose(settings, split)
-    table = _open(setting or own, source, part, stores or SettingStores())
-    prompts = [_prompt(table.name, row, where, columns, settings) for row, (where, columns) in enumerate(table.rows)]
+    own, source, part = _choose_split(settings, split)
+    table = _open_source(setting or own, source, part, stores or SettingStores())
+    prompts = [
+        _make_prompt(table.name, row, where, columns, settings) for row, (where, columns) in enumerate(table.rows)
+    ]
     if not prompts:
-        raise _refuse(table.name, "holds no prompt", "give a set with at least one")
+        raise _source_error(table.name, "holds no prompt", "give a set with at least one")
     return prompts
 
 
@@ -67,7 +69,7 @@ def drop_too_long(
     return kept, len(prompts) - len(kept)
 
 
-def _choose(settings: PromptSettings, split: str) -> tuple[str, str, str | None]:
+def _choose_split(settings: PromptSettings, split: str) -> tuple[str, str, str | None]:
     """Return the setting that names a split's source, the source, and which part of it: None for a file."""
     if not settings.prompt_data:
         raise PromptError("prompts.prompt_data='': no prompt set is given; name a file, a folder or a hub data set")
@@ -84,7 +86,7 @@ def _choose(settings: PromptSettings, split: str) -> tuple[str, str, str | None]
     return setting, source, None
 
 
-def _open(setting: str, source: str, part: str | None, stores: SettingStores) -> _Table:
+def _open_source(setting: str, source: str, part: str | None, stores: SettingStores) -> _Table:
     if source.startswith(BUILT_IN):
         return _built_in(source, part)
     if source.startswith("s3://"):
@@ -101,14 +103,14 @@ def _built_in(source: str, part: str | None) -> _Table:
     folder = importlib.resources.files(__package__).joinpath(source.removeprefix(BUILT_IN))
     file = folder.joinpath(f"{part}.jsonl")
     if not file.is_file():
-        raise _refuse(source, f"has no split {part!r}", "the sets that ship with oatflow: " + ", ".join(SHIPPED))
-    return _parse(f"{source}/{part}.jsonl", file.read_bytes())
+        raise _source_error(source, f"has no split {part!r}", "the sets that ship with oatflow: " + ", ".join(SHIPPED))
+    return _parse_table(f"{source}/{part}.jsonl", file.read_bytes())
 
 
 def _from_file(path: Path) -> _Table:
     if not path.is_file():
-        raise _refuse(path, "there is no such file or folder", "check the path")
-    return _parse(str(path), path.read_bytes())
+        raise _source_error(path, "there is no such file or folder", "check the path")
+    return _parse_table(str(path), path.read_bytes())
 
 
 def _from_folder(folder: Path, part: str | None) -> _Table:
@@ -118,7 +120,7 @@ def _from_folder(folder: Path, part: str | None) -> _Table:
         if (folder / f"{part}{suffix}").is_file():
             return _from_file(folder / f"{part}{suffix}")
     there = ", ".join(sorted(file.name for file in folder.iterdir() if file.suffix in SUFFIXES)) or "none"
-    raise _refuse(folder, f"has no {part}.jsonl or {part}.parquet", f"prompt files there: {there}")
+    raise _source_error(folder, f"has no {part}.jsonl or {part}.parquet", f"prompt files there: {there}")
 
 
 def _from_store(setting: str, source: str, part: str | None, stores: SettingStores) -> _Table:
@@ -129,7 +131,7 @@ def _from_store(setting: str, source: str, part: str | None, stores: SettingStor
     store = stores.open(urlunsplit(uri._replace(path=str(folder).rstrip("/"))), setting, source)
     for name in names:
         try:
-            return _parse(f"{store.uri.partition('?')[0]}/{name}", store.get(name).data)
+            return _parse_table(f"{store.uri.partition('?')[0]}/{name}", store.get(name).data)
         except ObjectNotFound:
             continue
     raise PromptError(
@@ -142,10 +144,10 @@ def _from_disk(folder: Path, part: str | None) -> _Table:
 
     found = load_from_disk(str(folder))
     if not isinstance(found, DatasetDict):
-        return _Table(str(folder), _numbered(found))
+        return _Table(str(folder), _number_rows(found))
     if part not in found:
-        raise _refuse(folder, f"has no split {part!r}", f"splits there: {', '.join(found)}")
-    return _Table(f"{folder}/{part}", _numbered(found[part]))
+        raise _source_error(folder, f"has no split {part!r}", f"splits there: {', '.join(found)}")
+    return _Table(f"{folder}/{part}", _number_rows(found[part]))
 
 
 def _from_hub(source: str, part: str) -> _Table:
@@ -157,15 +159,15 @@ def _from_hub(source: str, part: str) -> _Table:
         found = load_dataset(name, config or None, split=part)
     except (OSError, ValueError, DatasetsError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise _refuse(
+        raise _source_error(
             source,
             f"there is no such folder here, and split {part!r} cannot be had from the hub ({reason})",
             "check the name, and the connection",
         ) from error
-    return _Table(f"{source}/{part}", _numbered(found))
+    return _Table(f"{source}/{part}", _number_rows(found))
 
 
-def _parse(name: str, data: bytes) -> _Table:
+def _parse_table(name: str, data: bytes) -> _Table:
     return _Table(name, _parquet_rows(name, data) if name.endswith(".parquet") else _json_rows(name, data))
 
 
@@ -176,9 +178,11 @@ def _json_rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise _refuse(name, f"line {number} is not JSON ({error})", "put one JSON object on each line") from error
+            raise _source_error(
+                name, f"line {number} is not JSON ({error})", "put one JSON object on each line"
+            ) from error
         if not isinstance(row, dict):
-            raise _refuse(name, f"line {number} holds no JSON object", "put one JSON object on each line")
+            raise _source_error(name, f"line {number} holds no JSON object", "put one JSON object on each line")
         yield f"line {number}", row
 
 
@@ -186,40 +190,40 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, An
     try:
         table = read_table(data)
     except (pa.ArrowInvalid, OSError) as error:
-        raise _refuse(name, f"is not a readable Parquet file ({error})", "write it anew") from error
-    yield from _numbered(table.to_pylist())
+        raise _source_error(name, f"is not a readable Parquet file ({error})", "write it anew") from error
+    yield from _number_rows(table.to_pylist())
 
 
-def _numbered(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _number_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     return ((f"row {number}", row) for number, row in enumerate(rows))
 
 
-def _prompt(name: str, row: int, where: str, columns: Mapping[str, Any], settings: PromptSettings) -> Prompt:
-    text = _text(name, where, columns, "input_key", settings.input_key)
-    reference = settings.output_key and _text(name, where, columns, "output_key", settings.output_key)
-    chosen = settings.chosen_key and _answer(name, where, columns, "chosen_key", settings.chosen_key)
-    rejected = settings.rejected_key and _answer(name, where, columns, "rejected_key", settings.rejected_key)
+def _make_prompt(name: str, row: int, where: str, columns: Mapping[str, Any], settings: PromptSettings) -> Prompt:
+    text = _read_text(name, where, columns, "input_key", settings.input_key)
+    reference = settings.output_key and _read_text(name, where, columns, "output_key", settings.output_key)
+    chosen = settings.chosen_key and _read_answer(name, where, columns, "chosen_key", settings.chosen_key)
+    rejected = settings.rejected_key and _read_answer(name, where, columns, "rejected_key", settings.rejected_key)
     prompt_id = f"{row:06d}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return Prompt(prompt_id, text, reference or None, chosen or None, rejected or None)
 
 
-def _text(name: str, where: str, columns: Mapping[str, Any], setting: str, key: str) -> str:
-    return _checked(name, where, key, _value(name, where, columns, setting, key))
+def _read_text(name: str, where: str, columns: Mapping[str, Any], setting: str, key: str) -> str:
+    return _check_text(name, where, key, _read_value(name, where, columns, setting, key))
 
 
-def _answer(name: str, where: str, columns: Mapping[str, Any], setting: str, key: str) -> str:
+def _read_answer(name: str, where: str, columns: Mapping[str, Any], setting: str, key: str) -> str:
     """Return an answer that is text, or the assistant's last message of a conversation (as Oat's `extract_content`)."""
-    value = _value(name, where, columns, setting, key)
+    value = _read_value(name, where, columns, setting, key)
     if not isinstance(value, list):
-        return _checked(name, where, key, value)
+        return _check_text(name, where, key, value)
     turns = [turn for turn in value if isinstance(turn, Mapping) and turn.get("role") == "assistant"]
     if not turns:
         remedy = "give an answer as text, or as messages with role and content"
-        raise _refuse(name, f"{where}, column {key!r} holds a list without a message of the assistant", remedy)
-    return _checked(name, where, key, turns[-1].get("content"))
+        raise _source_error(name, f"{where}, column {key!r} holds a list without a message of the assistant", remedy)
+    return _check_text(name, where, key, turns[-1].get("content"))
 
 
-def _value(name: str, where: str, columns: Mapping[str, Any], setting: str, key: str) -> Any:
+def _read_value(name: str, where: str, columns: Mapping[str, Any], setting: str, key: str) -> Any:
     if key not in columns:
         raise PromptError(
             f"prompts.{setting}={key!r}: {name}, {where} has no such column; columns there: {', '.join(columns)}"
@@ -227,12 +231,12 @@ def _value(name: str, where: str, columns: Mapping[str, Any], setting: str, key:
     return columns[key]
 
 
-def _checked(name: str, where: str, key: str, value: Any) -> str:
+def _check_text(name: str, where: str, key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         found = "is empty" if value is None or isinstance(value, str) else f"holds {type(value).__name__}"
-        raise _refuse(name, f"{where}, column {key!r} {found}", "every row needs text there")
+        raise _source_error(name, f"{where}, column {key!r} {found}", "every row needs text there")
     return value
 
 
-def _refuse(source: object, problem: str, remedy: str) -> PromptError:
+def _source_error(source: object, problem: str, remedy: str) -> PromptError:
     return PromptError(f"prompt_data={str(source)!r}: {problem}; {remedy}")

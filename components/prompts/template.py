@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import SettingsError
+from ..records.records import Prompt
 
 
 class Tokenizer(Protocol):
@@ -42,6 +43,11 @@ def encode_prompt(tokenizer: Tokenizer, text: str, apply_chat_template: bool) ->
     return list(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=True)["input_ids"])
 
 
+def encode_prompts(tokenizer: Tokenizer, prompts: Iterable[Prompt], chat_template: bool) -> list[tuple[int, ...]]:
+    """Return the tokens of each prompt, as `encode_prompt` gives them."""
+    return [tuple(encode_prompt(tokenizer, prompt.text, chat_template)) for prompt in prompts]
+
+
 def encode_answer(tokenizer: Tokenizer, text: str, longest: int | None = None) -> tuple[tuple[int, ...], str]:
     """Return an answer's tokens and why they end: "stop" by the end-of-sequence token, "length" where it was cut.
 
@@ -73,14 +79,20 @@ def load_tokenizer(folder: Path | None, trust_remote_code: bool = False) -> Any:
 
 
 class WordTokenizer:
-    """One token a word, for policies that are no models."""
+    """One token a word, for policies that are no models, or models of a few words.
+
+    `vocabulary`: how many ids there are; words may share one. None: one for every word.
+    """
 
     chat_template = "words"
     eos_token_id = 0
 
+    def __init__(self, vocabulary: int | None = None):
+        self._ids = vocabulary or 2**32
+
     def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
         """Return one id a word; the same word has the same id everywhere."""
-        return {"input_ids": [zlib.crc32(word.encode()) for word in text.split()]}
+        return {"input_ids": [zlib.crc32(word.encode()) % self._ids for word in text.split()]}
 
     def apply_chat_template(self, conversation: Sequence[Mapping[str, str]], **_: Any) -> dict[str, list[int]]:
         """Return the words of all turns."""

@@ -160,6 +160,20 @@ class ReferenceScore:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldOutAnswer:
+    """An answer to a held-out prompt.
+
+    `tokens`: its length. `drawn_tokens`: length of all draws of which this one is the best, or None if nothing was
+    generated for it.
+    """
+
+    prompt_id: str
+    response: str
+    tokens: int
+    drawn_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The oracle's judgement of one held-out answer of the policy against the opponent's."""
 

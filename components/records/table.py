@@ -23,7 +23,7 @@ def to_parquet(records: Sequence[Record], kind: type[Record]) -> bytes:
     """Serialise records of one kind. The same records give the same bytes."""
     schema = schema_of(kind)
     columns = {
-        field.name: pa.array([_plain(getattr(record, field.name)) for record in records], type=field.type)
+        field.name: pa.array([_as_plain(getattr(record, field.name)) for record in records], type=field.type)
         for field in schema
     }
     buffer = io.BytesIO()
@@ -68,10 +68,10 @@ def from_parts(parts: Iterable[bytes], kind: type[Record], name: str) -> list[Re
 def schema_of(kind: type[Any]) -> pa.Schema:
     """Derive the Arrow schema from a record's annotations."""
     hints = typing.get_type_hints(kind)
-    return pa.schema([_field(field.name, hints[field.name]) for field in dataclasses.fields(kind)])
+    return pa.schema([_arrow_field(field.name, hints[field.name]) for field in dataclasses.fields(kind)])
 
 
-def _field(name: str, hint: Any) -> pa.Field:
+def _arrow_field(name: str, hint: Any) -> pa.Field:
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     (kind,) = [option for option in options if option is not types.NoneType]
     if typing.get_origin(kind) is tuple:
@@ -79,7 +79,7 @@ def _field(name: str, hint: Any) -> pa.Field:
     return pa.field(name, _ARROW[kind], nullable=len(options) == 2)
 
 
-def _plain(value: Any) -> Any:
+def _as_plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -30,7 +30,7 @@ def fit_reward_model(
         experiment = Ledger.open(ledger)
         check_window(preferences, experiment, round, "labeling")
         if experiment.plan(round).learns_rewards:
-            from oatflow.components.reward_model.learning import run_fit
+            from oatflow.components.rounds.steps import run_fit
 
             run_fit(experiment, round, run)
         show_files(reward_model, experiment, round, "reward_model")

@@ -8,23 +8,22 @@ from typing import Any
 from .. import progress
 from ..errors import ClaimLost, LedgerError, ObjectChanged
 from ..ledger import layout, owner
-from ..ledger.claim import verify_claim
+from ..ledger.claim import Claim, verify_claim
 from ..ledger.ledger import Head, Ledger, RoundRecord
-from ..ledger.plan import Plan
 from ..ledger.sealed import digest_of, seal
-from ..ledger.settings import LedgerSettings
+from ..records.plan import Plan
 
 
 def close_round(uri: str, round_: int, run: str) -> Ledger:
     """Commit a round whose steps are all done. Doing it again changes nothing."""
     ledger = Ledger.open(uri)
     with progress.told("close", round_, owner.process_start()):
-        commit(ledger, round_, run)
-        tidy(ledger, round_)
+        claim = commit_round(ledger, round_, run)
+        remove_leftovers(ledger, round_, claim.keep_optimizers)
     return ledger
 
 
-def commit(ledger: Ledger, round_: int, run: str) -> None:
+def commit_round(ledger: Ledger, round_: int, run: str) -> Claim:
     """Write the round's record and move HEAD to it, in at most ten store operations, or eleven with a reward model.
 
     Raises `LedgerError` if a step is missing, `ClaimLost` if the round is another run's by now: HEAD then carries
@@ -32,13 +31,13 @@ def commit(ledger: Ledger, round_: int, run: str) -> None:
     """
     head, etag = ledger.head_etag
     if head.round >= round_:
-        return
+        return ledger.read_claim(round_)
     claim, _ = verify_claim(ledger.store, round_, run)
     ledger.wait_as_claimed(claim)
     if head.token != claim.token:
         raise ClaimLost(f"round {round_}: HEAD is fenced for token {head.token}, run {run!r} holds {claim.token}")
-    plan = _document(ledger, layout.plan(round_))
-    steps = {room: _digest(ledger, layout.done(round_, room)) for room in Plan.from_json(plan).rooms}
+    plan = _read_document(ledger, layout.plan(round_))
+    steps = {room: _digest_document(ledger, layout.done(round_, room)) for room in Plan.from_json(plan).rooms}
     record = RoundRecord(round_, head.digest, digest_of(seal(plan)), steps)
     written = seal(ledger.write_document(layout.round_record(round_), asdict(record)))
     try:
@@ -48,26 +47,27 @@ def commit(ledger: Ledger, round_: int, run: str) -> None:
         if ledger.head().round < round_:
             raise ClaimLost(f"round {round_}: another run took it over while run {run!r} closed it") from error
     ledger.forget_head()
+    return claim
 
 
-def tidy(ledger: Ledger, round_: int) -> None:
+def remove_leftovers(ledger: Ledger, round_: int, keep_optimizers: int) -> None:
     """Remove what killed attempts left behind in this round, and optimizer states that newer rounds replace."""
     done = ledger.done(round_, "policy")
     named = {placed.key for placed in done.outputs} if done else set()
     for entry in list(ledger.store.list(layout.output(round_, "policy", ""))):
         if entry.key not in named and entry.key != layout.done(round_, "policy"):
             ledger.store.delete(entry.key)
-    gone = round_ - ledger.section(LedgerSettings, "ledger").keep_optimizers
+    gone = round_ - keep_optimizers
     old = ledger.done(gone, "policy") if gone >= 0 else None
     for placed in old.folder("optimizer") if old else ():
         ledger.store.delete(placed.key)
 
 
-def _digest(ledger: Ledger, key: str) -> str:
-    return digest_of(seal(_document(ledger, key)))
+def _digest_document(ledger: Ledger, key: str) -> str:
+    return digest_of(seal(_read_document(ledger, key)))
 
 
-def _document(ledger: Ledger, key: str) -> dict[str, Any]:
+def _read_document(ledger: Ledger, key: str) -> dict[str, Any]:
     body = ledger.document(key)
     if body is None:
         raise LedgerError(f"{key} is missing: that step is not done, and the round cannot be closed")

@@ -14,7 +14,7 @@ from ..former_settings import update_settings
 from ..jobs.resources import ResourceSettings
 from ..jobs.settings import JobSettings
 from ..labeling.settings import LabelingSettings
-from ..ledger.layout import ROOMS, WITHOUT_REWARD_MODEL
+from ..ledger.layout import ROOMS
 from ..ledger.settings import LedgerSettings
 from ..oracles.registry import ORACLES
 from ..oracles.settings import (
@@ -27,6 +27,7 @@ from ..oracles.settings import (
 )
 from ..policy.settings import PolicySettings
 from ..prompts.settings import OutsideSettings, PromptSettings
+from ..records.plan import WITHOUT_REWARD_MODEL
 from ..reporting.settings import TrackingSettings
 from ..reward_model.settings import RewardModelSettings
 from ..sampling.settings import SamplingSettings
@@ -152,3 +153,19 @@ def refuse_changes(frozen: Mapping[str, Mapping[str, Any]], wanted: ExperimentSe
             f"experiment {experiment!r} has begun with other settings: {'; '.join(changes)}. "
             "Set them back, or begin another experiment with --new NAME"
         )
+
+
+def read_settings(
+    frozen: Mapping[str, Mapping[str, Any]], operational: Mapping[str, Mapping[str, Any]]
+) -> ExperimentSettings:
+    """Return the settings of an experiment that has begun, with those that a run chose for itself.
+
+    Sections are checked one by one, and not against each other: an experiment may be older than a rule between them,
+    or than a section.
+    """
+    sections: dict[str, Any] = {}
+    frozen, operational = update_settings(frozen), update_settings(operational)
+    for name, field in ExperimentSettings.model_fields.items():
+        assert isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        sections[name] = field.annotation.parse({**frozen.get(name, {}), **operational.get(name, {})})
+    return ExperimentSettings.model_construct(**sections)

@@ -40,7 +40,7 @@ def sections_of(fields: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     twice = [f"{room}.{name}" for room, inside in sections.items() for name in inside if name in FORM]
     if twice:
         raise SettingsError(f"{MORE}: {', '.join(twice)}: has a field of its own; set it there")
-    for room, name, may_be_nothing in _fields():
+    for room, name, may_be_nothing in _field_sections():
         if name in fields:
             empty = may_be_nothing and fields[name] == ""
             sections.setdefault(room, {})[name] = None if empty else fields[name]
@@ -60,7 +60,7 @@ def fields_of(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {**fields, MORE: more}
 
 
-def _fields() -> Iterator[tuple[str, str, bool]]:
+def _field_sections() -> Iterator[tuple[str, str, bool]]:
     """Yield room and name of each setting in the form, and whether it may have no value."""
     for room, field in ExperimentSettings.model_fields.items():
         section = field.annotation

@@ -19,7 +19,7 @@ def sample(ledger: str, round: int, run: str, duels: dsl.Output[dsl.Dataset]) ->
     with explain_failure(memory="raise resources.sampler_memory, or on a GPU lower sampling.gpu_memory_utilization"):
         from oatflow.components.ledger.ledger import Ledger
         from oatflow.components.ledger.windows import show_table
-        from oatflow.components.sampling.generation import run_sampling
+        from oatflow.components.rounds.steps import run_sampling
 
         experiment = Ledger.open(ledger)
         run_sampling(experiment, round, run)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..prompts.template import WordTokenizer
 from ..seeds import derive
 from .settings import SamplingSettings
 
@@ -44,6 +44,14 @@ Answered = tuple[tuple[int, ...], tuple[int, ...]]
 """The tokens of a prompt, and those of an answer to it: one at least."""
 ModelFolder = Path | Callable[[], Path]
 """A model's folder in Hugging Face layout, or how to get it: asked only where its weights are needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy by the digest of its weights, and what fetches its folder: called only where the weights are needed."""
+
+    digest: str
+    fetch_folder: Callable[[], Path]
 
 
 def quietly(done: int, of: int, tokens: int) -> None:
@@ -116,8 +124,9 @@ class ScriptedEngine:
     The draw is a pure function of prompt, seed and policy digest: what a real engine promises, without a model.
     """
 
-    def __init__(self, digest: str):
+    def __init__(self, digest: str, vocabulary: int | None = None):
         self._digest = digest
+        self._tokenizer = WordTokenizer(vocabulary)
 
     def load_policy(self, folder: ModelFolder, digest: str) -> None:
         """Remember the digest; there are no weights."""
@@ -151,13 +160,13 @@ class ScriptedEngine:
 
     def _draw(self, prompt: tuple[int, ...], seed: int, decoding: Decoding) -> Draw:
         chance = derive(seed if decoding.temperature else 0, self._digest, *prompt)
-        all_words = _sentence(chance).split()
+        all_words = _make_sentence(chance).split()
         words = all_words[: decoding.max_tokens]
-        tokens = tuple(zlib.crc32(word.encode()) for word in words)
-        return Draw(tokens, " ".join(words), "stop" if words == all_words else "length")
+        text = " ".join(words)
+        return Draw(tuple(self._tokenizer(text)["input_ids"]), text, "stop" if words == all_words else "length")
 
 
-def _sentence(chance: int) -> str:
+def _make_sentence(chance: int) -> str:
     """Choose by the digits of a number; one draw in three is the usual sentence."""
     chance, unusual = divmod(chance, 3)
     if not unusual:

@@ -22,14 +22,14 @@ def prove_conditional_writes(store: Store, racers: int = 8) -> None:
     """
     key = f"_proof/{secrets.token_hex(8)}"
     try:
-        _race(store, key, racers, "create-only", lambda data: store.put_if_absent(key, data))
-        etag = store.get(key).etag
+        etag = _race(store, key, racers, "create-only", lambda data: store.put_if_absent(key, data))
         _race(store, key, racers, "compare-and-swap", lambda data: store.replace(key, data, etag))
     finally:
         store.delete(key)
 
 
-def _race(store: Store, key: str, racers: int, kind: str, write: Callable[[bytes], str]) -> None:
+def _race(store: Store, key: str, racers: int, kind: str, write: Callable[[bytes], str]) -> str:
+    """Return the etag of what the winner wrote."""
     start = Barrier(racers)
 
     def run(racer: int) -> bytes | None:
@@ -45,8 +45,10 @@ def _race(store: Store, key: str, racers: int, kind: str, write: Callable[[bytes
         winners = [data for data in pool.map(run, range(racers)) if data is not None]
     if len(winners) != 1:
         raise UnsafeStore(_letter(store, kind, f"{len(winners)} of {racers} won, not one"))
-    if store.get(key).data != winners[0]:
+    found = store.get(key)
+    if found.data != winners[0]:
         raise UnsafeStore(_letter(store, kind, "the winner's bytes are not what is there"))
+    return found.etag
 
 
 def _letter(store: Store, kind: str, finding: str) -> str:

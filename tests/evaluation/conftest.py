@@ -2,12 +2,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
-from oatflow.components.evaluation.match import run_evaluation
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, Preference, Prompt, Verdict
 from oatflow.components.records.table import from_parquet, to_parquet
+from oatflow.components.rounds.steps import run_evaluation
 
 
 @dataclass
@@ -23,13 +23,13 @@ class Rounds:
         (folder / "weights").write_text(weights)
         with self.ledger.step(round_, "policy", "a") as step:
             step.upload_folder("model", folder)
-            step.finish(counts={}, timings={})
+            step.mark_done(counts={}, timings={})
 
     def write(self, round_, room, name, data):
         """Leave a step behind that wrote one table."""
         with self.ledger.step(round_, room, "a") as step:
-            step.write(name, data)
-            step.finish(counts={}, timings={})
+            step.write_output(name, data)
+            step.mark_done(counts={}, timings={})
 
     def evaluate(self, round_, run="a"):
         return run_evaluation(self.ledger, round_, run)

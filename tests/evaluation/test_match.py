@@ -1,7 +1,7 @@
 import pytest
 from oatflow.components.errors import ClaimLost
-from oatflow.components.evaluation.judging import HeldOutAnswer
 from oatflow.components.ledger.step import Step
+from oatflow.components.records.records import HeldOutAnswer
 from oatflow.components.sampling.engine import ScriptedEngine
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
@@ -24,7 +24,7 @@ def generated(monkeypatch):
 
 
 def die_at_write(monkeypatch, number):
-    write, names = Step.write, []
+    write, names = Step.write_output, []
 
     def dying(step, name, data):
         names.append(name)
@@ -32,7 +32,7 @@ def die_at_write(monkeypatch, number):
             raise Killed
         return write(step, name, data)
 
-    monkeypatch.setattr(Step, "write", dying)
+    monkeypatch.setattr(Step, "write_output", dying)
 
 
 def test_every_held_out_prompt_gets_a_verdict_by_the_known_reward(begin):

@@ -5,7 +5,7 @@ import math
 import pytest
 from oatflow.components.exploration.choice import choose_duels
 from oatflow.components.exploration.settings import ExplorationSettings
-from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Candidate, Prompt
 
 

@@ -2,12 +2,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
-from oatflow.components.labeling.labeling import run_labeling
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Candidate, Duel, Preference, Prompt, Receipt, duel_id
 from oatflow.components.records.table import from_parquet, to_parquet
+from oatflow.components.rounds.steps import run_labeling
 
 
 @dataclass
@@ -56,9 +56,9 @@ def begin(begin_ledger):
         plan = Plan(0, 1, prompts_there, *[PolicyPointer(-1, "start")] * 2, 0, queries_left)
         ledger, asked = begin_ledger(name, settings, [plan])
         with ledger.step(0, "sampling", "a") as step:
-            step.write("duels.parquet", to_parquet(duels, Duel))
-            step.write("candidates.parquet", to_parquet(candidates, Candidate))
-            step.finish(counts={}, timings={})
+            step.write_output("duels.parquet", to_parquet(duels, Duel))
+            step.write_output("candidates.parquet", to_parquet(candidates, Candidate))
+            step.mark_done(counts={}, timings={})
         return Round(ledger, 0, asked)
 
     return begin

@@ -1,10 +1,10 @@
 """Duels that come round again, in a later epoch, are answered from the ledger."""
 
 import pytest
-from oatflow.components.labeling.labeling import run_labeling
-from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Candidate, Duel, Preference, Prompt
 from oatflow.components.records.table import from_parquet, to_parquet
+from oatflow.components.rounds.steps import run_labeling
 
 from .conftest import duel
 
@@ -27,9 +27,9 @@ def experiment(begin_ledger):
     ledger, asked = begin_ledger("again", settings, plans, {"train": prompts})
     for number, duels in enumerate(rounds):
         with ledger.step(number, "sampling", "a") as step:
-            step.write("duels.parquet", to_parquet(duels, Duel))
-            step.write("candidates.parquet", to_parquet([], Candidate))
-            step.finish(counts={}, timings={})
+            step.write_output("duels.parquet", to_parquet(duels, Duel))
+            step.write_output("candidates.parquet", to_parquet([], Candidate))
+            step.mark_done(counts={}, timings={})
         run_labeling(ledger, number, "a")
     return ledger, asked
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from oatflow.components.labeling import labeling
 from oatflow.components.labeling.given import given_preference
+from oatflow.components.rounds import tools
 
 OFFLINE = {"chosen_key": "chosen", "rejected_key": "rejected"}
 
@@ -34,7 +34,7 @@ def test_the_label_is_the_answer_that_the_set_calls_better_wherever_it_stands(be
 
 
 def test_no_oracle_is_opened_or_asked_and_the_budget_stays_whole(begin, dealt, monkeypatch):
-    monkeypatch.setattr(labeling, "oracle_of", lambda *where: pytest.fail("there is nobody to ask"))
+    monkeypatch.setattr(tools, "open_oracle", lambda *where: pytest.fail("there is nobody to ask"))
     round_ = begin(dealt, prompts=OFFLINE, queries_left=1)
     assert round_.label().counts["labels"] == 8
     assert round_.asked() == []
@@ -60,7 +60,7 @@ def test_labels_that_a_killed_attempt_left_stand(begin, dealt, monkeypatch):
     round_ = begin(dealt, prompts=OFFLINE)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(
-            "oatflow.components.ledger.step.Step.finish", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
+            "oatflow.components.ledger.step.Step.mark_done", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         round_.label()
     before = round_.objects()

@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 from oatflow.components.errors import ClaimLost, OracleError
-from oatflow.components.labeling.asking import join
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.sealed import seal
 from oatflow.components.ledger.step import Step
 from oatflow.components.oracles import registry
 from oatflow.components.oracles.oracle import Answer
+from oatflow.components.records.tables import PREFERENCES
 
 
 class Killed(BaseException):
@@ -16,7 +16,7 @@ class Killed(BaseException):
 
 def kill_before_write(monkeypatch, number):
     """Die when a part is about to be written for the `number`-th time."""
-    write, calls = Step.write, []
+    write, calls = Step.write_output, []
 
     def dying(step, name, data):
         calls.append(name)
@@ -24,7 +24,7 @@ def kill_before_write(monkeypatch, number):
             raise Killed
         return write(step, name, data)
 
-    monkeypatch.setattr(Step, "write", dying)
+    monkeypatch.setattr(Step, "write_output", dying)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_there_is_one_part_for_every_batch(begin, duels):
     done = round_.label()
     names = [placed.name for placed in done.outputs if placed.name.startswith("preferences-")]
     assert names == ["preferences-0000.parquet", "preferences-0001.parquet", "preferences-0002.parquet"]
-    rows = [len(join([round_.ledger.read(0, "labeling", name)])) for name in names]
+    rows = [len(PREFERENCES.from_bytes(round_.ledger.read(0, "labeling", name))) for name in names]
     assert rows == [4, 4, 2]
 
 
@@ -221,8 +221,8 @@ def test_whoever_loses_the_claim_while_asking_writes_nothing(begin, duels, scrip
 
 def test_whoever_lost_the_claim_asks_no_further_batch(begin, duels, monkeypatch):
     round_ = begin(duels, oracle_batch_size=3)
-    write = Step.write
-    monkeypatch.setattr(Step, "write", lambda *args: (write(*args), lose_claim(round_))[0])
+    write = Step.write_output
+    monkeypatch.setattr(Step, "write_output", lambda *args: (write(*args), lose_claim(round_))[0])
     with pytest.raises(ClaimLost, match="run 'b'"):
         round_.label()
     assert round_.asked() == [duel.duel_id for duel in duels[:3]]

@@ -5,8 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from oatflow.components.labeling.labeling import labeler
-from oatflow.components.labeling.labels import more_probable, turned
+from oatflow.components.labeling.labels import choose_labeler, more_probable, turned
 from oatflow.components.labeling.settings import LabelingSettings
 from oatflow.components.seeds import derive
 
@@ -18,7 +17,7 @@ DRAWS = 5000
 
 
 def first_chosen(settings, chance):
-    label = labeler(LabelingSettings(**settings), 7, 0)
+    label = choose_labeler(LabelingSettings(**settings), 7, 0)
     return sum(label(duel(number), chance) == "first" for number in range(DRAWS))
 
 
@@ -52,7 +51,7 @@ def test_no_noise_turns_nothing_and_full_noise_everything():
 
 
 def test_noise_has_a_draw_of_its_own():
-    label = labeler(LabelingSettings(bt_sample=True, preference_flip_prob=0.5), 7, 0)
-    plain = labeler(LabelingSettings(bt_sample=True), 7, 0)
+    label = choose_labeler(LabelingSettings(bt_sample=True, preference_flip_prob=0.5), 7, 0)
+    plain = choose_labeler(LabelingSettings(bt_sample=True), 7, 0)
     agreed = sum(label(duel(number), 0.3) == plain(duel(number), 0.3) for number in range(DRAWS))
     assert deviations(agreed, 0.5) < 5

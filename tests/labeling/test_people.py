@@ -11,9 +11,9 @@ from oatflow.components.labeling.people import (
     stands_at,
 )
 from oatflow.components.ledger import layout
-from oatflow.components.ledger.plan import Plan, PolicyPointer
 from oatflow.components.oracles.annotations import Annotation
 from oatflow.components.oracles.settings import HumanSettings
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, duel_id
 
 
@@ -150,7 +150,7 @@ def test_questions_and_answers_are_outputs_of_the_step_with_their_digests(asked)
     add_answers(asked, 0, said_by("ann") + said_by("ben"))
     with asked.step(0, "labeling", "a") as step:
         collect_answers(step, DUELS, HumanSettings(human_annotators=2), print)
-        done = step.finish(counts={}, timings={})
+        done = step.mark_done(counts={}, timings={})
     names = sorted(placed.name for placed in done.outputs)
     assert [name.split("/")[0] for name in names] == ["annotations"] * 2 + ["questions"] * 4
     assert all(asked.read(0, "labeling", name) for name in names)
@@ -201,7 +201,7 @@ def test_a_round_that_asked_nothing_or_is_labelled_takes_no_answers(ledger):
     with pytest.raises(WaitingForLabels):
         collect(ledger)
     with ledger.step(0, "labeling", "a") as step:
-        step.finish(counts={}, timings={})
+        step.mark_done(counts={}, timings={})
     with pytest.raises(RefusedInput, match="round 0 is labelled already"):
         add_answers(ledger, 0, said_by("ann"))
 

@@ -82,7 +82,7 @@ def test_what_was_answered_before_the_oracle_failed_is_never_asked_again(begin, 
 def test_an_answer_that_was_perhaps_paid_and_not_kept_is_lost_and_not_asked_again(begin, paid, monkeypatch, answered):
     asked = paid()
     round_ = begin(DUELS, oracle_batch_size=4)
-    write, parts = Step.write, []
+    write, parts = Step.write_output, []
 
     def dying(step, name, data):
         if name.startswith("receipts-"):
@@ -93,7 +93,7 @@ def test_an_answer_that_was_perhaps_paid_and_not_kept_is_lost_and_not_asked_agai
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         if answered:
-            patch.setattr(Step, "write", dying)
+            patch.setattr(Step, "write_output", dying)
         else:
             asked.say = lambda row: (_ for _ in ()).throw(Killed) if row.duel_id == NAMES[4] else Answer(0.9)
         round_.label()
@@ -108,7 +108,7 @@ def test_an_answer_that_was_perhaps_paid_and_not_kept_is_lost_and_not_asked_agai
 def test_an_oracle_that_is_free_is_simply_asked_again(begin, duels, monkeypatch):
     round_ = begin(duels, oracle_batch_size=4)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Step, "write", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(Step, "write_output", lambda *_: (_ for _ in ()).throw(Killed))
         round_.label()
     assert "lost" not in round_.label().counts
     assert all(row.first_wins is not None or row.clash for row in round_.preferences())
@@ -162,10 +162,10 @@ def test_money_that_runs_out_leaves_the_other_duels_without_a_label(begin, paid)
 def test_what_a_killed_attempt_spent_counts(begin, paid, monkeypatch):
     asked = paid(limit=6.5)
     round_ = begin(DUELS, oracle_batch_size=4)
-    write = Step.write
+    write = Step.write_output
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(
-            Step, "write",
+            Step, "write_output",
             lambda step, name, data: (_ for _ in ()).throw(Killed) if name == "preferences-0000.parquet"
             else write(step, name, data),
         )  # fmt: skip

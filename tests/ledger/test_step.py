@@ -32,8 +32,8 @@ def lose_claim(ledger, run):
 def sampled(ledger, run="a", data=b"rows"):
     with ledger.step(0, "sampling", run) as step:
         if step.done is None:
-            step.write("duels.parquet", data)
-            step.finish(counts={"duels": 1}, timings={"work": 0.5})
+            step.write_output("duels.parquet", data)
+            step.mark_done(counts={"duels": 1}, timings={"work": 0.5})
         return step.done
 
 
@@ -46,10 +46,10 @@ def test_a_finished_step_is_adopted_when_run_again(ledger):
 
 def test_what_a_killed_attempt_wrote_stands_and_is_returned_to_the_next(ledger):
     with pytest.raises(RuntimeError), ledger.step(0, "sampling", "a") as step:
-        step.write("candidates.parquet", b"first attempt")
+        step.write_output("candidates.parquet", b"first attempt")
         raise RuntimeError("killed")
     with ledger.step(0, "sampling", "a") as step:
-        assert step.write("candidates.parquet", b"second attempt") == b"first attempt"
+        assert step.write_output("candidates.parquet", b"second attempt") == b"first attempt"
 
 
 def test_nothing_is_done_without_a_claim(ledger):
@@ -60,31 +60,31 @@ def test_nothing_is_done_without_a_claim(ledger):
 def test_who_lost_the_claim_commits_nothing(ledger):
     with pytest.raises(ClaimLost), ledger.step(0, "sampling", "a") as step:
         lose_claim(ledger, "b")
-        step.write("duels.parquet", b"rows")
+        step.write_output("duels.parquet", b"rows")
     with pytest.raises(ClaimLost), ledger.step(0, "sampling", "a") as step:
-        step.finish(counts={}, timings={})
+        step.mark_done(counts={}, timings={})
     assert [entry.key for entry in ledger.store.list("rounds/00000/sampling")] == []
 
 
 def test_who_loses_the_claim_before_the_mark_leaves_the_step_undone(ledger):
     with pytest.raises(ClaimLost), ledger.step(0, "sampling", "a") as step:
-        step.write("duels.parquet", b"rows")
+        step.write_output("duels.parquet", b"rows")
         lose_claim(ledger, "b")
-        step.finish(counts={}, timings={})
+        step.mark_done(counts={}, timings={})
     assert ledger.done(0, "sampling") is None
 
 
 def test_a_step_records_what_it_read(ledger):
     sampled(ledger)
     with ledger.step(0, "labeling", "a") as step:
-        step.read("sampling", "duels.parquet")
-        done = step.finish(counts={}, timings={})
+        step.read_output("sampling", "duels.parquet")
+        done = step.mark_done(counts={}, timings={})
     assert set(done.inputs) == {layout.done(0, "sampling"), layout.output(0, "sampling", "duels.parquet")}
 
 
 def test_an_input_that_is_not_there_is_named(ledger):
     with pytest.raises(LedgerError, match="sampling is not done"), ledger.step(0, "labeling", "a") as step:
-        step.read("sampling", "duels.parquet")
+        step.read_output("sampling", "duels.parquet")
 
 
 def test_a_flipped_byte_in_an_input_is_noticed_by_name(ledger):
@@ -92,7 +92,7 @@ def test_a_flipped_byte_in_an_input_is_noticed_by_name(ledger):
     key = layout.output(0, "sampling", "duels.parquet")
     ledger.store.put(key, b"rowt")
     with pytest.raises(DamagedObject, match=key), ledger.step(0, "labeling", "a") as step:
-        step.read("sampling", "duels.parquet")
+        step.read_output("sampling", "duels.parquet")
 
 
 def test_folders_of_two_attempts_do_not_mix(ledger, tmp_path):
@@ -105,7 +105,7 @@ def test_folders_of_two_attempts_do_not_mix(ledger, tmp_path):
     with ledger.step(0, "policy", "a") as step:
         (folder / "weights").write_bytes(b"second attempt")
         step.upload_folder("model", folder)
-        step.finish(counts={}, timings={})
+        step.mark_done(counts={}, timings={})
     with ledger.step(0, "evaluation", "a") as step:
         step.download_folder("policy", "model", tmp_path / "fetched")
     assert (tmp_path / "fetched" / "weights").read_bytes() == b"second attempt"
@@ -123,7 +123,7 @@ def test_a_claim_that_lapsed_is_renewed_before_an_act_that_cannot_be_undone(ledg
     with ledger.step(0, "sampling", "a") as step:
         body = asdict(ledger.claim(0)) | {"expires": time.time() - 5.0}
         ledger.store.put(layout.claim(0), seal(body))
-        step.write("duels.parquet", b"rows")
+        step.write_output("duels.parquet", b"rows")
         assert not ledger.claim(0).has_lapsed
 
 
@@ -150,7 +150,7 @@ def test_a_write_that_is_repeated_after_an_outage_is_not_done_once_another_run_h
     monkeypatch.setattr(LocalStore, "patient", patient)
     with pytest.raises(ClaimLost, match="held by run 'b'"), ledger.step(0, "sampling", "a") as step:
         monkeypatch.setattr(step._store, "put_if_absent", away.__get__(step._store))
-        step.write("duels.parquet", b"rows")
+        step.write_output("duels.parquet", b"rows")
     assert written == []
 
 

@@ -16,10 +16,10 @@ import pytest
 import websocket
 from oatflow.components.errors import WaitingForLabels
 from oatflow.components.labeling.people import asked_of, by_duel, collect_answers, read_annotations
-from oatflow.components.ledger.plan import Plan, PolicyPointer
 from oatflow.components.oracles.annotations import read_answers
 from oatflow.components.oracles.questions import Batch, questions_of, to_page
 from oatflow.components.oracles.settings import HumanSettings
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, duel_id
 from oatflow.pipelines.label_server import Desk, listen
 

@@ -40,16 +40,16 @@ def write_experiment(folder, name, policies, pretrain, offline=False, **policy):
         assert open_round(uri, settings, "run") == round_
         ledger = Ledger.open(uri)
         with ledger.step(round_, "sampling", "run") as step:
-            step.finish({"duels": 4}, {})
+            step.mark_done({"duels": 4}, {})
         with ledger.step(round_, "labeling", "run") as step:
             labels = {"queries": 0, "labels": 4} if offline else {"queries": 4 - round_}
-            step.finish(labels, {}, {} if offline else {"oracle": ORACLE})
+            step.mark_done(labels, {}, {} if offline else {"oracle": ORACLE})
         with ledger.step(round_, "policy", "run") as step:
             for kind, path in folders.items():
                 step.upload_folder(kind, path)
-            step.finish({"pairs": 4, "held_out_pairs": 4}, {}, {"held_out_accuracy": 0.75} if offline else {})
+            step.mark_done({"pairs": 4, "held_out_pairs": 4}, {}, {"held_out_accuracy": 0.75} if offline else {})
         with ledger.step(round_, "evaluation", "run") as step:
-            step.finish({"prompts": 4 if round_ == 0 else 0}, {}, JUDGED if round_ == 0 else {})
+            step.mark_done({"prompts": 4 if round_ == 0 else 0}, {}, JUDGED if round_ == 0 else {})
         close_round(uri, round_, "run")
     return uri
 

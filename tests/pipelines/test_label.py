@@ -6,8 +6,8 @@ import urllib.request
 import pytest
 from oatflow.components.errors import RecordError, RefusedInput, WaitingForLabels
 from oatflow.components.labeling.people import asked_of, collect_answers, read_annotations
-from oatflow.components.ledger.plan import Plan, PolicyPointer
 from oatflow.components.oracles.settings import HumanSettings
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, duel_id
 from oatflow.pipelines.label import Wish, label
 from oatflow.pipelines.status import read_open_round
@@ -87,7 +87,7 @@ def test_of_several_files_none_is_added_if_one_cannot_be_read(asked, tmp_path):
 
 def test_where_no_round_waits_it_says_why(begin, asked, tmp_path):
     with asked.step(0, "labeling", "a") as step:
-        step.finish(counts={}, timings={})
+        step.mark_done(counts={}, timings={})
     with pytest.raises(RefusedInput, match="round 0 is labelled already"):
         label(asked, "demo", tmp_path, Wish())
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from oatflow.components.errors import RefusedInput
-from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, Preference, Prompt, duel_id
 from oatflow.components.records.table import to_parquet
 from oatflow.pipelines.preferences import TEXTS, Preferred, export_preferences, gather
@@ -65,12 +65,12 @@ def ledger(begin_ledger):
     for round_, rows in enumerate((ROUND_0, ROUND_1)):
         answers = [answer for _, answer in rows if answer is not None]
         with ledger.step(round_, "sampling", "a") as step:
-            step.write("duels.parquet", to_parquet([duel for duel, _ in rows], Duel))
-            step.finish({}, {})
+            step.write_output("duels.parquet", to_parquet([duel for duel, _ in rows], Duel))
+            step.mark_done({}, {})
         with ledger.step(round_, "labeling", "a") as step:
-            step.write("preferences-0000.parquet", to_parquet(answers[:2], Preference))
-            step.write("preferences-0001.parquet", to_parquet(answers[2:], Preference))
-            step.finish({}, {})
+            step.write_output("preferences-0000.parquet", to_parquet(answers[:2], Preference))
+            step.write_output("preferences-0001.parquet", to_parquet(answers[2:], Preference))
+            step.mark_done({}, {})
     return ledger
 
 
@@ -169,11 +169,11 @@ def test_rounds_without_a_label_are_refused_and_leave_nothing(begin_ledger, tmp_
     ledger, _ = begin_ledger("none", {"prompts": {}, "ledger": {"seed": 1}},
                              [Plan(0, 1, (), *[PolicyPointer(-1, "start")] * 2, 0, 9)])  # fmt: skip
     with ledger.step(0, "sampling", "a") as step:
-        step.write("duels.parquet", to_parquet([CLASH], Duel))
-        step.finish({}, {})
+        step.write_output("duels.parquet", to_parquet([CLASH], Duel))
+        step.mark_done({}, {})
     with ledger.step(0, "labeling", "a") as step:
-        step.write("preferences-0000.parquet", to_parquet([answer(CLASH, **NOTHING, clash=True)], Preference))
-        step.finish({}, {})
+        step.write_output("preferences-0000.parquet", to_parquet([answer(CLASH, **NOTHING, clash=True)], Preference))
+        step.mark_done({}, {})
     with pytest.raises(RefusedInput, match="round 0 have no preference with a label"):
         export_preferences(ledger, [0], tmp_path / "out", "parquet", messages=False)
     assert not (tmp_path / "out").exists()

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.policy.settings import PolicySettings
-from oatflow.components.policy.training import run_train
 from oatflow.components.prompts.template import encode_prompt, load_tokenizer
 from oatflow.components.records.records import Candidate, Duel, Preference, duel_id
 from oatflow.components.records.table import to_parquet
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.experiment import ExperimentSettings
 from oatflow.components.rounds.opening import open_round
+from oatflow.components.rounds.steps import run_train
 
 WORDS = ("<pad> <end> say something about the good bad fine tea soup song hat park of a is was it very quite"
          " red blue old new").split()  # fmt: skip
@@ -95,20 +95,22 @@ class Trial:
             preferences.append(Preference(name, prompt.prompt_id, clash, wins, label, None, None, "test"))
         self.written[round_] = candidates
         with ledger.step(round_, "sampling", self.run) as step:
-            step.write("candidates.parquet", to_parquet(candidates, Candidate))
-            step.write("duels.parquet", to_parquet(duels, Duel))
-            step.finish({"duels": len(duels)}, {})
+            step.write_output("candidates.parquet", to_parquet(candidates, Candidate))
+            step.write_output("duels.parquet", to_parquet(duels, Duel))
+            step.mark_done({"duels": len(duels)}, {})
         with ledger.step(round_, "labeling", self.run) as step:
             for part in range(0, len(preferences), 4):
-                step.write(f"preferences-{part // 4:04d}.parquet", to_parquet(preferences[part : part + 4], Preference))
-            step.finish({"queries": len(duels), "clashes": 1}, {})
+                step.write_output(
+                    f"preferences-{part // 4:04d}.parquet", to_parquet(preferences[part : part + 4], Preference)
+                )
+            step.mark_done({"queries": len(duels), "clashes": 1}, {})
 
     def train(self, round_: int):
         return run_train(self.ledger, round_, self.run)
 
     def close(self, round_: int) -> None:
         with self.ledger.step(round_, "evaluation", self.run) as step:
-            step.finish({}, {})
+            step.mark_done({}, {})
         close_round(self.uri, round_, self.run)
 
     def model(self, round_: int, folder: Path) -> Path:

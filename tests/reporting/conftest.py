@@ -12,8 +12,8 @@ from oatflow.components.ledger.claim import Claim
 from oatflow.components.ledger.done import Done
 from oatflow.components.ledger.ledger import Experiment, Head, Ledger, RoundRecord
 from oatflow.components.ledger.owner import Owner
-from oatflow.components.ledger.plan import Plan, PolicyPointer
 from oatflow.components.ledger.sealed import digest_of, seal
+from oatflow.components.records.plan import WITHOUT_REWARD_MODEL, Plan, PolicyPointer
 from oatflow.components.records.records import Duel, Preference, Prompt, Verdict
 from oatflow.components.records.table import to_parquet
 from oatflow.components.reporting.curves import Explored, RoundRow, SampledDuel
@@ -106,7 +106,7 @@ def ledger(tmp_path: Path) -> Ledger:
     parent = digest_of(seal(ledger.write_document(layout.EXPERIMENT, experiment.to_json())))
     for round_ in (0, 1):
         _write_plan(ledger, round_)
-        for room in layout.WITHOUT_REWARD_MODEL:
+        for room in WITHOUT_REWARD_MODEL:
             _write_step(ledger, round_, room)
         record = RoundRecord(round_, parent, "p" * 64, {})
         parent = digest_of(seal(ledger.write_document(layout.round_record(round_), asdict(record))))
@@ -133,7 +133,7 @@ def _write_step(ledger: Ledger, round_: int, room: str) -> None:
     outputs = tuple(_written(ledger, round_, room, name, data) for name, data in _outputs(round_)[room].items())
     counts, facts = _measured(round_)[room]
     timings = {"startup": 2.0, "work": 3.0}
-    begun = 1000.0 + 100 * round_ + 10 * layout.WITHOUT_REWARD_MODEL.index(room)
+    begun = 1000.0 + 100 * round_ + 10 * WITHOUT_REWARD_MODEL.index(room)
     done = Done(
         room, round_, "run-1", 1, {}, outputs, counts, facts, timings, {"oatflow": "0.1.0"}, begun, begun + 5
     )  # fmt: skip

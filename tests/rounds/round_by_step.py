@@ -7,8 +7,6 @@ import time
 from dataclasses import replace
 
 import pytest
-from oatflow.components.evaluation.match import run_evaluation
-from oatflow.components.labeling.labeling import run_labeling
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.claim import read_claim
 from oatflow.components.ledger.ledger import Ledger
@@ -16,10 +14,9 @@ from oatflow.components.ledger.sealed import seal
 from oatflow.components.oracles.simulated import SimulatedOracle
 from oatflow.components.policy import training
 from oatflow.components.policy.settings import PolicySettings
-from oatflow.components.reward_model.learning import run_fit
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import open_round
-from oatflow.components.sampling.generation import run_sampling
+from oatflow.components.rounds.steps import run_evaluation, run_fit, run_labeling, run_sampling, run_train
 from oatflow.components.store import connections, patience
 from oatflow.components.store.store import open_store
 from oatflow.pipelines.alignment.config import gather
@@ -54,7 +51,7 @@ NEVER_ENDS = (
     JOB
     + """
 with ledger.step(round_, "policy", run) as step:
-    step.write("begun", b"")
+    step.write_output("begun", b"")
     time.sleep(100)
 """
 )
@@ -170,3 +167,12 @@ def play_undisturbed(folder):
         truth = experiment.truth()
         experiment.close()
         return truth, sorted(asked())
+
+
+def play_steps(uri, round_, run):
+    """Do all steps of an open round with the scripted engine and trainer, and close it."""
+    ledger = Ledger.open(uri)
+    fit = (run_fit,) if ledger.plan(round_).learns_rewards else ()
+    for step in (run_sampling, run_labeling, run_train, *fit, run_evaluation):
+        step(ledger, round_, run)
+    close_round(uri, round_, run)

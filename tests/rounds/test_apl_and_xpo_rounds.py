@@ -5,16 +5,12 @@ import sys
 
 import pytest
 from oatflow.components.errors import SettingsError
-from oatflow.components.evaluation.match import run_evaluation
-from oatflow.components.labeling.labeling import run_labeling
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.training import run_train
 from oatflow.components.records.records import Candidate, Duel
 from oatflow.components.records.table import from_parquet
-from oatflow.components.reward_model.learning import run_fit
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
-from oatflow.components.sampling.generation import run_sampling
+from oatflow.components.rounds.steps import run_evaluation, run_fit, run_labeling, run_sampling, run_train
 from oatflow.pipelines.alignment.config import gather
 
 SMALL = {"rollout_batch_size": "8", "max_queries": "24", "max_eval": "6", "reward": "length"}
@@ -106,7 +102,7 @@ def test_sampling_for_passive_duels_never_imports_torch():
 import sys
 from oatflow.components.exploration.choice import choose_duels
 from oatflow.components.exploration.settings import ExplorationSettings
-from oatflow.components.ledger.plan import Plan, PolicyPointer
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Candidate, Prompt
 import oatflow.components.sampling.generation
 plan = Plan(0, 1, (Prompt("p", "Why?"),), *[PolicyPointer(-1, "a")] * 2, 0, 9)

@@ -6,22 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 from oatflow.components.errors import LedgerError, RefusedInput, SettingsError
-from oatflow.components.evaluation.match import run_evaluation
-from oatflow.components.labeling.labeling import run_labeling
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.ledger.plan import STARTING_MODEL
-from oatflow.components.policy.training import run_train
+from oatflow.components.records.plan import STARTING_MODEL
 from oatflow.components.records.records import Candidate, Duel, KnownReward, Preference
 from oatflow.components.records.table import from_parquet
 from oatflow.components.reporting.curves import measured, read_rounds
 from oatflow.components.reward_model import encoder
-from oatflow.components.reward_model.beliefs import believed_rewards
+from oatflow.components.reward_model.beliefs import predict_rewards
 from oatflow.components.reward_model.checkpoint import features_from_bytes, from_bytes, replay_from_bytes
-from oatflow.components.reward_model.learning import run_fit
+from oatflow.components.reward_model.settings import RewardModelSettings
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
-from oatflow.components.sampling.generation import run_sampling
+from oatflow.components.rounds.steps import run_evaluation, run_fit, run_labeling, run_sampling, run_train
 from oatflow.components.store.local import LocalStore
 from oatflow.pipelines.alignment.config import gather
 from oatflow.pipelines.export import files_to_export
@@ -115,7 +112,7 @@ def test_duels_were_foretold_by_the_ensemble_of_the_round_before(experiment):
     ledger = experiment(SEA).run()
     ensemble = from_bytes(ledger.read(0, "reward_model", "ensemble.safetensors"))
     features = features_from_bytes(ledger.read(1, "sampling", "features.safetensors"))
-    rewards = believed_rewards(ledger, features, ensemble).reshape(4, 8, 5)
+    rewards = predict_rewards(ensemble, features, RewardModelSettings()).reshape(4, 8, 5)
     for place, duel in enumerate(duels_of(ledger, 1)):
         wins = torch.sigmoid(rewards[:, place, duel.first_candidate] - rewards[:, place, duel.second_candidate])
         assert duel.predicted == pytest.approx(float(wins.mean()), abs=1e-6)

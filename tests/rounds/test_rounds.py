@@ -13,8 +13,9 @@ from oatflow.components.ledger.claim import read_claim, release_claim
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.sealed import seal
 from oatflow.components.ledger.windows import check_window, show_folder
+from oatflow.components.records.plan import WITHOUT_REWARD_MODEL
 from oatflow.components.rounds import opening
-from oatflow.components.rounds.closing import close_round, commit
+from oatflow.components.rounds.closing import close_round, commit_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_next_round, open_round, settings_of_run
 from oatflow.components.store.local import LocalStore
 from oatflow.pipelines.alignment.config import gather
@@ -32,11 +33,11 @@ def settings(**flags):
 def fill(uri, round_, run, queries=16):
     """Mark every step of a round done, as its rooms would."""
     ledger = Ledger.open(uri)
-    for room in layout.WITHOUT_REWARD_MODEL:
+    for room in WITHOUT_REWARD_MODEL:
         with ledger.step(round_, room, run) as step:
             if room == "policy":
-                step.write("model/weights", f"policy {round_}".encode())
-            step.finish(counts={"queries": queries} if room == "labeling" else {}, timings={})
+                step.write_output("model/weights", f"policy {round_}".encode())
+            step.mark_done(counts={"queries": queries} if room == "labeling" else {}, timings={})
 
 
 def test_rounds_follow_each_other_until_the_budget_is_spent(uri):
@@ -209,7 +210,7 @@ def test_a_round_is_committed_in_at_most_ten_store_operations(uri, monkeypatch):
             return original(self, *given)
 
         monkeypatch.setattr(LocalStore, name, counted)
-    commit(ledger, 0, "run")
+    commit_round(ledger, 0, "run")
     assert len(operations) <= 10, operations
     assert ledger.head().round == 0
 
@@ -271,12 +272,12 @@ def test_optimizer_states_are_kept_as_long_as_asked_and_policies_for_good(uri):
     for round_ in range(4):
         open_round(uri, wanted, "run")
         ledger = Ledger.open(uri)
-        for room in layout.WITHOUT_REWARD_MODEL:
+        for room in WITHOUT_REWARD_MODEL:
             with ledger.step(round_, room, "run") as step:
                 if room == "policy":
-                    step.write("model/weights", b"w")
-                    step.write("optimizer/state", b"o")
-                step.finish(counts={"queries": 16}, timings={})
+                    step.write_output("model/weights", b"w")
+                    step.write_output("optimizer/state", b"o")
+                step.mark_done(counts={"queries": 16}, timings={})
         close_round(uri, round_, "run")
     keys = [entry.key for entry in Ledger.open(uri).store.list("rounds/")]
     assert [key for key in keys if key.endswith("optimizer/state")] == [

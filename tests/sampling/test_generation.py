@@ -4,20 +4,14 @@ from collections import Counter
 import pytest
 from oatflow.components.exploration.choice import choose_duels
 from oatflow.components.exploration.settings import ExplorationSettings
-from oatflow.components.ledger.plan import Plan, PolicyPointer
 from oatflow.components.progress import PROGRESS_FILE
-from oatflow.components.prompts.template import WordTokenizer
+from oatflow.components.prompts.template import WordTokenizer, encode_prompts
+from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Candidate, Duel, Prompt, duel_id
 from oatflow.components.records.table import from_parquet, to_parquet
+from oatflow.components.rounds.steps import run_sampling
 from oatflow.components.sampling.engine import Decoding, Request, ScriptedEngine
-from oatflow.components.sampling.generation import (
-    answer,
-    candidate_seeds,
-    encode_prompts,
-    policy_engine,
-    run_sampling,
-    teller,
-)
+from oatflow.components.sampling.generation import candidate_seeds, draw_answers, report_progress
 
 PROMPTS = [Prompt(f"{number:06d}-x", f"Question {number} of many?") for number in range(40)]
 
@@ -121,7 +115,7 @@ def test_candidates_that_a_killed_attempt_left_are_the_rounds_candidates(begin, 
     ledger = begin()
     left = [Candidate(p.prompt_id, n, f"left {n}", (1, 2), 9, "stop") for p in PROMPTS[:2] for n in range(2)]
     with pytest.raises(KeyboardInterrupt), ledger.step(0, "sampling", "a") as step:
-        step.write("candidates.parquet", to_parquet(left, Candidate))
+        step.write_output("candidates.parquet", to_parquet(left, Candidate))
         raise KeyboardInterrupt
     monkeypatch.setattr(ScriptedEngine, "generate", lambda *_: pytest.fail("there is nothing left to generate"))
     done = run_sampling(ledger, 0, "a")
@@ -134,25 +128,23 @@ def test_a_finished_step_is_adopted(begin):
     assert run_sampling(ledger, 0, "a") == run_sampling(ledger, 0, "a")
 
 
-def test_greedy_answers_are_one_a_prompt_and_seeded_by_purpose(begin):
-    ledger = begin()
-    tokens = encode_prompts(ledger, PROMPTS)
+def test_greedy_answers_are_one_a_prompt_and_seeded_by_purpose():
+    tokens, engine = encode_prompts(WordTokenizer(), PROMPTS, True), ScriptedEngine("start")
     warm, greedy = Decoding(1.0, 1.0, 8), Decoding(0.0, 1.0, 8)
-    with ledger.step(0, "sampling", "a") as step, policy_engine(ledger, step, PolicyPointer(-1, "start")) as engine:
-        given = answer(engine, PROMPTS, tokens, warm, (7, 0, "evaluate"))
-        assert given == answer(engine, PROMPTS, tokens, warm, (7, 0, "evaluate"))
-        assert given[::-1] == answer(engine, PROMPTS[::-1], tokens[::-1], warm, (7, 0, "evaluate"))
-        assert given != answer(engine, PROMPTS, tokens, warm, (7, 1, "evaluate"))
-        best = answer(engine, PROMPTS, tokens, greedy, (7, 0, "evaluate"))
-        assert best == answer(engine, PROMPTS, tokens, greedy, (8, 1, "other"))
+    given = draw_answers(engine, PROMPTS, tokens, warm, (7, 0, "evaluate"))
+    assert given == draw_answers(engine, PROMPTS, tokens, warm, (7, 0, "evaluate"))
+    assert given[::-1] == draw_answers(engine, PROMPTS[::-1], tokens[::-1], warm, (7, 0, "evaluate"))
+    assert given != draw_answers(engine, PROMPTS, tokens, warm, (7, 1, "evaluate"))
+    best = draw_answers(engine, PROMPTS, tokens, greedy, (7, 0, "evaluate"))
+    assert best == draw_answers(engine, PROMPTS, tokens, greedy, (8, 1, "other"))
     assert len(best) == len(PROMPTS)
 
 
 def test_progress_is_told_now_and_then_and_at_the_end(tmp_path, monkeypatch):
     monkeypatch.setenv(PROGRESS_FILE, str(tmp_path / "progress"))
-    tell = teller("sample", 3)
+    report = report_progress("sample", 3)
     for done in range(101):
-        tell(done, 100, 5 * done)
+        report(done, 100, 5 * done)
     told = [json.loads(line) for line in (tmp_path / "progress").read_text().splitlines()]
     assert [(line["done"], line["of"], line["tokens"]) for line in told] == [(0, 100, 0), (100, 100, 500)]
     assert {(line["step"], line["round"], line["event"]) for line in told} == {("sample", 3, "work")}
@@ -171,11 +163,11 @@ def test_the_duels_of_a_plan_depend_on_the_round():
 # Strategies that need more than the policy's draws.
 
 
-def drawn_by(digest, ledger, number):
+def drawn_by(digest, number):
     """Return what a policy draws as the candidate of that number of each prompt."""
     requests = [
         Request(tokens, candidate_seeds(7, 0, prompt.prompt_id, 2)[number : number + 1])
-        for prompt, tokens in zip(PROMPTS, encode_prompts(ledger, PROMPTS), strict=True)
+        for prompt, tokens in zip(PROMPTS, encode_prompts(WordTokenizer(), PROMPTS, True), strict=True)
     ]
     return [draw for (draw,) in ScriptedEngine(digest).generate(requests, Decoding(1.0, 1.0, 8))]
 
@@ -185,10 +177,10 @@ def test_in_xpo_the_policys_answer_duels_the_starting_models(begin):
     run_sampling(ledger, 0, "a")
     rows = candidates(ledger)
     assert [(row.response, row.tokens) for row in rows[::2]] == [
-        (draw.text, draw.tokens) for draw in drawn_by("trained", ledger, 0)
+        (draw.text, draw.tokens) for draw in drawn_by("trained", 0)
     ]
     assert [(row.response, row.tokens) for row in rows[1::2]] == [
-        (draw.text, draw.tokens) for draw in drawn_by("start", ledger, 1)
+        (draw.text, draw.tokens) for draw in drawn_by("start", 1)
     ]
     assert [row.candidate for row in rows] == [0, 1] * len(PROMPTS)
     assert {duel.strategy for duel in duels(ledger)} == {"XPO"} and len(duels(ledger)) == len(PROMPTS)
@@ -205,7 +197,7 @@ def test_in_apl_every_candidate_is_scored_under_the_policy_and_the_starting_mode
     ledger = begin(policy="trained", exploration={"exp_method": "APL", "apl_keep": 7}, num_samples=3)
     done = run_sampling(ledger, 0, "a")
     rows = candidates(ledger)
-    prompts = [tokens for tokens in encode_prompts(ledger, PROMPTS) for _ in range(3)]
+    prompts = [tokens for tokens in encode_prompts(WordTokenizer(), PROMPTS, True) for _ in range(3)]
     answers = [(tokens, row.tokens) for tokens, row in zip(prompts, rows, strict=True)]
     assert [row.logprob for row in rows] == ScriptedEngine("trained").logprobs(answers)
     assert [row.reference_logprob for row in rows] == ScriptedEngine("start").logprobs(answers)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..records.records import Prompt
-from .layout import WITHOUT_REWARD_MODEL
+from .records import Prompt
 
 STARTING_MODEL = -1
+WITHOUT_REWARD_MODEL = ("sampling", "labeling", "policy", "evaluation")
+"""Steps of a round that learns no reward model."""
 
 
 @dataclass(frozen=True, slots=True)

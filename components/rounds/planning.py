@@ -1,0 +1,66 @@
+"""Decide what a round does, from the experiment and its finished rounds alone."""
+
+from __future__ import annotations
+
+from ..ledger import layout
+from ..ledger.ledger import Ledger
+from ..prompts.schedule import prompts_of_round
+from ..records.plan import STARTING_MODEL, Plan
+from ..records.records import Prompt
+from ..seeds import derive
+from .experiment import ExperimentSettings
+
+
+def write_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan:
+    """Write the round's plan, or adopt the one that an earlier attempt wrote."""
+    plan = make_plan(ledger, round_, settings)
+    return Plan.from_json(ledger.write_document(layout.plan(round_), plan.to_json()))
+
+
+def make_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan:
+    """Decide what a round does, from the experiment and its finished rounds alone."""
+    spent = queries_before(ledger, round_)
+    left = settings.labeling.max_queries - spent
+    prompts = ledger.train_prompts()
+    size = settings.prompts.rollout_batch_size
+    # Offline no query is ever spent: the budget is a number of the set's preferences, one of which each prompt brings.
+    most = left - round_ * size if settings.prompts.offline else left
+    if not settings.prompts.offline and left >= settings.exploration.duels(size):
+        # In APL not every prompt costs a query.
+        most = size
+    order = prompts_of_round(len(prompts), round_, size, derive(ledger.seed, "prompts"))[:most]
+    return Plan(
+        round=round_,
+        rounds=settings.rounds,
+        prompts=tuple(prompts[index] for index in order),
+        sampler=ledger.policy_after(refreshed_after(round_, settings.policy.sync_params_every)),
+        policy=ledger.policy_after(round_ - 1),
+        queries_spent=spent,
+        queries_left=left,
+        rooms=settings.rooms,
+        duels=settings.exploration.duels(size),
+        outside=outside_of_round(ledger, round_, settings),
+    )
+
+
+def outside_of_round(ledger: Ledger, round_: int, settings: ExperimentSettings) -> tuple[Prompt, ...]:
+    """Return the preferences made elsewhere that a round learns from: a seeded walk, each once before any twice."""
+    found, size = ledger.outside_preferences(), settings.outside.per_round(settings.prompts.rollout_batch_size)
+    order = prompts_of_round(len(found), round_, size, derive(ledger.seed, "outside")) if found else []
+    return tuple(found[index] for index in order)
+
+
+def refreshed_after(round_: int, every: int) -> int:
+    """Return the round whose policy answers in this one: it is refreshed after every so many rounds.
+
+    1 is online learning, more is iterative; where it is never refreshed, the starting model answers for good.
+    """
+    return round_ // every * every - 1
+
+
+def queries_before(ledger: Ledger, round_: int) -> int:
+    """Count the queries spent in the rounds before."""
+    if round_ == STARTING_MODEL + 1:
+        return 0
+    done = ledger.done(round_ - 1, "labeling")
+    return ledger.plan(round_ - 1).queries_spent + (done.counts["queries"] if done else 0)

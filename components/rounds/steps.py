@@ -1,0 +1,77 @@
+"""The steps of a round on the ledger: each adopts what is done, does its line of the program, and is marked done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import WaitingForLabels
+from ..ledger.claim import release_claim
+from ..ledger.done import Done
+from ..ledger.ledger import Ledger
+from ..policy.training import run_train
+from ..records.keep import StepOutputs, StepReport
+from ..records.plan import STARTING_MODEL
+from . import round as program
+from .experiment import ExperimentSettings, read_settings
+from .round import Round, Tools
+from .tools import LedgerTools
+
+__all__ = ["run_train"]
+
+Program = Callable[[Round, Tools, StepOutputs], StepReport]
+
+
+def run_sampling(ledger: Ledger, round_: int, run: str) -> Done:
+    """Draw the round's candidates and pick its duels."""
+    return run_step(ledger, round_, "sampling", run, program.sample_duels)
+
+
+def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
+    """Ask the oracle about the round's duels. Raises `WaitingForLabels` if people have not answered yet."""
+    return run_step(ledger, round_, "labeling", run, program.label_duels)
+
+
+def label_or_wait(ledger: Ledger, round_: int, run: str) -> bool:
+    """Run the labeling step; returns False if people have not answered yet. Then any run may carry the round on."""
+    try:
+        run_labeling(ledger, round_, run)
+    except WaitingForLabels as waiting:
+        print(waiting, flush=True)
+        release_claim(ledger.store, round_, run)
+        return False
+    return True
+
+
+def run_fit(ledger: Ledger, round_: int, run: str) -> Done:
+    """Fit the reward model to the round's preferences."""
+    return run_step(ledger, round_, "reward_model", run, program.fit_reward_model)
+
+
+def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
+    """Measure the round's policy and its duels."""
+    return run_step(ledger, round_, "evaluation", run, program.evaluate_policy)
+
+
+def run_step(ledger: Ledger, round_: int, room: str, run: str, play: Program) -> Done:
+    """Do one step of a round as `run`, which must hold the round's claim, and mark it done.
+
+    If an earlier attempt finished the step, its mark is returned and nothing is done.
+    """
+    with ledger.step(round_, room, run) as step:
+        if step.done is not None:
+            return step.done
+        step.begin_work()
+        settings = read_settings(ledger.experiment.settings, step.claim.operational)
+        report = play(gather_round(ledger, round_, settings), LedgerTools(step, settings).as_tools(), step)
+        return step.report_done(report)
+
+
+def gather_round(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Round:
+    """Return what a round is given, from its plan on the ledger."""
+    return Round(
+        plan=ledger.plan(round_),
+        settings=settings,
+        starting_model=ledger.policy_after(STARTING_MODEL),
+        read_prompt_set=ledger.train_prompts,
+        read_held_out=ledger.eval_prompts,
+    )
