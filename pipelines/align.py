@@ -249,7 +249,7 @@ def _failure(progress: Path, log: Path, returncode: int) -> PipelineFailed:
 def _tell_why_it_ended(wish: Wish, ledger: Ledger) -> None:
     """Raise `WaitingForLabels` where people must answer first; say so where the money for the oracle is spent."""
     round_ = ledger.head().round + 1
-    if round_ < wish.settings.rounds and "human" in wish.settings.oracles:
+    if round_ < wish.settings.rounds and wish.settings.asks_people:
         standing, asked = stands_at(ledger, round_, wish.settings.human), asked_of(ledger, round_)
         if standing.lacking and asked:
             raise WaitingForLabels(f"round {round_} is waiting for labels: {standing}. {what_to_do(asked)}")

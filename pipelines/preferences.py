@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from oatflow.components.errors import RefusedInput
+from oatflow.components.exploration.registry import STRATEGIES
 from oatflow.components.labeling.given import PREFERENCE_SET
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.policy.reading import preference_parts
@@ -209,7 +210,8 @@ def _author(ledger: Ledger, plan: Plan, duel: Duel, answer: Preference, candidat
     """Return the digest of the policy that wrote a candidate; a preference set does not say."""
     if answer.oracle == PREFERENCE_SET:
         return None
-    if duel.strategy == "XPO" and candidate == OF_REFERENCE:
+    strategy = STRATEGIES.get(str(duel.strategy))
+    if strategy and strategy.draws_from_reference and candidate == OF_REFERENCE:
         return ledger.experiment.starting_model
     return plan.sampler.digest
 

@@ -98,6 +98,11 @@ class ExperimentSettings(Section):
         judges = (self.evaluation.eval_oracle or self.labeling.preference_oracle,) if self.judges else ()
         return {name: self.find_oracle_section(name) for name in (*labels, *judges)}
 
+    @property
+    def asks_people(self) -> bool:
+        """Whether an oracle is asked that answers between two runs, as people do."""
+        return not all(ORACLES[name].answers_at_once for name in self.oracles)
+
     def find_oracle_section(self, name: str) -> Section:
         """Return the settings of an oracle, whether it is asked or not."""
         kind = ORACLES[name]

@@ -86,7 +86,7 @@ def is_over(ledger: Ledger, round_: int, settings: ExperimentSettings) -> bool:
 
 def waits_for_people(ledger: Ledger, round_: int, settings: ExperimentSettings) -> bool:
     """Whether the round has asked people who have not answered yet, so that a run could only wait."""
-    if "human" not in settings.oracles or ledger.done(round_, "labeling") is not None:
+    if not settings.asks_people or ledger.done(round_, "labeling") is not None:
         return False
     return bool(stands_at(ledger, round_, settings.human).lacking) and not settings.human.human_wait_minutes
 
