@@ -6,173 +6,144 @@ Where the experiment is to answer well in its duels too, the opponent also answe
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..ledger.ledger import Ledger
-from ..ledger.plan import STARTING_MODEL, PolicyPointer
-from ..ledger.step import Step
-from ..records.records import HeldOutAnswer, Prompt, Verdict
-from ..records.table import from_parquet, to_parquet
-from ..sampling.engine import Decoding, Draw, Engine, Request
-from ..sampling.generation import answer, encode_prompts, load_policy, policy_engine, policy_tokenizer, teller
+from ..prompts.template import Tokenizer
+from ..records.keep import FinishedSteps, Keep, read_table
+from ..records.records import HeldOutAnswer, Prompt
+from ..records.tables import VERDICTS, Table
+from ..sampling.engine import Decoding, Draw, Engine, OnProgress, Policy, Request
 from ..seeds import derive
-from .judging import opponents_answer
+from .pairings import find_opponent_answer
 from .settings import EvaluationSettings
 
-POLICY, OPPONENT, VERDICTS = "answers.parquet", "opponent.parquet", "verdicts.parquet"
-ONLINE_OPPONENT = "online_opponent.parquet"
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Answers = Mapping[str, HeldOutAnswer]
 """Answers by the id of their prompt."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """Whose answers to which prompts go into the table `name`; the best of `best_of` for each."""
+class AnswerJob:
+    """One policy's answers to some prompts.
 
-    name: str
-    policy: PolicyPointer
+    Attributes:
+        table: The table that the answers are kept in.
+        policy: The policy that answers.
+        prompts: The prompts.
+        best_of: How many answers are drawn for each prompt; the reward model picks the best.
+    """
+
+    table: Table[HeldOutAnswer]
+    policy: Policy
     prompts: Sequence[Prompt]
     best_of: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Answers, the tokens that this round generated for them, and when that began and ended.
+@dataclass(frozen=True)
+class Answering:
+    """Generates answers with one engine, and keeps them.
 
-    `online_opponent`: the opponent's answers to the round's own prompts. What nobody had to answer, is empty.
+    Attributes:
+        keep: Keeps the tables of answers. A table that an interrupted attempt kept is not generated again.
+        settings: How to draw answers.
+        seed: The experiment's seed.
+        round: The round that is measured.
+        open_engine: Opens an engine with a policy loaded.
+        encode_prompts: Returns the tokens of prompts. Called only where something is generated.
+        score_texts: Returns every member's reward of K prompts with an answer, (E, K): what best-of-n picks by.
+        on_progress: Called with what is generated so far.
     """
 
-    policy: Answers
-    opponent: Answers
-    online_opponent: Answers
-    generated_tokens: int
-    begun: float
-    ended: float
+    keep: Keep
+    settings: EvaluationSettings
+    seed: int
+    round: int
+    open_engine: Callable[[Policy], AbstractContextManager[Engine]]
+    encode_prompts: Callable[[Sequence[Prompt]], list[tuple[int, ...]]]
+    score_texts: Callable[[Sequence[tuple[str, str]]], Tensor]
+    on_progress: OnProgress
+
+    def generate_answers(self, jobs: Sequence[AnswerJob]) -> float:
+        """Let the policies answer one after the other; returns when generating began, in seconds since the epoch."""
+        missing = [job for job in jobs if self.keep.find_output(job.table.name) is None]
+        to_choose: list[tuple[AnswerJob, list[list[Draw]]]] = []
+        if not missing:
+            return time.time()
+        with self.open_engine(missing[0].policy) as engine:
+            begun = time.time()
+            for job in missing:
+                engine.load_policy(job.policy.fetch_folder, job.policy.digest)
+                drawn = self._draw_answers(engine, job)
+                if job.best_of == 1:
+                    self._keep_best(job, drawn, [0] * len(drawn))
+                else:
+                    to_choose.append((job, drawn))
+        for job, drawn in to_choose:
+            # Only now: the encoder may need the memory that the engine has released.
+            self._keep_best(job, drawn, self._choose_best(job, drawn))
+        return begun
+
+    def read_answers(self, job: AnswerJob) -> Answers:
+        """Return the answers of a job that is done."""
+        data = self.keep.find_output(job.table.name)
+        assert data is not None, job.table.name
+        return {row.prompt_id: row for row in job.table.from_bytes(data)}
+
+    def _draw_answers(self, engine: Engine, job: AnswerJob) -> list[list[Draw]]:
+        is_one = job.best_of == 1
+        temperature = self.settings.eval_temperature if is_one else self.settings.bon_temperature
+        requests = [
+            Request(tokens, (self._derive_seed(job, prompt),) if is_one else self._derive_seeds(job, prompt))
+            for prompt, tokens in zip(job.prompts, self.encode_prompts(job.prompts), strict=True)
+        ]
+        decoding = Decoding(temperature, 1.0, self.settings.eval_generate_max_length)
+        return engine.generate(requests, decoding, self.on_progress)
+
+    def _derive_seed(self, job: AnswerJob, prompt: Prompt) -> int:
+        return derive(self.seed, self.round, "evaluate", job.table.name, prompt.prompt_id)
+
+    def _derive_seeds(self, job: AnswerJob, prompt: Prompt) -> tuple[int, ...]:
+        return tuple(derive(self.seed, self.round, "best of n", prompt.prompt_id, n) for n in range(job.best_of))
+
+    def _choose_best(self, job: AnswerJob, drawn: Sequence[Sequence[Draw]]) -> list[int]:
+        """Return for each prompt the place of the draw whose mean reward is highest under the round's ensemble."""
+        from ..exploration.strategies import best_of_n
+
+        texts = [(prompt.text, draw.text) for prompt, draws in zip(job.prompts, drawn, strict=True) for draw in draws]
+        rewards = self.score_texts(texts)
+        best: list[int] = best_of_n(rewards.reshape(len(rewards), len(drawn), job.best_of)).tolist()
+        return best
+
+    def _keep_best(self, job: AnswerJob, drawn: Sequence[Sequence[Draw]], best: Sequence[int]) -> None:
+        """Keep the chosen draw of each prompt, with the tokens that all of its draws took."""
+        rows = [
+            HeldOutAnswer(
+                prompt_id=prompt.prompt_id,
+                response=draws[place].text,
+                tokens=len(draws[place].tokens),
+                drawn_tokens=sum(len(draw.tokens) for draw in draws),
+            )
+            for prompt, draws, place in zip(job.prompts, drawn, best, strict=True)
+        ]
+        self.keep.write_output(job.table.name, job.table.to_bytes(rows))
 
 
-def answer_all(ledger: Ledger, step: Step, past: int | None, held_out: bool, online: bool) -> Answered:
-    """Let the round's policy answer, and get the opponent's answers; `past`: the round that was measured before.
-
-    `held_out`: the held-out prompts are answered. `online`: the opponent answers the round's own prompts. The starting
-    model, where it is the opponent, answers the held-out prompts in the first measured round only.
-    """
-    settings = ledger.section(EvaluationSettings, "evaluation")
-    is_model = settings.opponent == "pretrain"
-    jobs = list(_jobs(ledger, step, settings, held_out and is_model and past is None, held_out, online and is_model))
-    begun = generate(ledger, step, jobs)
-    made = {job.name: _read(step, job.name) for job in jobs}
-    opponent = made.get(OPPONENT) or {}
-    if held_out and not opponent:
-        opponent = _earlier(step, past) if is_model else reference_answers(ledger, ledger.eval_prompts())
-    online_opponent = made.get(ONLINE_OPPONENT) or {}
-    if online and not is_model:
-        online_opponent = reference_answers(ledger, ledger.plan(step.round).prompts)
-    return Answered(
-        policy=made.get(POLICY) or {},
-        opponent=opponent,
-        online_opponent=online_opponent,
-        generated_tokens=sum(row.drawn_tokens or row.tokens for answers in made.values() for row in answers.values()),
-        begun=begun,
-        ended=time.time(),
-    )
-
-
-def _jobs(
-    ledger: Ledger, step: Step, settings: EvaluationSettings, opponent: bool, policy: bool, online: bool
-) -> Iterator[Job]:
-    """Walk what there is to generate. The starting model comes first: a warm engine may still hold it."""
-    starting = ledger.policy_after(STARTING_MODEL)
-    if opponent:
-        yield Job(OPPONENT, starting, ledger.eval_prompts())
-    if online:
-        yield Job(ONLINE_OPPONENT, starting, ledger.plan(step.round).prompts)
-    if policy:
-        yield Job(POLICY, ledger.policy_after(step.round), ledger.eval_prompts(), settings.num_bon)
-
-
-def generate(ledger: Ledger, step: Step, jobs: Sequence[Job]) -> float:
-    """Let policies answer prompts one after the other, each into its table, with one engine for all.
-
-    A table that an earlier attempt wrote, stands. Returns when generating began.
-    """
-    todo = [job for job in jobs if step.find_output(job.name) is None]
-    to_choose: list[tuple[Job, list[list[Draw]]]] = []
-    if not todo:
-        return time.time()
-    with policy_engine(ledger, step, todo[0].policy) as engine:
-        begun = time.time()
-        for job in todo:
-            load_policy(ledger, step, engine, job.policy)
-            if job.best_of == 1:
-                write(step, job, [[draw] for draw in answered(ledger, step, engine, job)])
-            else:
-                to_choose.append((job, several_draws(ledger, step, engine, job)))
-    for job, drawn in to_choose:
-        # Only now: the encoder may need the memory that the engine has let go of.
-        write(step, job, drawn, best_places(ledger, step, job, drawn))
-    return begun
-
-
-def write(step: Step, job: Job, drawn: Sequence[Sequence[Draw]], best: Sequence[int] | None = None) -> None:
-    """Write the best of each prompt's draws, or the only one, with the tokens that all of them took."""
-    rows = [
-        HeldOutAnswer(prompt.prompt_id, draws[place].text, len(draws[place].tokens), sum(len(d.tokens) for d in draws))
-        for prompt, draws, place in zip(job.prompts, drawn, best or [0] * len(drawn), strict=True)
-    ]
-    step.write_output(job.name, to_parquet(rows, HeldOutAnswer))
-
-
-def answered(ledger: Ledger, step: Step, engine: Engine, job: Job) -> list[Draw]:
-    """Return the policy's answer to each prompt."""
-    settings = ledger.section(EvaluationSettings, "evaluation")
-    decoding = Decoding(settings.eval_temperature, 1.0, settings.eval_generate_max_length)
-    seeds = (ledger.seed, step.round, "evaluate", job.name)
-    tokens = encode_prompts(ledger, job.prompts)
-    return answer(engine, job.prompts, tokens, decoding, seeds, teller("evaluate", step.round))
-
-
-def several_draws(ledger: Ledger, step: Step, engine: Engine, job: Job) -> list[list[Draw]]:
-    """Return several draws of the policy to each prompt."""
-    settings = ledger.section(EvaluationSettings, "evaluation")
-    decoding = Decoding(settings.bon_temperature, 1.0, settings.eval_generate_max_length)
-    requests = [
-        Request(tokens, best_of_seeds(ledger.seed, step.round, prompt.prompt_id, job.best_of))
-        for prompt, tokens in zip(job.prompts, encode_prompts(ledger, job.prompts), strict=True)
-    ]
-    return engine.generate(requests, decoding, teller("evaluate", step.round))
-
-
-def best_places(ledger: Ledger, step: Step, job: Job, drawn: Sequence[Sequence[Draw]]) -> list[int]:
-    """Return for each prompt the place of the draw whose mean reward is highest under the round's ensemble."""
-    from ..exploration.strategies import best_of_n
-    from ..reward_model.beliefs import believed_rewards, encode, ensemble_after
-
-    texts = [(prompt.text, draw.text) for prompt, draws in zip(job.prompts, drawn, strict=True) for draw in draws]
-    rewards = believed_rewards(ledger, encode(ledger, texts), ensemble_after(step))
-    best: list[int] = best_of_n(rewards.reshape(len(rewards), len(drawn), job.best_of)).tolist()
-    return best
-
-
-def best_of_seeds(seed: int, round_: int, prompt_id: str, count: int) -> tuple[int, ...]:
-    """Return the seeds of the draws of which the best is taken."""
-    return tuple(derive(seed, round_, "best of n", prompt_id, number) for number in range(count))
-
-
-def reference_answers(ledger: Ledger, prompts: Sequence[Prompt]) -> Answers:
+def read_reference_answers(prompts: Sequence[Prompt], tokenizer: Tokenizer) -> Answers:
     """Return the answers that the prompt set brings along."""
-    tokenizer = policy_tokenizer(ledger)
     texts = {prompt.prompt_id: prompt.reference or "" for prompt in prompts}
     return {name: HeldOutAnswer(name, text, len(tokenizer(text)["input_ids"])) for name, text in texts.items()}
 
 
-def _earlier(step: Step, round_: int | None) -> Answers:
-    """Return the starting model's answers as an earlier round judged them: the very same texts."""
-    verdicts = from_parquet(step.read_output("evaluation", VERDICTS, round_=round_), Verdict, VERDICTS)
-    return {row.prompt_id: opponents_answer(row) for row in verdicts}
+def read_opponent_answers(finished: FinishedSteps, round_: int) -> Answers:
+    """Return the starting model's answers that an earlier round was judged against."""
+    return {row.prompt_id: find_opponent_answer(row) for row in read_table(finished, VERDICTS, round_)}
 
 
-def _read(step: Step, name: str) -> Answers:
-    data = step.find_output(name)
-    assert data is not None, name
-    return {row.prompt_id: row for row in from_parquet(data, HeldOutAnswer, name)}
+def count_tokens(answers: Sequence[Answers]) -> int:
+    """Return how many tokens were generated for answers, those of draws that were not chosen included."""
+    return sum(row.drawn_tokens or row.tokens for table in answers for row in table.values())

@@ -26,9 +26,9 @@ def evaluate(
     from oatflow.components.step_ending import explain_failure
 
     with explain_failure(memory="raise resources.sampler_memory, or on a GPU lower sampling.gpu_memory_utilization"):
-        from oatflow.components.evaluation.match import run_evaluation
         from oatflow.components.ledger.ledger import Ledger
         from oatflow.components.ledger.windows import check_window, show_table
+        from oatflow.components.rounds.evaluate_step import run_evaluation
 
         experiment = Ledger.open(ledger)
         check_window(policy, experiment, round, "policy")

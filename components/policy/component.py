@@ -26,7 +26,7 @@ def train(
     with explain_failure(memory="raise resources.light_memory"):
         from oatflow.components.ledger.ledger import Ledger
         from oatflow.components.ledger.windows import check_window, show_folder
-        from oatflow.components.policy.training import run_train
+        from oatflow.components.rounds.train_step import run_train
 
         experiment = Ledger.open(ledger)
         check_window(preferences, experiment, round, "labeling")

@@ -2,12 +2,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
-from oatflow.components.evaluation.match import run_evaluation
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, Preference, Prompt, Verdict
 from oatflow.components.records.table import from_parquet, to_parquet
+from oatflow.components.rounds.evaluate_step import run_evaluation
 
 
 @dataclass

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 STEP = """
 import sys
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.training import run_train
+from oatflow.components.rounds.train_step import run_train
 run_train(Ledger.open(sys.argv[1]), 0, "run")
 """
 

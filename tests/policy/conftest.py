@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.policy.settings import PolicySettings
-from oatflow.components.policy.training import run_train
 from oatflow.components.prompts.template import encode_prompt, load_tokenizer
 from oatflow.components.records.records import Candidate, Duel, Preference, duel_id
 from oatflow.components.records.table import to_parquet
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.experiment import ExperimentSettings
 from oatflow.components.rounds.opening import open_round
+from oatflow.components.rounds.train_step import run_train
 
 WORDS = ("<pad> <end> say something about the good bad fine tea soup song hat park of a is was it very quite"
          " red blue old new").split()  # fmt: skip

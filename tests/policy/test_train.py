@@ -218,7 +218,7 @@ def test_killed_before_it_uploads_a_training_leaves_nothing_and_nobody_behind(ne
     progress = tmp_path / "progress"
     program = (
         "import sys; from oatflow.components.ledger.ledger import Ledger; "
-        "from oatflow.components.policy.training import run_train; run_train(Ledger.open(sys.argv[1]), 0, 'run')"
+        "from oatflow.components.rounds.train_step import run_train; run_train(Ledger.open(sys.argv[1]), 0, 'run')"
     )
     door = subprocess.Popen(
         [sys.executable, "-c", program, trial.uri], env={**os.environ, "OATFLOW_PROGRESS": str(progress)}

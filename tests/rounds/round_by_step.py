@@ -7,17 +7,17 @@ import time
 from dataclasses import replace
 
 import pytest
-from oatflow.components.evaluation.match import run_evaluation
 from oatflow.components.labeling.labeling import run_labeling
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.claim import read_claim
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.sealed import seal
 from oatflow.components.oracles.simulated import SimulatedOracle
-from oatflow.components.policy import training
 from oatflow.components.policy.settings import PolicySettings
 from oatflow.components.reward_model.learning import run_fit
+from oatflow.components.rounds import train_step
 from oatflow.components.rounds.closing import close_round
+from oatflow.components.rounds.evaluate_step import run_evaluation
 from oatflow.components.rounds.opening import open_round
 from oatflow.components.sampling.generation import run_sampling
 from oatflow.components.store import connections, patience
@@ -37,13 +37,13 @@ SETTINGS = gather(
     },
 ).model_dump(mode="json")  # fmt: skip
 
-# Processes of a training job, which watch the claim. One does with the ledger what `policy.train` does, without a
-# model; the other one would work for ever.
+# Processes of a training job, which watch the claim. One does with the ledger what `training_program` does, without
+# a model; the other one would work for ever.
 JOB = """
 import sys, time
 from functools import partialmethod
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.scripted import train_scripted
+from oatflow.components.rounds.train_step import train_scripted
 from oatflow.components.store import connections, patience
 patience._PAUSE_SECONDS, patience._LONGEST_PAUSE_SECONDS, connections.ANSWER_SECONDS = map(float, sys.argv[4:])
 Ledger.step = partialmethod(Ledger.step, watches=True)
@@ -84,7 +84,7 @@ class JobDouble:
 
 
 def train(ledger, round_, run):
-    training.launch_training(ledger, round_, run, PolicySettings())
+    train_step.launch_training(ledger, round_, run, PolicySettings())
 
 
 STEPS = {
@@ -154,7 +154,7 @@ def scale(patch, folder):
     patch.setattr(patience, "_LONGEST_PAUSE_SECONDS", 0.1)
     patch.setattr(connections, "ANSWER_SECONDS", 0.5)
     patch.setattr(SimulatedOracle, "paid", True)
-    patch.setattr(training, "open_jobs", lambda settings: JobDouble())
+    patch.setattr(train_step, "open_jobs", lambda settings: JobDouble())
     patch.setenv("OATFLOW_ORACLE_LOG", str(folder / "asked"))
     patch.setenv("OATFLOW_PROGRESS", str(folder / "progress"))
     return lambda: (folder / "asked").read_text().split()

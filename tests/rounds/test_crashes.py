@@ -11,13 +11,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from oatflow.components.evaluation.match import run_evaluation
 from oatflow.components.labeling.labeling import run_labeling
 from oatflow.components.ledger import owner
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.scripted import train_scripted
 from oatflow.components.rounds.closing import close_round
+from oatflow.components.rounds.evaluate_step import run_evaluation
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
+from oatflow.components.rounds.train_step import train_scripted
 from oatflow.components.sampling.generation import run_sampling
 from oatflow.components.store.local import LocalStore
 from oatflow.pipelines.alignment.config import gather

@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from oatflow.components.errors import LedgerError, RefusedInput, SettingsError
-from oatflow.components.evaluation.match import run_evaluation
 from oatflow.components.labeling.labeling import run_labeling
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.plan import STARTING_MODEL
-from oatflow.components.policy.training import run_train
 from oatflow.components.records.records import Candidate, Duel, KnownReward, Preference
 from oatflow.components.records.table import from_parquet
 from oatflow.components.reporting.curves import measured, read_rounds
@@ -20,7 +18,9 @@ from oatflow.components.reward_model.beliefs import believed_rewards
 from oatflow.components.reward_model.checkpoint import features_from_bytes, from_bytes, replay_from_bytes
 from oatflow.components.reward_model.learning import run_fit
 from oatflow.components.rounds.closing import close_round
+from oatflow.components.rounds.evaluate_step import run_evaluation
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
+from oatflow.components.rounds.train_step import run_train
 from oatflow.components.sampling.generation import run_sampling
 from oatflow.components.store.local import LocalStore
 from oatflow.pipelines.alignment.config import gather

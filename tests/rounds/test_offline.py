@@ -4,15 +4,15 @@ import json
 
 import pytest
 from oatflow.components.errors import PromptError, SettingsError
-from oatflow.components.evaluation.match import run_evaluation
 from oatflow.components.labeling.labeling import run_labeling
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.scripted import train_scripted
 from oatflow.components.records.records import Candidate, Duel, Preference
 from oatflow.components.records.table import from_parquet
 from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.rounds.closing import close_round
+from oatflow.components.rounds.evaluate_step import run_evaluation
 from oatflow.components.rounds.opening import NOTHING_TO_DO, check_inputs, open_round
+from oatflow.components.rounds.train_step import train_scripted
 from oatflow.components.sampling.generation import run_sampling
 from oatflow.pipelines.alignment.config import gather
 

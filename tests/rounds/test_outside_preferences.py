@@ -4,13 +4,13 @@ import json
 
 import pytest
 from oatflow.components.errors import PromptError, RefusedInput, SettingsChanged, SettingsError
-from oatflow.components.evaluation.match import run_evaluation
 from oatflow.components.labeling.labeling import run_labeling
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.training import run_train
 from oatflow.components.reward_model.learning import run_fit
 from oatflow.components.rounds.closing import close_round
+from oatflow.components.rounds.evaluate_step import run_evaluation
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
+from oatflow.components.rounds.train_step import run_train
 from oatflow.components.sampling.generation import run_sampling
 from oatflow.pipelines.alignment.config import gather
 from oatflow.pipelines.preferences import export_preferences

@@ -1,8 +1,10 @@
-"""The step of the policy room: start the training job, wait for it, and see that it left a policy."""
+"""The training step: starts the training job, waits for it, and checks that it left a policy."""
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 
 from .. import progress
 from ..errors import TrainingFailed
@@ -13,17 +15,18 @@ from ..ledger.claim import kept_claim
 from ..ledger.done import Done
 from ..ledger.ledger import FIXED_POLICY, Ledger
 from ..ledger.owner import process_start
-from .scripted import train_scripted
-from .settings import PolicySettings
+from ..policy.scripted import count_pairs, write_scripted_policy
+from ..policy.settings import PolicySettings
+from ..records.tables import PREFERENCES
 
-PROGRAM = "oatflow.components.policy.train"
+PROGRAM = "oatflow.components.rounds.training_program"
 
 
 def run_train(ledger: Ledger, round_: int, run: str) -> Done:
     """Train the round's policy, or adopt it. Raises `TrainingFailed` with the job's reason and last lines."""
     settings = ledger.section(PolicySettings, "policy")
     if settings.learn_rm_only:
-        return keep_policy(ledger, round_, run)
+        return keep_starting_model(ledger, round_, run)
     if settings.trainer == "scripted":
         return train_scripted(ledger, round_, run)
     return launch_training(ledger, round_, run, settings)
@@ -39,9 +42,15 @@ def launch_training(ledger: Ledger, round_: int, run: str, settings: PolicySetti
         ledger.wait_as_claimed(claim)
         arguments = (ledger.store.uri, str(round_), run, str(asked))
         job = TrainingJob(
-            ledger.identity, round_, claim.token, ledger.store.uri, PROGRAM, arguments,
-            settings.train_workers, settings.train_timeout_seconds,
-        )  # fmt: skip
+            experiment=ledger.identity,
+            round=round_,
+            token=claim.token,
+            ledger=ledger.store.uri,
+            module=PROGRAM,
+            arguments=arguments,
+            workers=settings.train_workers,
+            timeout_seconds=settings.train_timeout_seconds,
+        )
         open_jobs(ledger.section(JobSettings, "jobs")).run(job)
     done = ledger.done(round_, "policy")
     if done is None:
@@ -51,7 +60,7 @@ def launch_training(ledger: Ledger, round_: int, run: str, settings: PolicySetti
     return done
 
 
-def keep_policy(ledger: Ledger, round_: int, run: str) -> Done:
+def keep_starting_model(ledger: Ledger, round_: int, run: str) -> Done:
     """Leave the starting model as the policy; the round's labels are for the reward model alone."""
     with ledger.step(round_, "policy", run) as step:
         if step.done is not None:
@@ -59,3 +68,18 @@ def keep_policy(ledger: Ledger, round_: int, run: str) -> Done:
         begun = time.time()
         timings = {"startup": begun - process_start(), "work": time.time() - begun}
         return step.mark_done(counts={}, timings=timings, facts={FIXED_POLICY: True})
+
+
+def train_scripted(ledger: Ledger, round_: int, run: str) -> Done:
+    """Make the scripted policy of the round, or adopt it."""
+    with ledger.step(round_, "policy", run) as step:
+        if step.done is not None:
+            return step.done
+        begun = time.time()
+        plan, parts = ledger.plan(round_), step.read_parts(PREFERENCES.step, PREFERENCES.name)
+        with tempfile.TemporaryDirectory() as folder:
+            outside = (row.prompt_id.encode() for row in plan.outside)
+            write_scripted_policy(Path(folder), plan.policy.digest, [*parts, *outside])
+            step.upload_folder("model", Path(folder))
+        counts = count_pairs(PREFERENCES.join_parts(parts), plan.outside)
+        return step.mark_done(counts, {"startup": begun - process_start(), "work": time.time() - begun})

@@ -1,0 +1,205 @@
+"""The evaluation step: the round's policy and its duels against the opponent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..evaluation.answering import (
+    Answering,
+    AnswerJob,
+    Answers,
+    count_tokens,
+    read_opponent_answers,
+    read_reference_answers,
+)
+from ..evaluation.diagnostics import diagnose_round
+from ..evaluation.match import Match, Measured, merge_measured
+from ..evaluation.pairings import find_earlier_round, is_evaluated
+from ..evaluation.settings import EvaluationSettings
+from ..exploration.settings import ExplorationSettings
+from ..labeling.asking import Interview, answers_of
+from ..labeling.labels import more_probable
+from ..labeling.settings import LabelingSettings
+from ..labeling.whom import earlier_answers, oracle_of, spent_before
+from ..ledger.done import Done
+from ..ledger.ledger import Ledger
+from ..ledger.owner import process_start
+from ..ledger.plan import STARTING_MODEL, Plan, PolicyPointer
+from ..ledger.step import Step
+from ..records.keep import read_table
+from ..records.records import Preference
+from ..records.tables import (
+    ANSWERS,
+    DUELS,
+    JUDGEMENTS,
+    ONLINE_OPPONENT_ANSWERS,
+    OPPONENT_ANSWERS,
+    PREFERENCES,
+    VERDICTS,
+)
+from ..sampling.engine import Engine, Policy, open_engine
+from ..sampling.generation import encode_prompts, policy_folder, policy_tokenizer, teller
+from ..sampling.settings import SamplingSettings
+from ..seeds import derive
+from ..starting_model import trusts_remote_code
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Answers to compare, the tokens that this round generated for them, and when that began and ended.
+
+    `online_opponent`: the opponent's answers to the round's own prompts. Answers that were not asked for are empty.
+    """
+
+    policy: Answers
+    opponent: Answers
+    online_opponent: Answers
+    generated_tokens: int
+    begun: float
+    ended: float
+
+
+def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
+    """Measure the round's policy, where `eval_every` says so, and its duels, where the objective asks for good ones.
+
+    Queries for both are counted apart from the budget. Answers and preferences of an interrupted attempt are reused.
+    """
+    with ledger.step(round_, "evaluation", run) as step:
+        if step.done is not None:
+            return step.done
+        settings = ledger.section(EvaluationSettings, "evaluation")
+        plan = ledger.plan(round_)
+        held_out = is_evaluated(round_, settings.eval_every, plan.last)
+        online = ledger.section(ExplorationSettings, "exploration").objective == "explore_and_exploit"
+        answered = answer_prompts(ledger, step, plan, settings, held_out, online)
+        found = []
+        if held_out or online:
+            match = open_match(ledger, step, settings)
+            found += [measure_held_out(ledger, step, match, answered)] if held_out else []
+            spent = sum(measured.facts.get("cost", 0.0) for measured in found)
+            found += [measure_online(step, plan, match, answered, settings, spent)] if online else []
+        if not held_out:
+            step.write_output(VERDICTS.name, VERDICTS.to_bytes([]))
+        diagnosed = diagnose_round(step, round_, settings.bootstrap_samples, derive(ledger.seed, round_, "regret"))
+        counts, facts = merge_measured(found, diagnosed)
+        generated = {"generated_tokens": answered.generated_tokens} if found else {}
+        timings = {
+            "startup": answered.begun - process_start(),
+            "generate": answered.ended - answered.begun,
+            "judge": sum(measured.seconds for measured in found),
+            "work": time.time() - answered.begun,
+        }
+        return step.mark_done({"prompts": 0, **generated, **counts}, timings, facts)
+
+
+def answer_prompts(
+    ledger: Ledger, step: Step, plan: Plan, settings: EvaluationSettings, held_out: bool, online: bool
+) -> Answered:
+    """Let the round's policy answer held-out prompts, and get the opponent's answers.
+
+    The starting model, where it is the opponent, answers the held-out prompts in the first measured round only; later
+    rounds read what it said then. It answers the round's own prompts in every round whose duels are measured.
+    """
+    is_model, past = settings.opponent == "pretrain", find_earlier_round(plan.round, settings.eval_every)
+    answering = Answering(
+        keep=step,
+        settings=settings,
+        seed=ledger.seed,
+        round=plan.round,
+        open_engine=lambda policy: open_policy_engine(ledger, policy),
+        encode_prompts=lambda prompts: encode_prompts(ledger, prompts),
+        score_texts=lambda texts: score_texts(ledger, step, texts),
+        on_progress=teller("evaluate", plan.round),
+    )
+    with ExitStack() as stack:
+        jobs = []
+        # The starting model comes first: a warm engine may still hold it.
+        starting = find_policy(ledger, step, ledger.policy_after(STARTING_MODEL), stack)
+        if held_out and is_model and past is None:
+            jobs.append(AnswerJob(OPPONENT_ANSWERS, starting, ledger.eval_prompts()))
+        if online and is_model:
+            jobs.append(AnswerJob(ONLINE_OPPONENT_ANSWERS, starting, plan.prompts))
+        if held_out:
+            policy = find_policy(ledger, step, ledger.policy_after(plan.round), stack)
+            jobs.append(AnswerJob(ANSWERS, policy, ledger.eval_prompts(), settings.num_bon))
+        begun = answering.generate_answers(jobs)
+    made = {job.table.name: answering.read_answers(job) for job in jobs}
+    opponent = made.get(OPPONENT_ANSWERS.name, {})
+    online_opponent = made.get(ONLINE_OPPONENT_ANSWERS.name, {})
+    if held_out and is_model and past is not None:
+        opponent = read_opponent_answers(step, past)
+    elif held_out and not is_model:
+        opponent = read_reference_answers(ledger.eval_prompts(), policy_tokenizer(ledger))
+    if online and not is_model:
+        online_opponent = read_reference_answers(plan.prompts, policy_tokenizer(ledger))
+    return Answered(
+        policy=made.get(ANSWERS.name, {}),
+        opponent=opponent,
+        online_opponent=online_opponent,
+        generated_tokens=count_tokens(list(made.values())),
+        begun=begun,
+        ended=time.time(),
+    )
+
+
+def find_policy(ledger: Ledger, step: Step, pointer: PolicyPointer, stack: ExitStack) -> Policy:
+    """Return a policy; its folder, if it is fetched, is there until `stack` closes."""
+    return Policy(pointer.digest, stack.enter_context(policy_folder(ledger, step, pointer)))
+
+
+@contextmanager
+def open_policy_engine(ledger: Ledger, policy: Policy) -> Iterator[Engine]:
+    """Give an engine with that policy loaded. Its weights are fetched only if the engine does not hold them yet."""
+    settings = ledger.section(SamplingSettings, "sampling")
+    opened = open_engine(settings, policy.fetch_folder, policy.digest, trusts_remote_code(ledger))
+    with closing(opened) as engine:
+        yield engine
+
+
+def score_texts(ledger: Ledger, step: Step, texts: Sequence[tuple[str, str]]) -> Tensor:
+    """Return every member's reward of K prompts with an answer, (E, K), after the ensemble learned from the round."""
+    from ..reward_model.beliefs import believed_rewards, encode, ensemble_after
+
+    return believed_rewards(ledger, encode(ledger, texts), ensemble_after(step))
+
+
+def open_match(ledger: Ledger, step: Step, settings: EvaluationSettings) -> Match:
+    """Open the oracle that compares answers, and return what asks it."""
+    oracle = oracle_of(ledger, "evaluation", step.round, settings.eval_oracle)
+    labeling = ledger.section(LabelingSettings, "labeling")
+    interview = Interview(
+        oracle=oracle,
+        batch_size=labeling.oracle_batch_size,
+        label=lambda duel, first_wins: more_probable(first_wins),
+        unreadable_limit=labeling.unreadable_limit,
+        spent=spent_before(ledger, step.round) if oracle.purse else 0.0,
+    )
+    return Match(step, interview, step.round, ledger.seed, settings.bootstrap_samples)
+
+
+def measure_held_out(ledger: Ledger, step: Step, match: Match, answered: Answered) -> Measured:
+    """Compare the policy's held-out answers with the opponent's; earlier rounds' preferences are used again."""
+    pairings = match.pair_held_out(ledger.eval_prompts(), answered.policy, answered.opponent)
+    duels = match.make_duels(pairings)
+    known = earlier_answers(step, JUDGEMENTS.step, JUDGEMENTS.name, range(step.round), duels)
+    return match.measure_held_out(pairings, known)
+
+
+def measure_online(
+    step: Step, plan: Plan, match: Match, answered: Answered, settings: EvaluationSettings, spent: float
+) -> Measured:
+    """Compare the answers of the round's duels with the opponent's; `spent`: what the step's other queries cost."""
+    # A duel against an equal answer is labelled already, if the oracle that gives labels is the one that is asked.
+    known: Mapping[str, Preference] = {}
+    if not settings.eval_oracle:
+        known = answers_of(read_table(step, PREFERENCES, plan.round))
+    return match.measure_online(
+        read_table(step, DUELS, plan.round), plan.prompts, answered.online_opponent, known, spent
+    )
