@@ -13,6 +13,12 @@ from oatflow.components.errors import ModelError
 from oatflow.components.reward_model.encoder import open_encoder
 from oatflow.components.reward_model.featurisation import (
     Tokens,
+    extract_features,
+    group_by_length,
+    pad_batch,
+    pairrm_tokens,
+)
+    Tokens,
     pairrm_tokens,
 )
 from oatflow.components.reward_model.settings import RewardModelSettings
