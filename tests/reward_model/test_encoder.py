@@ -18,9 +18,6 @@ from oatflow.components.reward_model.featurisation import (
     pad_batch,
     pairrm_tokens,
 )
-    Tokens,
-    pairrm_tokens,
-)
 from oatflow.components.reward_model.settings import RewardModelSettings
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "oat_exploration.json").read_text())["backbone"]
