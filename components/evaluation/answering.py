@@ -6,7 +6,7 @@ Where the experiment is to answer well in its duels too, the opponent also answe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,14 +17,11 @@ from ..records.records import HeldOutAnswer, Prompt
 from ..records.tables import VERDICTS, Table
 from ..sampling.engine import Decoding, Draw, Engine, OnProgress, Policy, Request
 from ..seeds import derive
-from .pairings import find_opponent_answer
+from .pairings import Answers, find_opponent_answer
 from .settings import EvaluationSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-Answers = Mapping[str, HeldOutAnswer]
-"""Answers by the id of their prompt."""
 
 
 @dataclass(frozen=True, slots=True)

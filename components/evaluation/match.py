@@ -12,10 +12,9 @@ from .. import progress
 from ..labeling.asking import Interview
 from ..labeling.queries import count_queries, what_it_took
 from ..records.keep import Keep
-from ..records.records import Duel, HeldOutAnswer, Preference, Prompt, Verdict
+from ..records.records import Preference, Verdict
 from ..records.tables import JUDGEMENTS, ONLINE_JUDGEMENTS, VERDICTS, Table
 from ..seeds import derive
-from .answering import Answers
 from .pairings import TIE, Pairing, find_mean, make_duel, make_verdict
 from .win_rate import mean_interval, win_rate
 
@@ -65,16 +64,8 @@ class Match:
     seed: int
     samples: int
 
-    def pair_held_out(self, prompts: Sequence[Prompt], policy: Answers, opponent: Answers) -> list[Pairing]:
-        """Return each held-out prompt with the policy's and the opponent's answer."""
-        return [Pairing(prompt, policy[prompt.prompt_id], opponent[prompt.prompt_id]) for prompt in prompts]
-
-    def make_duels(self, pairings: Sequence[Pairing]) -> list[Duel]:
-        """Return a duel for each pairing."""
-        return [make_duel(pairing, self.seed) for pairing in pairings]
-
     def measure_held_out(self, pairings: Sequence[Pairing], known: Mapping[str, Preference]) -> Measured:
-        """Compare held-out answers; `known`: preferences of earlier rounds, by duel, that need no query."""
+        """Compare held-out answers; `known`: preferences by duel that need no query."""
         compared = self.compare_answers(JUDGEMENTS, pairings, known)
         verdicts = [verdict for verdict in compared.verdicts if verdict is not None]
         self.keep.write_output(VERDICTS.name, VERDICTS.to_bytes(verdicts))
@@ -84,30 +75,8 @@ class Match:
         oracle = self.interview.oracle.identity
         return Measured(counts, {**facts, **compared.facts, "oracle": oracle}, compared.seconds)
 
-    def measure_online(
-        self,
-        duels: Sequence[Duel],
-        prompts: Sequence[Prompt],
-        opponent: Answers,
-        known: Mapping[str, Preference],
-        spent: float,
-    ) -> Measured:
-        """Compare both answers of each duel with the opponent's answer to the same prompt.
-
-        Args:
-            duels: The round's duels; synthetic ones do not count.
-            prompts: The round's prompts.
-            opponent: The opponent's answers to them.
-            known: The round's preferences, by duel, where the oracle that gave them is the one that is asked here.
-            spent: What this step's other queries cost.
-        """
-        by_id = {prompt.prompt_id: prompt for prompt in prompts}
-        pairings = [
-            Pairing(by_id[name], HeldOutAnswer(name, text, 0), opponent[name])
-            for name, text in (
-                (duel.prompt_id, text) for duel in duels if not duel.synthetic for text in (duel.first, duel.second)
-            )
-        ]
+    def measure_online(self, pairings: Sequence[Pairing], known: Mapping[str, Preference], spent: float) -> Measured:
+        """Compare the answers of duels; `spent`: what this step's other queries cost."""
         compared = self.compare_answers(ONLINE_JUDGEMENTS, pairings, known, spent)
         # Two of them, one after the other, make a duel; one without both is left out.
         pairs = zip(compared.verdicts[::2], compared.verdicts[1::2], strict=True)
@@ -126,7 +95,7 @@ class Match:
         spent: float = 0.0,
     ) -> Compared:
         """Ask the oracle, in batches that are durable one by one, about the pairings' duels that are not `known`."""
-        duels = self.make_duels(pairings)
+        duels = [make_duel(pairing, self.seed) for pairing in pairings]
         interview = replace(self.interview, spent=self.interview.spent + spent)
 
         def show_progress(done: int) -> None:

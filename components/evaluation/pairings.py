@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -11,6 +11,8 @@ from ..seeds import derive
 
 TIE = 0.5
 _POLICY, _OPPONENT = 0, 1
+Answers = Mapping[str, HeldOutAnswer]
+"""Answers by the id of their prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,18 @@ class Pairing:
     prompt: Prompt
     policy: HeldOutAnswer
     opponent: HeldOutAnswer
+
+
+def pair_answers(prompts: Sequence[Prompt], policy: Answers, opponent: Answers) -> list[Pairing]:
+    """Return each held-out prompt with the policy's and the opponent's answer."""
+    return [Pairing(prompt, policy[prompt.prompt_id], opponent[prompt.prompt_id]) for prompt in prompts]
+
+
+def pair_duels(duels: Sequence[Duel], prompts: Sequence[Prompt], opponent: Answers) -> list[Pairing]:
+    """Return both answers of each duel, one after the other, with the opponent's; synthetic duels do not count."""
+    by_id = {prompt.prompt_id: prompt for prompt in prompts}
+    shown = [(duel.prompt_id, text) for duel in duels if not duel.synthetic for text in (duel.first, duel.second)]
+    return [Pairing(by_id[name], HeldOutAnswer(name, text, 0), opponent[name]) for name, text in shown]
 
 
 def make_duel(pairing: Pairing, seed: int) -> Duel:

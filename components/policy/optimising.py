@@ -71,15 +71,15 @@ class Optimiser:
             "lr": rate,
         }
 
-    def measure_pairs(self, pairs: Sequence[Pair]) -> tuple[float, float]:
-        """Return the share of pairs whose chosen completion the implicit reward prefers, and the mean margin."""
+    def measure_pairs(self, pairs: Sequence[Pair]) -> dict[str, float]:
+        """Return the share of held-out pairs whose chosen completion the implicit reward prefers, and its margin."""
         sums = self._start_sums()
         with self.watch.time_part("held_out"), torch.no_grad():
             for some in self._cut_passes(pairs):
                 sums += self._compute_part(some, pairs[0], len(pairs))[1]
             dist.all_reduce(sums)
         _, margins, right, *_ = sums.tolist()
-        return right / len(pairs), margins / len(pairs)
+        return {"held_out_accuracy": right / len(pairs), "held_out_margin": margins / len(pairs)}
 
     def _start_sums(self) -> Tensor:
         """Return where the sums that `_compute_part` returns are added up."""

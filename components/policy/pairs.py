@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import RecordError
-from ..prompts.template import Tokenizer, encode_answer, encode_prompts
+from ..prompts.template import encode_answer, encode_prompts
 from ..records.keep import FinishedSteps, read_table
 from ..records.records import Prompt
 from ..records.tables import CANDIDATES, DUELS, PREFERENCES
@@ -35,7 +36,7 @@ class PairReader:
     finished: FinishedSteps
     prompts_of: Callable[[int], Sequence[Prompt]]
     settings: PolicySettings
-    tokenizer: Tokenizer
+    tokenizer: Any
     chat_template: bool
     longest: int | None = None
     from_reference: bool = False

@@ -6,8 +6,8 @@ Every worker runs the same program on the same pairs. Worker 0 alone writes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ import torch.distributed as dist
 
 from .. import progress
 from ..number_format import number_format
-from ..prompts.template import Tokenizer
-from ..records.keep import FinishedSteps, Keep, read_table
+from ..records.keep import Keep, read_table
 from ..records.records import Prompt, ReferenceScore
 from ..records.tables import HELD_OUT_REFERENCE_SCORES, REFERENCE_SCORES, Table
 from ..seeds import derive
@@ -71,12 +70,8 @@ class Trainer:
         seed: The experiment's seed.
         given: What the round learns from.
         starting_model: Folder of the starting model, which is the reference too.
-        tokenizer: Its tokenizer.
-        chat_template: Whether prompts are put into the tokenizer's chat template.
-        from_reference: Whether the reference drew one candidate of every duel (XPO).
+        reader: Reads the round's pairs, and the tables of earlier rounds.
         keep: Keeps the reference's scores. Worker 0 alone writes.
-        finished: Reads the tables of finished steps.
-        prompts_of: Returns the prompts of a round.
         rank: Number of this worker.
         world: How many workers there are.
     """
@@ -85,20 +80,16 @@ class Trainer:
     seed: int
     given: RoundInputs
     starting_model: Path
-    tokenizer: Tokenizer
-    chat_template: bool
-    from_reference: bool
+    reader: PairReader
     keep: Keep
-    finished: FinishedSteps
-    prompts_of: Callable[[int], Sequence[Prompt]]
     rank: int
     world: int
     watch: Stopwatch = field(default_factory=Stopwatch)
     tokens: int = 0
 
     def __post_init__(self) -> None:
-        pad = getattr(self.tokenizer, "pad_token_id", None)
-        self.pad: int = self.tokenizer.eos_token_id if pad is None else pad
+        tokenizer = self.reader.tokenizer
+        self.pad: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self.precision = number_format(self.settings.precision, gpu=torch.cuda.is_available())
 
     def train_round(self, folder: Path) -> tuple[dict[str, int], dict[str, Any]]:
@@ -113,7 +104,7 @@ class Trainer:
         """
         with self.watch.time_part("load"):
             model = load_model(self.starting_model, self.settings)
-            reader = self.open_reader(getattr(model.config, "max_position_embeddings", None))
+            reader = replace(self.reader, longest=getattr(model.config, "max_position_embeddings", None))
             buffer = reader.read_buffer(self.given.round)
             held_out = reader.make_held_out_pairs(self.given.held_out)
             outside = reader.make_outside_pairs(self.given.outside, self.given.longest_answer)
@@ -128,23 +119,19 @@ class Trainer:
             taken = self.load_optimizer(learner, folder)
         optimiser = Optimiser(learner, self.settings, reference, self.pad, one_row, self.watch)
         curve = self.take_steps(optimiser, rows if self.settings.loss_reduction == "all" else pairs, taken)
-        measured = self.measure_held_out(optimiser, held_out)
+        measured = optimiser.measure_pairs(held_out) if held_out else {}
         with self.watch.time_part("export"):
             self.write_policy(learner, folder / "new", taken + len(curve))
         counts = self.count_pairs(rows, curve, taken) | ({"held_out_pairs": len(held_out)} if held_out else {})
-        return counts, {**self.describe_steps(curve, one_row), **measured}
-
-    def open_reader(self, longest: int | None) -> PairReader:
-        """Return what reads pairs; `longest`: most tokens of a prompt with one completion."""
-        return PairReader(
-            finished=self.finished,
-            prompts_of=self.prompts_of,
-            settings=self.settings,
-            tokenizer=self.tokenizer,
-            chat_template=self.chat_template,
-            longest=longest,
-            from_reference=self.from_reference,
-        )
+        facts = {
+            **_average_curve(curve),
+            "curve": curve,
+            "precision": self.precision,
+            "world_size": self.world,
+            "zero_stage": self.settings.zero_stage,
+            "rows_per_pair": 1 if one_row else 2,
+        }
+        return counts, facts | measured
 
     def score_pairs(
         self, model: Any, pairs: Sequence[Pair], held_out: Sequence[Pair], rounds: Sequence[int], one_row: bool
@@ -155,13 +142,13 @@ class Trainer:
         known: dict[str, ReferenceScore] = {}
         for round_ in rounds:
             if round_ != self.given.round:
-                known |= index_scores(read_table(self.finished, REFERENCE_SCORES, round_))
+                known |= index_scores(read_table(self.reader.finished, REFERENCE_SCORES, round_))
         new = [pair for pair in {pair.pair_id: pair for pair in pairs}.values() if pair.pair_id not in known]
         known |= self.keep_scores(model, REFERENCE_SCORES, new, one_row)
         if held_out and self.given.round == 0:
             known |= self.keep_scores(model, HELD_OUT_REFERENCE_SCORES, held_out, one_row)
         elif held_out:
-            known |= index_scores(read_table(self.finished, HELD_OUT_REFERENCE_SCORES, 0))
+            known |= index_scores(read_table(self.reader.finished, HELD_OUT_REFERENCE_SCORES, 0))
         return known
 
     def keep_scores(self, model: Any, table: Table[ReferenceScore], pairs: Sequence[Pair], one_row: bool) -> Scores:
@@ -213,13 +200,6 @@ class Trainer:
         warmup = warmup_steps(total, chosen.lr_warmup_ratio)
         return SCHEDULES[chosen.lr_scheduler](step, total, warmup, chosen.learning_rate, chosen.min_lr_ratio)
 
-    def measure_held_out(self, optimiser: Optimiser, held_out: Sequence[Pair]) -> dict[str, float]:
-        """Measure the new policy on the held-out pairs, if there are any."""
-        if not held_out:
-            return {}
-        accuracy, margin = optimiser.measure_pairs(held_out)
-        return {"held_out_accuracy": accuracy, "held_out_margin": margin}
-
     def write_policy(self, learner: Learner, new: Path, steps: int) -> None:
         """Write the policy as a whole model, the adapter if one is trained, and the optimizer's state after `steps`."""
         adapted = bool(self.settings.lora_rank)
@@ -252,17 +232,6 @@ class Trainer:
             "steps_this_round": len(curve),
             "tokens": self.tokens,
             **({"outside_pairs": outside} if self.given.outside else {}),
-        }
-
-    def describe_steps(self, curve: Curve, one_row: bool) -> dict[str, Any]:
-        """Return what the optimisation steps measured, and how they were computed."""
-        return {
-            **_average_curve(curve),
-            "curve": curve,
-            "precision": self.precision,
-            "world_size": self.world,
-            "zero_stage": self.settings.zero_stage,
-            "rows_per_pair": 1 if one_row else 2,
         }
 
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..evaluation.answering import (
     Answering,
     AnswerJob,
-    Answers,
     count_tokens,
     read_opponent_answers,
     read_reference_answers,
 )
 from ..evaluation.diagnostics import diagnose_round
-from ..evaluation.match import Match, Measured, merge_measured
-from ..evaluation.pairings import find_earlier_round, is_evaluated
+from ..evaluation.match import Match, merge_measured
+from ..evaluation.pairings import Answers, find_earlier_round, is_evaluated, make_duel, pair_answers, pair_duels
 from ..evaluation.settings import EvaluationSettings
 from ..exploration.settings import ExplorationSettings
 from ..labeling.asking import Interview, answers_of
@@ -31,7 +30,6 @@ from ..ledger.owner import process_start
 from ..ledger.plan import STARTING_MODEL, Plan, PolicyPointer
 from ..ledger.step import Step
 from ..records.keep import read_table
-from ..records.records import Preference
 from ..records.tables import (
     ANSWERS,
     DUELS,
@@ -41,7 +39,7 @@ from ..records.tables import (
     PREFERENCES,
     VERDICTS,
 )
-from ..sampling.engine import Engine, Policy, open_engine
+from ..sampling.engine import Policy, open_engine
 from ..sampling.generation import encode_prompts, policy_folder, policy_tokenizer, teller
 from ..sampling.settings import SamplingSettings
 from ..seeds import derive
@@ -82,9 +80,16 @@ def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
         found = []
         if held_out or online:
             match = open_match(ledger, step, settings)
-            found += [measure_held_out(ledger, step, match, answered)] if held_out else []
-            spent = sum(measured.facts.get("cost", 0.0) for measured in found)
-            found += [measure_online(step, plan, match, answered, settings, spent)] if online else []
+        if held_out:
+            pairings = pair_answers(ledger.eval_prompts(), answered.policy, answered.opponent)
+            duels = [make_duel(pairing, ledger.seed) for pairing in pairings]
+            known = earlier_answers(step, JUDGEMENTS.step, JUDGEMENTS.name, range(round_), duels)
+            found.append(match.measure_held_out(pairings, known))
+        if online:
+            # A duel against an equal answer is labelled already, if the oracle that gives labels is the one asked here.
+            known = {} if settings.eval_oracle else answers_of(read_table(step, PREFERENCES, round_))
+            pairings = pair_duels(read_table(step, DUELS, round_), plan.prompts, answered.online_opponent)
+            found.append(match.measure_online(pairings, known, sum(row.facts.get("cost", 0.0) for row in found)))
         if not held_out:
             step.write_output(VERDICTS.name, VERDICTS.to_bytes([]))
         diagnosed = diagnose_round(step, round_, settings.bootstrap_samples, derive(ledger.seed, round_, "regret"))
@@ -108,26 +113,31 @@ def answer_prompts(
     rounds read what it said then. It answers the round's own prompts in every round whose duels are measured.
     """
     is_model, past = settings.opponent == "pretrain", find_earlier_round(plan.round, settings.eval_every)
+    sampling, trusts = ledger.section(SamplingSettings, "sampling"), trusts_remote_code(ledger)
     answering = Answering(
         keep=step,
         settings=settings,
         seed=ledger.seed,
         round=plan.round,
-        open_engine=lambda policy: open_policy_engine(ledger, policy),
+        open_engine=lambda policy: closing(open_engine(sampling, policy.fetch_folder, policy.digest, trusts)),
         encode_prompts=lambda prompts: encode_prompts(ledger, prompts),
         score_texts=lambda texts: score_texts(ledger, step, texts),
         on_progress=teller("evaluate", plan.round),
     )
     with ExitStack() as stack:
+
+        def find_policy(pointer: PolicyPointer) -> Policy:
+            return Policy(pointer.digest, stack.enter_context(policy_folder(ledger, step, pointer)))
+
         jobs = []
         # The starting model comes first: a warm engine may still hold it.
-        starting = find_policy(ledger, step, ledger.policy_after(STARTING_MODEL), stack)
+        starting = find_policy(ledger.policy_after(STARTING_MODEL))
         if held_out and is_model and past is None:
             jobs.append(AnswerJob(OPPONENT_ANSWERS, starting, ledger.eval_prompts()))
         if online and is_model:
             jobs.append(AnswerJob(ONLINE_OPPONENT_ANSWERS, starting, plan.prompts))
         if held_out:
-            policy = find_policy(ledger, step, ledger.policy_after(plan.round), stack)
+            policy = find_policy(ledger.policy_after(plan.round))
             jobs.append(AnswerJob(ANSWERS, policy, ledger.eval_prompts(), settings.num_bon))
         begun = answering.generate_answers(jobs)
     made = {job.table.name: answering.read_answers(job) for job in jobs}
@@ -149,20 +159,6 @@ def answer_prompts(
     )
 
 
-def find_policy(ledger: Ledger, step: Step, pointer: PolicyPointer, stack: ExitStack) -> Policy:
-    """Return a policy; its folder, if it is fetched, is there until `stack` closes."""
-    return Policy(pointer.digest, stack.enter_context(policy_folder(ledger, step, pointer)))
-
-
-@contextmanager
-def open_policy_engine(ledger: Ledger, policy: Policy) -> Iterator[Engine]:
-    """Give an engine with that policy loaded. Its weights are fetched only if the engine does not hold them yet."""
-    settings = ledger.section(SamplingSettings, "sampling")
-    opened = open_engine(settings, policy.fetch_folder, policy.digest, trusts_remote_code(ledger))
-    with closing(opened) as engine:
-        yield engine
-
-
 def score_texts(ledger: Ledger, step: Step, texts: Sequence[tuple[str, str]]) -> Tensor:
     """Return every member's reward of K prompts with an answer, (E, K), after the ensemble learned from the round."""
     from ..reward_model.beliefs import believed_rewards, encode, ensemble_after
@@ -182,24 +178,3 @@ def open_match(ledger: Ledger, step: Step, settings: EvaluationSettings) -> Matc
         spent=spent_before(ledger, step.round) if oracle.purse else 0.0,
     )
     return Match(step, interview, step.round, ledger.seed, settings.bootstrap_samples)
-
-
-def measure_held_out(ledger: Ledger, step: Step, match: Match, answered: Answered) -> Measured:
-    """Compare the policy's held-out answers with the opponent's; earlier rounds' preferences are used again."""
-    pairings = match.pair_held_out(ledger.eval_prompts(), answered.policy, answered.opponent)
-    duels = match.make_duels(pairings)
-    known = earlier_answers(step, JUDGEMENTS.step, JUDGEMENTS.name, range(step.round), duels)
-    return match.measure_held_out(pairings, known)
-
-
-def measure_online(
-    step: Step, plan: Plan, match: Match, answered: Answered, settings: EvaluationSettings, spent: float
-) -> Measured:
-    """Compare the answers of the round's duels with the opponent's; `spent`: what the step's other queries cost."""
-    # A duel against an equal answer is labelled already, if the oracle that gives labels is the one that is asked.
-    known: Mapping[str, Preference] = {}
-    if not settings.eval_oracle:
-        known = answers_of(read_table(step, PREFERENCES, plan.round))
-    return match.measure_online(
-        read_table(step, DUELS, plan.round), plan.prompts, answered.online_opponent, known, spent
-    )

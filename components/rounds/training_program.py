@@ -26,6 +26,7 @@ from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.step import Step
 from ..policy.buffer import buffer_sizes
 from ..policy.learner import init_workers
+from ..policy.pairs import PairReader
 from ..policy.schedule import rows_of_rounds, total_steps
 from ..policy.settings import PolicySettings
 from ..policy.trainer import RoundInputs, Trainer
@@ -105,12 +106,15 @@ def open_trainer(ledger: Ledger, plan: Plan, step: Step, rank: int, world: int) 
             rate_steps=count_rate_steps(settings, plan, prompts.rollout_batch_size),
         ),
         starting_model=starting_model,
-        tokenizer=load_tokenizer(starting_model, settings.trust_remote_code),
-        chat_template=prompts.apply_chat_template,
-        from_reference=ledger.section(ExplorationSettings, "exploration").exp_method == "XPO",
+        reader=PairReader(
+            finished=outputs,
+            prompts_of=lambda round_: ledger.plan(round_).prompts,
+            settings=settings,
+            tokenizer=load_tokenizer(starting_model, settings.trust_remote_code),
+            chat_template=prompts.apply_chat_template,
+            from_reference=ledger.section(ExplorationSettings, "exploration").exp_method == "XPO",
+        ),
         keep=outputs,
-        finished=outputs,
-        prompts_of=lambda round_: ledger.plan(round_).prompts,
         rank=rank,
         world=world,
     )

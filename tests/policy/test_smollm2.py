@@ -99,6 +99,7 @@ def test_sixteen_steps_of_simpo_raise_the_accuracy_that_transformers_alone_finds
 
 NEVER_STOPPED = """
 import json, sys
+from dataclasses import replace
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.policy.checkpoint import load_model
 from oatflow.components.policy.learner import Learner, init_workers
@@ -113,9 +114,8 @@ from oatflow.components.rounds.training_program import open_trainer
 rank, world = init_workers()
 ledger = Ledger.open(sys.argv[1])
 first, second = (open_trainer(ledger, ledger.plan(round_), None, rank, world) for round_ in (0, 1))
-first.finished = FinishedOnLedger(ledger)
-reader = first.open_reader(None)
-tables = [read_table(first.finished, REFERENCE_SCORES, round_) for round_ in (0, 1)]
+reader = replace(first.reader, finished=FinishedOnLedger(ledger))
+tables = [read_table(reader.finished, REFERENCE_SCORES, round_) for round_ in (0, 1)]
 learner = Learner(load_model(first.starting_model, first.settings), first.settings, first.precision)
 reference = index_scores([row for table in tables for row in table])
 optimiser = Optimiser(learner, first.settings, reference, first.pad, True, Stopwatch())
