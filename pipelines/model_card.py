@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import yaml
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.settings import HEEDED
 from oatflow.components.prompts.source import SUFFIXES
 from oatflow.components.reporting.curves import RoundRow, read_rounds
 from oatflow.components.reporting.report import OPPONENTS
@@ -139,7 +138,7 @@ def explored(settings: ExperimentSettings, rows: Sequence[RoundRow]) -> list[tup
 
 
 def chosen(settings: ExperimentSettings) -> list[tuple[str, str]]:
-    """Return the settings that made the policy what it is: those that its loss heeds, and none that it ignores."""
+    """Return the settings that made the policy what it is: those that its loss reads, and none that it ignores."""
     policy = settings.policy
     adapter = [("Adapter", _named(policy, ADAPTER))] if policy.lora_rank else []
     sampling = [] if settings.prompts.offline else [("Candidates", _named(settings.sampling, SAMPLING))]
@@ -147,7 +146,7 @@ def chosen(settings: ExperimentSettings) -> list[tuple[str, str]]:
     exploration = [("Exploration", _named(settings.exploration, [*EXPLORATION, *rollout]))]
     ensemble = [("Ensemble", _named(settings.reward_model, ENSEMBLE))] if settings.learns_rewards else []
     return [
-        ("Loss", _named(policy, ["dap_algo", *sorted(HEEDED[policy.dap_algo])])),
+        ("Loss", _named(policy, ["dap_algo", *sorted(policy.loss.reads)])),
         ("Training", _named(policy, TRAINING)),
         *adapter,
         *sampling,

@@ -20,10 +20,11 @@ from oatflow.components.errors import RefusedInput
 from oatflow.components.exploration.registry import STRATEGIES
 from oatflow.components.labeling.given import PREFERENCE_SET
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.reading import preference_parts
+from oatflow.components.records.keep import read_table
 from oatflow.components.records.plan import Plan
 from oatflow.components.records.records import OF_REFERENCE, Duel, Preference, Prompt, duel_id
-from oatflow.components.records.table import from_parquet, from_parts, schema_of, to_parquet
+from oatflow.components.records.table import schema_of, to_parquet
+from oatflow.components.records.tables import DUELS, PREFERENCES
 
 from .export import arriving_folder
 
@@ -101,10 +102,8 @@ def gather(ledger: Ledger, rounds: Sequence[int]) -> Gathered:
     left_out: Counter[str] = Counter()
     for round_ in rounds:
         plan = ledger.plan(round_)
-        duels = from_parquet(ledger.read(round_, "sampling", "duels.parquet"), Duel, "duels.parquet")
-        parts = [ledger.read(round_, "labeling", name) for name in preference_parts(ledger, round_)]
-        answers = {(row.duel_id, row.prompt_id): row for row in from_parts(parts, Preference, "preferences")}
-        for duel in duels:
+        answers = {(row.duel_id, row.prompt_id): row for row in read_table(ledger, PREFERENCES, round_)}
+        for duel in read_table(ledger, DUELS, round_):
             answer = answers.get((duel.duel_id, duel.prompt_id))
             if answer is None or answer.chosen is None:
                 left_out[_why(answer)] += 1

@@ -18,10 +18,9 @@ from ..records.tables import Table
 from ..sampling.engine import Decoding, Draw, Engine, Policy, Request
 from ..sampling.generation import draw_answers, report_progress
 from ..seeds import derive
+from .pairings import Answers
 from .settings import EvaluationSettings
 
-Answers = Mapping[str, HeldOutAnswer]
-"""Answers by the id of their prompt."""
 ChooseBest = Callable[[Sequence[tuple[str, str]], int], list[int]]
 """Takes prompts with answers, so many to each prompt in a row; returns the place of each prompt's best answer."""
 

@@ -1,4 +1,4 @@
-"""What a round's exploration was worth: regret where rewards are known, and how well labels were foreseen."""
+"""What a round's exploration was worth: regret where rewards are known, and how well labels were predicted."""
 
 from __future__ import annotations
 
@@ -27,70 +27,71 @@ class Labelled:
     rewards: Sequence[float]
 
 
-def diagnose_exploration(labelled: Sequence[Labelled], samples: int, seed: int) -> Facts:
-    """Return what a round's exploration was worth; what was not measured is not there.
+def diagnose_round(finished: FinishedSteps, round_: int, samples: int, seed: int) -> Facts:
+    """Return what is known of a round's exploration; what was not measured is left out.
 
-    Args:
-        labelled: The round's duels with their preferences.
-        samples: Resamples behind an interval.
-        seed: Seed of the resamples.
+    `samples`, `seed`: of the resamples behind the intervals.
     """
+    labelled = read_labelled(finished, round_)
     asked = [row for row in labelled if not row.duel.synthetic]
     return {
-        **regrets(asked, samples, seed),
-        **foresight(asked),
-        **imagination([row for row in labelled if row.duel.synthetic]),
+        **measure_regret(asked, samples, seed),
+        **measure_predictions(asked),
+        **measure_synthetic([row for row in labelled if row.duel.synthetic]),
     }
 
 
-def regrets(rows: Sequence[Labelled], samples: int, seed: int) -> Facts:
+def measure_regret(rows: Sequence[Labelled], samples: int, seed: int) -> Facts:
     """Return mean regret of the duels, and of the answers that the ensemble recommends, within the candidates.
 
     In units of the oracle's reward, with its 95% interval over the prompts. A clash counts: both answers were shown.
     """
     known = [row for row in rows if row.rewards]
     shown = [
-        float(duel_regret(_matrix(row), np.array([[row.duel.first_candidate, row.duel.second_candidate]]))[0])
+        float(duel_regret(_rewards_row(row), np.array([[row.duel.first_candidate, row.duel.second_candidate]]))[0])
         for row in known
     ]
     picked = [
-        float(simple_regret(_matrix(row), np.array([row.duel.recommended]))[0])
+        float(simple_regret(_rewards_row(row), np.array([row.duel.recommended]))[0])
         for row in known
         if row.duel.recommended is not None
     ]
-    found = _mean(shown, "duel_regret", samples, seed) | _mean(picked, "simple_regret", samples, seed)
+    found = {
+        **_summarise_regret(shown, "duel_regret", samples, seed),
+        **_summarise_regret(picked, "simple_regret", samples, seed),
+    }
     return {**found, "regret_duels": len(known)} if known else {}
 
 
-def _mean(values: Sequence[float], name: str, samples: int, seed: int) -> Facts:
-    """Return a mean with its interval; values that are all equal do not say how far it can be trusted."""
+def _summarise_regret(values: Sequence[float], name: str, samples: int, seed: int) -> Facts:
+    """Return a mean with its interval; values that are all equal have no interval."""
     if not values:
         return {}
     low, high = mean_interval(np.array(values), samples, seed)
     return {name: float(np.mean(values)), **({f"{name}_low": low, f"{name}_high": high} if low < high else {})}
 
 
-def foresight(rows: Sequence[Labelled]) -> Facts:
+def measure_predictions(rows: Sequence[Labelled]) -> Facts:
     """Compare the ensemble's predictions with the oracle's labels, which it had not learned from."""
-    foretold = [
+    predictions = [
         (row.duel.predicted, row.preference.chosen == "first")
         for row in rows
         if row.duel.predicted is not None and row.preference.chosen is not None
     ]
-    if not foretold:
+    if not predictions:
         return {}
-    predicted = np.array([chance for chance, _ in foretold], dtype=np.float64)
-    won = np.array([winner for _, winner in foretold])
+    predicted = np.array([chance for chance, _ in predictions], dtype=np.float64)
+    won = np.array([winner for _, winner in predictions])
     return {
         "rm_accuracy": float(agreement(predicted, won)),
         "rm_brier": float(brier(predicted, won)),
         "rm_ece": float(expected_calibration_error(predicted, won)),
-        "rm_foretold": len(foretold),
+        "rm_foretold": len(predictions),
     }
 
 
-def imagination(rows: Sequence[Labelled]) -> Facts:
-    """Return the share of synthetic pairs whose label agrees with the known rewards; equal rewards decide nothing."""
+def measure_synthetic(rows: Sequence[Labelled]) -> Facts:
+    """Return the share of synthetic pairs whose label agrees with the known rewards; equal rewards do not count."""
     agreed = []
     for row in rows:
         if row.rewards and row.preference.chosen is not None:
@@ -102,14 +103,14 @@ def imagination(rows: Sequence[Labelled]) -> Facts:
 
 def read_labelled(finished: FinishedSteps, round_: int) -> list[Labelled]:
     """Return a round's duels that have a preference."""
-    preferences = read_table(finished, PREFERENCES, round_)
     duels = {row.duel_id: row for row in read_table(finished, DUELS, round_)}
     rewards: dict[str, list[float]] = {}
     if KNOWN_REWARDS.name in finished.list_outputs(KNOWN_REWARDS.step, round_):
         for row in read_table(finished, KNOWN_REWARDS, round_):
             rewards.setdefault(row.prompt_id, []).append(row.reward)
+    preferences = read_table(finished, PREFERENCES, round_)
     return [Labelled(duels[row.duel_id], row, rewards.get(row.prompt_id, ())) for row in preferences]
 
 
-def _matrix(row: Labelled) -> npt.NDArray[np.float64]:
+def _rewards_row(row: Labelled) -> npt.NDArray[np.float64]:
     return np.array([row.rewards], dtype=np.float64)

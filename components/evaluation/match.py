@@ -11,11 +11,10 @@ import numpy as np
 from ..labeling.asking import Interview, report_asked
 from ..labeling.queries import count_queries, what_it_took
 from ..records.keep import StepOutputs, StepReport
-from ..records.records import Duel, HeldOutAnswer, Preference, Prompt, Verdict
+from ..records.records import Duel, Preference, Prompt, Verdict
 from ..records.tables import JUDGEMENTS, ONLINE_JUDGEMENTS, VERDICTS, Table
 from ..seeds import derive
-from .answering import Answers
-from .judging import TIE, Pairing, as_duel, as_verdict, mean_or_none
+from .pairings import TIE, Answers, Pairing, find_mean, make_duel, make_verdict, pair_duels
 from .win_rate import mean_interval, win_rate
 
 
@@ -49,11 +48,11 @@ class Match:
         verdicts = [verdict for verdict in judged if verdict is not None]
         keep.write_output(VERDICTS.name, VERDICTS.to_bytes(verdicts))
         seed = derive(self.seed, self.round, "bootstrap")
-        facts = measure_win_rate(verdicts, self.samples, seed) if verdicts else {}
+        facts = measure_wins(verdicts, self.samples, seed) if verdicts else {}
         counts = {f"evaluation_{name}": value for name, value in asked.counts.items()} | count_wins(verdicts)
         return StepReport(counts, {**facts, **asked.facts, "oracle": self.interview.oracle.identity}, asked.timings)
 
-    def measure_duels(
+    def measure_online(
         self,
         keep: StepOutputs,
         duels: Sequence[Duel],
@@ -70,19 +69,13 @@ class Match:
             opponent: The opponent's answers to them.
             known: What the oracle said when it gave the labels, by duel.
         """
-        by_id = {prompt.prompt_id: prompt for prompt in prompts}
-        pairings = [
-            Pairing(by_id[duel.prompt_id], HeldOutAnswer(duel.prompt_id, text, 0), opponent[duel.prompt_id])
-            for duel in duels
-            if not duel.synthetic
-            for text in (duel.first, duel.second)
-        ]
+        pairings = pair_duels(duels, prompts, opponent)
         judged, asked = self._ask_oracle(keep, ONLINE_JUDGEMENTS, pairings, known)
         # Two verdicts, one after the other, belong to a duel; a duel without both is left out.
         pairs = zip(judged[::2], judged[1::2], strict=True)
         both = [(first, second) for first, second in pairs if first is not None and second is not None]
         wins = [row.policy_wins for pair in both for row in pair]
-        facts = online_facts(wins, self.samples, derive(self.seed, self.round, "online"))
+        facts = measure_duels(wins, self.samples, derive(self.seed, self.round, "online"))
         took = {f"online_{name}" if name != "cost" else name: value for name, value in asked.facts.items()}
         counts = {f"online_{name}": value for name, value in asked.counts.items()} | {"online_prompts": len(both)}
         return StepReport(counts, {**took, **facts}, asked.timings)
@@ -98,11 +91,11 @@ class Match:
 
         A verdict is None if the oracle's answer cannot be read, or could not be paid for: it is no tie.
         """
-        duels = [as_duel(pairing, self.seed) for pairing in pairings]
+        duels = [make_duel(pairing, self.seed) for pairing in pairings]
         watch = report_asked("evaluate", self.round, len(duels))
         asked = self.interview.conduct(keep, table, duels, known, watch)
         verdicts = [
-            as_verdict(pairing, duel, preference) if preference.clash or preference.first_wins is not None else None
+            make_verdict(pairing, duel, preference) if preference.clash or preference.first_wins is not None else None
             for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
         ]
         counts = count_queries(asked.receipts, asked.preferences, known)
@@ -135,17 +128,17 @@ def count_wins(verdicts: Sequence[Verdict]) -> dict[str, int]:
     }
 
 
-def measure_win_rate(verdicts: Sequence[Verdict], samples: int, seed: int) -> dict[str, float | None]:
+def measure_wins(verdicts: Sequence[Verdict], samples: int, seed: int) -> dict[str, float | None]:
     """Return the win rate with its interval, and the mean rewards over the prompts whose rewards are known."""
     measured = win_rate(np.array([row.policy_wins for row in verdicts]), samples, seed)
     return {
         **asdict(measured),
-        "mean_reward": mean_or_none(row.reward for row in verdicts),
-        "opponent_mean_reward": mean_or_none(row.opponent_reward for row in verdicts),
+        "mean_reward": find_mean(row.reward for row in verdicts),
+        "opponent_mean_reward": find_mean(row.opponent_reward for row in verdicts),
     }
 
 
-def online_facts(wins: Sequence[float], samples: int, seed: int) -> dict[str, float | None]:
+def measure_duels(wins: Sequence[float], samples: int, seed: int) -> dict[str, float | None]:
     """Sum up the probabilities that the answers of duels beat the opponent's; two in a row belong to one duel.
 
     A duel counts with the mean of its two answers: a win 1, a tie 0.5. `online_mean_probability` is Oat's number.

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import DamagedObject, LedgerError, ObjectExists, ObjectNotFound
 from ..former_settings import update_settings
+from ..records.keep import StepReport
 from ..records.plan import STARTING_MODEL, Plan, PolicyPointer
 from ..records.records import Prompt
 from ..records.table import from_parquet, to_parquet
@@ -231,13 +232,34 @@ class Ledger:
         """
         return Step(self, round_, room, run, started, watches)
 
-    def read(self, round_: int, room: str, name: str) -> bytes:
-        """Read one output of a finished step; raises `DamagedObject` if it is not what the step wrote."""
-        done = self.done(round_, room)
+    def list_outputs(self, step: str, round_: int) -> list[str]:
+        """Return the names of a step's outputs; none if the step is not done."""
+        done = self.done(round_, step)
+        return [placed.name for placed in done.outputs] if done else []
+
+    def read_output(self, step: str, name: str, round_: int, as_input: bool = True) -> bytes:
+        """Read one output of a finished step.
+
+        `as_input` is for a step that records its inputs; it means nothing here.
+
+        Raises:
+            LedgerError: The step has not written it.
+            DamagedObject: It is not what the step wrote.
+        """
+        done = self.done(round_, step)
         placed = done.output(name) if done else None
         if placed is None:
-            raise LedgerError(f"round {round_}: {room} has not written {name}")
+            raise LedgerError(f"round {round_}: {step} has not written {name}")
         return self.checked(placed.key, placed.sha256)
+
+    def read_report(self, step: str, round_: int) -> StepReport | None:
+        """Return what a finished step counted and measured, or None if it is not done."""
+        done = self.done(round_, step)
+        return StepReport(done.counts, done.facts, done.timings) if done else None
+
+    def read(self, round_: int, room: str, name: str) -> bytes:
+        """Read one output of a finished step; see `read_output`."""
+        return self.read_output(room, name, round_)
 
     def checked(self, key: str, sha256: str) -> bytes:
         """Read an object and compare its digest with the one on record."""

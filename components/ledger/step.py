@@ -130,13 +130,11 @@ class Step:
 
     def list_outputs(self, room: str, round_: int) -> list[str]:
         """Return the names of a step's outputs; none if the step is not done."""
-        done = self.ledger.done(round_, room)
-        return [placed.name for placed in done.outputs] if done else []
+        return self.ledger.list_outputs(room, round_)
 
     def read_report(self, room: str, round_: int) -> StepReport | None:
         """Return what a finished step counted and measured, or None if it is not done."""
-        done = self.ledger.done(round_, room)
-        return StepReport(done.counts, done.facts, done.timings) if done else None
+        return self.ledger.read_report(room, round_)
 
     def read_parts(self, room: str, prefix: str, round_: int | None = None) -> list[bytes]:
         """Read the outputs of a finished step whose names begin so, in the order of their names."""

@@ -1,4 +1,4 @@
-"""A low-rank adapter (LoRA, arXiv:2106.09685) on a frozen model: made, saved, loaded, merged. The only peft.
+"""A low-rank adapter (LoRA, arXiv:2106.09685) on a frozen model. The only module that imports peft.
 
 The adapter is what a round leaves for the next; the merged model is made from it and the starting model, for those
 who sample or serve the policy.
@@ -16,7 +16,7 @@ from torch import Tensor
 from .settings import PolicySettings
 
 
-def with_new_adapter(model: Any, settings: PolicySettings, seed: int) -> Any:
+def add_adapter(model: Any, settings: PolicySettings, seed: int) -> Any:
     """Freeze a model and give it an adapter that adds nothing yet. The same seed gives the same adapter."""
     from peft import LoraConfig, get_peft_model
 
@@ -32,7 +32,7 @@ def with_new_adapter(model: Any, settings: PolicySettings, seed: int) -> Any:
         return get_peft_model(model, config)
 
 
-def with_saved_adapter(model: Any, folder: Path, trainable: bool) -> Any:
+def load_adapter(model: Any, folder: Path, trainable: bool) -> Any:
     """Freeze a model and give it the adapter that an earlier round left."""
     from peft import PeftModel
 
@@ -46,6 +46,6 @@ def save_adapter(model: Any, trained: Mapping[str, Tensor], folder: Path) -> Non
     model.save_pretrained(folder, state_dict=dict(trained))
 
 
-def merged(model: Any, folder: Path) -> Any:
+def merge_adapter(model: Any, folder: Path) -> Any:
     """Return the ordinary model that a frozen model and an adapter make."""
-    return with_saved_adapter(model, folder, trainable=False).merge_and_unload()
+    return load_adapter(model, folder, trainable=False).merge_and_unload()

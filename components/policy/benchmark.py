@@ -25,11 +25,11 @@ from torch.nn.functional import logsigmoid
 
 from ..number_format import number_format
 from ..records.records import ReferenceScore
+from .checkpoint import load_model
 from .learner import Learner, init_workers
 from .optimising import Optimiser
-from .reading import load_model
-from .reference import by_pair
-from .scoring import one_row_will_do
+from .reference import index_scores
+from .scoring import fits_one_row
 from .settings import PolicySettings
 from .stopwatch import Stopwatch
 from .tokens import Pair
@@ -54,38 +54,38 @@ def main() -> None:
     torch.manual_seed(0)
     settings = PolicySettings(train_batch_size_per_device=given.pairs, zero_stage=0)
     model = load_model(given.model, settings)
-    pairs = random_pairs(given.pairs, given.prompt, given.answer, model.config.vocab_size)
+    pairs = draw_pairs(given.pairs, given.prompt, given.answer, model.config.vocab_size)
     precision = number_format("auto", gpu=torch.cuda.is_available())
     tokens = sum(2 * len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs)
     print(f"{given.pairs} pairs, {tokens} tokens, vocabulary of {model.config.vocab_size}, {precision}")
-    ours = measured(lambda: our_step(copy.deepcopy(model), pairs, settings, precision), given.steps)
-    plain = measured(lambda: plain_step(copy.deepcopy(model), pairs, settings.beta, precision), given.steps)
+    ours = measure_steps(lambda: build_our_step(copy.deepcopy(model), pairs, settings, precision), given.steps)
+    plain = measure_steps(lambda: build_plain_step(copy.deepcopy(model), pairs, settings.beta, precision), given.steps)
     for name, (seconds, peak) in {"ours": ours, "plain": plain}.items():
         print(f"{name:<8}{tokens / seconds:>8.0f} tokens/s{peak / 2**20:>8.0f} MiB at the peak")
     print(f"ours / plain: {plain[0] / ours[0]:.2f} times the tokens/s, {ours[1] / plain[1]:.0%} of the peak memory")
 
 
-def random_pairs(count: int, prompt: int, answer: int, vocabulary: int) -> list[Pair]:
+def draw_pairs(count: int, prompt: int, answer: int, vocabulary: int) -> list[Pair]:
     """Return pairs of random tokens: prompts of one length, answers of half of `answer` up to all of it."""
     source = random.Random(0)
 
-    def some(length: int) -> tuple[int, ...]:
+    def draw_tokens(length: int) -> tuple[int, ...]:
         return tuple(source.randrange(vocabulary) for _ in range(length))
 
     lengths = [(source.randint(answer // 2, answer), source.randint(answer // 2, answer)) for _ in range(count)]
     return [
-        Pair(str(number), some(prompt), some(chosen), some(rejected))
+        Pair(str(number), draw_tokens(prompt), draw_tokens(chosen), draw_tokens(rejected))
         for number, (chosen, rejected) in enumerate(lengths)
     ]
 
 
-def measured(make: Callable[[], Callable[[], Any]], steps: int) -> tuple[float, float]:
+def measure_steps(make: Callable[[], Callable[[], Any]], steps: int) -> tuple[float, float]:
     """Return a step's median seconds, and the most memory, in bytes, that the process took more than before it.
 
     On a GPU, the most that its tensors took there.
     """
     gc.collect()
-    before = peak_memory(reset=True)
+    before = read_peak_memory(reset=True)
     step = make()
     step()
     seconds = []
@@ -93,10 +93,10 @@ def measured(make: Callable[[], Callable[[], Any]], steps: int) -> tuple[float, 
         begun = time.monotonic()
         step()
         seconds.append(time.monotonic() - begun)
-    return statistics.median(seconds), peak_memory() - before
+    return statistics.median(seconds), read_peak_memory() - before
 
 
-def peak_memory(reset: bool = False) -> float:
+def read_peak_memory(reset: bool = False) -> float:
     """Return the most bytes taken since the last reset; with `reset`, those that are taken now."""
     if torch.cuda.is_available():
         if reset:
@@ -111,16 +111,16 @@ def peak_memory(reset: bool = False) -> float:
     return float(lines["VmHWM"].split()[0]) * 1024
 
 
-def our_step(model: Any, pairs: Sequence[Pair], settings: PolicySettings, precision: str) -> Callable[[], Any]:
+def build_our_step(model: Any, pairs: Sequence[Pair], settings: PolicySettings, precision: str) -> Callable[[], Any]:
     """Return what takes one step as the training program does."""
     learner = Learner(model, settings, precision)
     zeros = [ReferenceScore(pair.pair_id, (0.0,) * len(pair.chosen), (0.0,) * len(pair.rejected)) for pair in pairs]
-    one_row = one_row_will_do(learner.model.module, pairs, 0)
-    optimiser = Optimiser(learner, settings, by_pair(zeros), 0, one_row, Stopwatch())
-    return lambda: optimiser.take(pairs, RATE)
+    one_row = fits_one_row(learner.model.module, pairs, 0)
+    optimiser = Optimiser(learner, settings, index_scores(zeros), 0, one_row, Stopwatch())
+    return lambda: optimiser.take_step(pairs, RATE)
 
 
-def plain_step(model: Any, pairs: Sequence[Pair], beta: float, precision: str) -> Callable[[], Any]:
+def build_plain_step(model: Any, pairs: Sequence[Pair], beta: float, precision: str) -> Callable[[], Any]:
     """Return what takes one step the usual way."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)

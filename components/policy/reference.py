@@ -1,4 +1,4 @@
-"""What the reference thinks of pairs: computed once for each pair of an experiment, and kept in the ledger."""
+"""Log-probabilities of pairs under the reference, computed once for each pair of an experiment."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import torch.distributed as dist
 
 from ..records.records import ReferenceScore
 from .rows import lay_out
-from .scoring import score
+from .scoring import score_completions
 from .tokens import Pair
 
-REFERENCE, HELD_OUT_REFERENCE = "reference.parquet", "held_out_reference.parquet"
 Scores = Mapping[str, ReferenceScore]
 """Scores under the reference, by the pair's id."""
 
 
-def by_pair(scores: Sequence[ReferenceScore]) -> dict[str, ReferenceScore]:
+def index_scores(scores: Sequence[ReferenceScore]) -> dict[str, ReferenceScore]:
     """Return the scores by the id of their pair."""
     return {found.pair_id: found for found in scores}
 
@@ -26,7 +25,7 @@ def by_pair(scores: Sequence[ReferenceScore]) -> dict[str, ReferenceScore]:
 def score_under_reference(
     model: Any, pairs: Sequence[Pair], size: int, pad: int, one_row: bool, device: torch.device
 ) -> list[ReferenceScore]:
-    """Score each pair's tokens under `model`, `size` pairs a pass; the workers share the pairs, and all get all."""
+    """Score each pair's tokens under `model`, `size` pairs a pass. The workers share the work; each gets all."""
     model.to(device)
     counts = [len(completion) for pair in pairs for completion in (pair.chosen, pair.rejected)]
     flat = torch.zeros(sum(counts), device=device)
@@ -35,8 +34,8 @@ def score_under_reference(
     chunks = [by_length[start : start + size] for start in range(0, len(pairs), size)]
     with torch.no_grad():
         for chunk in chunks[dist.get_rank() :: dist.get_world_size()]:
-            rows = lay_out([pairs[index] for index in chunk], pad, one_row).to(device)
-            found = rows.by_completion(score(model, rows).logprobs)
+            rows = lay_out([pairs[index] for index in chunk], pad, one_row).move_to(device)
+            found = rows.split_completions(score_completions(model, rows).logprobs)
             for side, completions in enumerate((found[: len(chunk)], found[len(chunk) :])):
                 for index, logprobs in zip(chunk, completions, strict=True):
                     places[2 * index + side].copy_(logprobs)

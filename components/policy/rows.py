@@ -3,7 +3,7 @@
 Both completions of a pair continue one prompt, so a pair is one row: prompt, chosen, rejected. The rejected tokens
 have the positions that they would have right after the prompt, and do not see the chosen ones. Every token is computed
 as it would be in a row of its own, and the prompt is computed once: a third less work for short prompts, and close to
-half for long ones. A model that cannot be told what sees what (see `sees_by_mask`) gets two rows a pair.
+half for long ones. A model that cannot be told what sees what (see `scoring.fits_one_row`) gets two rows a pair.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ class Rows:
         """How many completions there are."""
         return int(self.completion.max()) + 1
 
-    def aligned(self, values: Sequence[Sequence[float]]) -> Tensor:
+    def align_tokens(self, values: Sequence[Sequence[float]]) -> Tensor:
         """Bring what is known of each completion's tokens, by completion, into the order of the predictions: (K,)."""
         order = torch.unique_consecutive(self.completion).tolist()
         return torch.tensor([value for number in order for value in values[number]], dtype=torch.float64)
 
-    def by_completion(self, values: Tensor) -> list[Tensor]:
+    def split_completions(self, values: Tensor) -> list[Tensor]:
         """Cut what was computed for each prediction, (K,), into one tensor a completion."""
         numbers, counts = torch.unique_consecutive(self.completion, return_counts=True)
         cut = dict(zip(numbers.tolist(), values.split(counts.tolist()), strict=True))
         return [cut[number] for number in range(self.completions)]
 
-    def to(self, device: torch.device) -> Rows:
+    def move_to(self, device: torch.device) -> Rows:
         """Return the same on another device."""
         moved = {field.name: getattr(self, field.name) for field in fields(self)}
         return Rows(**{name: tensor if tensor is None else tensor.to(device) for name, tensor in moved.items()})
@@ -62,13 +62,13 @@ class Rows:
 def lay_out(pairs: Sequence[Pair], pad: int, one_row: bool) -> Rows:
     """Lay pairs out, each in one row or, its prompt repeated, in two."""
     if one_row:
-        return _rows([(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs], pad, masked=True)
+        return _fill_rows([(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs], pad, masked=True)
     chosen: list[Tree] = [(pair.prompt, (pair.chosen,)) for pair in pairs]
     rejected: list[Tree] = [(pair.prompt, (pair.rejected,)) for pair in pairs]
-    return _rows(chosen + rejected, pad, masked=False)
+    return _fill_rows(chosen + rejected, pad, masked=False)
 
 
-def _rows(trees: Sequence[Tree], pad: int, masked: bool) -> Rows:
+def _fill_rows(trees: Sequence[Tree], pad: int, masked: bool) -> Rows:
     """Fill the tensors row by row, padded on the right: nothing ever sees the padding that follows it."""
     width = max(len(prompt) + sum(map(len, completions)) for prompt, completions in trees)
     tokens = torch.full((len(trees), width), pad)

@@ -16,8 +16,17 @@ from .tokens import Pair
 _PROBE_TOLERANCE = 1e-3
 
 
-def score(model: Any, rows: Rows, reference: Tensor | None = None, with_entropy: bool = False) -> Completions:
-    """Score every token of the rows' completions; `reference`: (K,) what the reference thinks of them, if known."""
+def score_completions(
+    model: Any, rows: Rows, reference: Tensor | None = None, with_entropy: bool = False
+) -> Completions:
+    """Return the log-probability of every token of the rows' completions.
+
+    Args:
+        model: A causal language model.
+        rows: What it reads.
+        reference: (K,) the reference's log-probabilities of the same tokens, where the loss needs them.
+        with_entropy: Whether the entropy at every token is computed too.
+    """
     with logits_only_at(model, rows.row, rows.column):
         logits = model(
             input_ids=rows.tokens, attention_mask=rows.sees, position_ids=rows.positions, use_cache=False
@@ -27,16 +36,17 @@ def score(model: Any, rows: Rows, reference: Tensor | None = None, with_entropy:
     return Completions(rows.completion, logprobs, under_reference, minus_entropy(logits) if with_entropy else None)
 
 
-def completion_logprobs(model: Any, rows: Rows) -> Tensor:
+def sum_logprobs(model: Any, rows: Rows) -> Tensor:
     """Return the log-probability of each completion, (S,): for B pairs all chosen, then all rejected."""
-    scored = score(model, rows)
+    scored = score_completions(model, rows)
     return sum_by_completion(scored.logprobs, rows.completion, rows.completions)
 
 
-def one_row_will_do(model: Any, pairs: Sequence[Pair], pad: int) -> bool:
-    """Whether this model computes pairs in one row just as in two: whether a mask alone says what sees what.
+def fits_one_row(model: Any, pairs: Sequence[Pair], pad: int) -> bool:
+    """Return whether this model computes a pair in one row exactly as in two rows, by its attention mask.
 
-    A recurrent state or a sliding window knows no such mask. What cannot be read from the model is tried on it.
+    A recurrent state or a sliding window ignores such a mask. Where the configuration does not say so, a short probe
+    is computed both ways.
     """
     if not pairs or model.config._attn_implementation != "sdpa" or getattr(model, "_is_stateful", False):
         return False
@@ -48,5 +58,5 @@ def one_row_will_do(model: Any, pairs: Sequence[Pair], pad: int) -> bool:
     probe = Pair("probe", some[:8], some[1:5], some[2:6])
     device = next(model.parameters()).device
     with torch.no_grad():
-        one, two = (completion_logprobs(model, lay_out([probe], pad, one_row).to(device)) for one_row in (True, False))
+        one, two = (sum_logprobs(model, lay_out([probe], pad, one_row).move_to(device)) for one_row in (True, False))
     return bool((one - two).abs().max() < _PROBE_TOLERANCE)

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..ledger.done import Done
-from ..ledger.ledger import Ledger
-from ..ledger.owner import process_start
-from ..records.records import Preference
-from ..records.table import from_parts
+from ..records.records import Preference, Prompt
 
 
-def train_scripted(ledger: Ledger, round_: int, run: str) -> Done:
-    """Make the round's policy, or adopt it."""
-    with ledger.step(round_, "policy", run) as step:
-        if step.done is not None:
-            return step.done
-        begun = time.time()
-        plan, parts = ledger.plan(round_), step.read_parts("labeling", "preferences")
-        preferences = from_parts(parts, Preference, "preferences")
-        digest = hashlib.sha256(plan.policy.digest.encode())
-        for part in (*parts, *(row.prompt_id.encode() for row in plan.outside)):
-            digest.update(part)
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "policy.txt").write_text(digest.hexdigest())
-            step.upload_folder("model", Path(folder))
-        unlabelled = sum(preference.chosen is None for preference in preferences)
-        outside = sum(row.chosen != row.rejected for row in plan.outside)
-        counts = {"pairs": len(preferences) - unlabelled + outside, "unlabelled": unlabelled}
-        counts |= {"outside_pairs": outside} if plan.outside else {}
-        return step.mark_done(counts, {"startup": begun - process_start(), "work": time.time() - begun})
+def write_scripted_policy(folder: Path, parent: str, inputs: Iterable[bytes]) -> None:
+    """Write a policy, named by the digest of the policy before it and of everything that it learned from."""
+    digest = hashlib.sha256(parent.encode())
+    for data in inputs:
+        digest.update(data)
+    (folder / "policy.txt").write_text(digest.hexdigest())
+
+
+def count_pairs(preferences: Sequence[Preference], outside: Sequence[Prompt]) -> dict[str, int]:
+    """Return how many pairs there are to learn from, and how many duels have no label."""
+    unlabelled = sum(preference.chosen is None for preference in preferences)
+    made_elsewhere = sum(row.chosen != row.rejected for row in outside)
+    counts = {"pairs": len(preferences) - unlabelled + made_elsewhere, "unlabelled": unlabelled}
+    return counts | ({"outside_pairs": made_elsewhere} if outside else {})

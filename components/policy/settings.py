@@ -1,4 +1,4 @@
-"""Settings of the policy room."""
+"""Settings of the policy."""
 
 from __future__ import annotations
 
@@ -8,16 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from ..settings import Section, did_you_mean, operational
-
-HEEDED: dict[str, frozenset[str]] = {
-    "dpo": frozenset({"beta", "label_smoothing", "len_reg_alpha", "dpo_positive_lambda", "sft_weight", "xpo_alpha"}),
-    "lr_dpo": frozenset({"beta", "label_smoothing", "len_reg_alpha", "dpo_positive_lambda", "sft_weight"}),
-    "ipo": frozenset({"beta", "ipo_per_token"}),
-    "slic": frozenset({"beta"}),
-    "simpo": frozenset({"beta", "label_smoothing", "gamma_beta_ratio"}),
-    "bnf": frozenset({"bnf_length"}),
-}
-"""Which of the settings of a loss each loss heeds."""
+from .registry import LOSSES, Loss
 
 
 class PolicySettings(Section):
@@ -115,49 +106,51 @@ or none."""
 
     @field_validator("dap_algo", mode="before")
     @classmethod
-    def _known(cls, value: Any) -> str:
+    def _check_loss(cls, value: Any) -> str:
         name = str(value).lower().replace("-", "_")
-        if name not in HEEDED:
-            raise ValueError(f"unknown; {did_you_mean(name, list(HEEDED))}")
+        if name not in LOSSES:
+            raise ValueError(f"unknown; {did_you_mean(name, list(LOSSES))}")
         return name
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
-        problems = [*self._ignored(), *self._contradictions()]
+    def _check_agreement(self) -> Self:
+        problems = [*self._find_ignored(), *self._find_contradictions()]
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
     @property
-    def uses_reference(self) -> bool:
-        """Whether the loss compares the policy with the reference."""
-        return self.dap_algo != "simpo"
+    def loss(self) -> Loss:
+        """The loss that is minimised."""
+        return LOSSES[self.dap_algo]
 
-    def _ignored(self) -> Iterator[str]:
-        """Name each setting of a loss that was given, and that the chosen loss does not heed."""
-        for name in sorted(frozenset().union(*HEEDED.values()) - HEEDED[self.dap_algo]):
+    def _find_ignored(self) -> Iterator[str]:
+        """Name each setting of a loss that was given, and that the chosen loss does not read."""
+        for name in sorted(frozenset().union(*(loss.reads for loss in LOSSES.values())) - self.loss.reads):
             if self._is_given(name):
-                heeding = ", ".join(sorted(algo for algo, heeded in HEEDED.items() if name in heeded))
-                why = f"dap_algo={self.dap_algo!r} ignores it; leave it out, or use a loss that heeds it ({heeding})"
-                yield self._letter(name, why)
+                others = ", ".join(sorted(algo for algo, loss in LOSSES.items() if name in loss.reads))
+                why = f"dap_algo={self.dap_algo!r} ignores it; leave it out, or use a loss that reads it ({others})"
+                yield self._name_value(name, why)
 
-    def _contradictions(self) -> Iterator[str]:
+    def _find_contradictions(self) -> Iterator[str]:
         if self.adam_offload and not self.zero_stage:
             yield "policy.adam_offload=True: zero_stage=0 keeps everything where the model is; use zero_stage 1, 2 or 3"
         for name in ("lora_alpha", "lora_targets"):
             if not self.lora_rank and self._is_given(name):
-                yield self._letter(name, "no adapter is trained; set lora_rank, 8 for example")
+                yield self._name_value(name, "no adapter is trained; set lora_rank, 8 for example")
         if not all(part.strip() for part in self.lora_targets.split(",")):
-            yield self._letter("lora_targets", "a name is empty; write q_proj,v_proj")
+            yield self._name_value("lora_targets", "a name is empty; write q_proj,v_proj")
         if self.buffer_clear_every and not self.pi_buffer_maxlen:
-            yield self._letter("buffer_clear_every", "no older preferences are kept; set pi_buffer_maxlen too")
+            yield self._name_value("buffer_clear_every", "no older preferences are kept; set pi_buffer_maxlen too")
         if self.lr_scheduler != "cosine_with_min_lr" and self._is_given("min_lr_ratio"):
-            yield self._letter("min_lr_ratio", f"lr_scheduler={self.lr_scheduler!r} has no such floor; leave it out")
+            yield self._name_value(
+                "min_lr_ratio", f"lr_scheduler={self.lr_scheduler!r} has no such floor; leave it out"
+            )
         if self.lr_scheduler == "constant" and self.lr_warmup_ratio and self._is_given("lr_warmup_ratio"):
-            yield self._letter("lr_warmup_ratio", "lr_scheduler='constant' has no warm-up; leave it out")
+            yield self._name_value("lr_warmup_ratio", "lr_scheduler='constant' has no warm-up; leave it out")
 
     def _is_given(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
-    def _letter(self, name: str, why: str) -> str:
+    def _name_value(self, name: str, why: str) -> str:
         return f"policy.{name}={getattr(self, name)!r}: {why}"

@@ -15,8 +15,8 @@ class Stopwatch:
         self.seconds: dict[str, float] = defaultdict(float)
 
     @contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        """Add what the body takes to a part."""
+    def time_part(self, part: str) -> Iterator[None]:
+        """Add the seconds that the body takes to a part."""
         before = time.monotonic()
         try:
             yield

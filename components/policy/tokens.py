@@ -50,13 +50,23 @@ def make_pairs(
     prompts: Mapping[str, Sequence[int]],
     longest: int | None = None,
     invented_end: int | None = None,
+    from_reference: bool = False,
 ) -> list[Pair]:
     """Return a pair for each preference, in their order; a clash makes one of identical, empty completions.
 
-    `prompts`: each prompt's tokens by its id. `longest`: most tokens of a prompt with one completion; what is beyond
-    is cut off at the completion's end. `invented_end`: the token that a completion gets at its end where it was cut
-    off, by sampling or by us (as in Oat); None invents nothing. Raises `RecordError` where a completion has no token
-    to learn from, or where the prompt's tokens are not as many as it was sampled with.
+    Args:
+        preferences: The labels of a round.
+        duels: The duels that the labels are for.
+        candidates: The candidates that competed.
+        prompts: Each prompt's tokens by its id.
+        longest: Most tokens of a prompt with one completion; a longer completion loses its end.
+        invented_end: The token that a completion gets at its end where it was cut off, by sampling or here (as in
+            Oat); None invents nothing.
+        from_reference: Whether the reference drew the candidate of number OF_REFERENCE in every duel.
+
+    Raises:
+        RecordError: A completion has no token to learn from, or a prompt has not as many tokens as when its answers
+            were sampled.
     """
     drawn = {(candidate.prompt_id, candidate.candidate): candidate for candidate in candidates}
     by_id = {duel.duel_id: duel for duel in duels}
@@ -67,13 +77,14 @@ def make_pairs(
         if preference.chosen is None:
             pairs.append(Pair(duel.duel_id, prompt, (), ()))
             continue
-        room = None if longest is None else longest - len(prompt)
+        free = None if longest is None else longest - len(prompt)
         first, second = (
-            _completion(drawn[duel.prompt_id, number], prompt, room, invented_end, duel)
+            _cut_completion(drawn[duel.prompt_id, number], prompt, free, invented_end, duel)
             for number in (duel.first_candidate, duel.second_candidate)
         )
         chosen, rejected = (first, second) if preference.chosen == "first" else (second, first)
-        pairs.append(Pair(duel.duel_id, prompt, chosen, rejected, _of_reference(duel, preference)))
+        side = _find_reference_side(duel, preference) if from_reference else None
+        pairs.append(Pair(duel.duel_id, prompt, chosen, rejected, side))
     return pairs
 
 
@@ -104,30 +115,28 @@ def forward_passes(step: Sequence[Pair], size: int, rank: int, world: int) -> li
     return passes[rank::world]
 
 
-def fitted(tokens: tuple[int, ...], room: int | None, invented_end: int | None) -> tuple[int, ...]:
-    """Cut a completion to the tokens there is room for; where it does not end by itself, it may get an invented end."""
-    kept = tokens if room is None else tokens[: max(0, room)]
+def fit_completion(tokens: tuple[int, ...], free: int | None, invented_end: int | None) -> tuple[int, ...]:
+    """Cut a completion to `free` tokens; where it does not end by itself, it may get an invented end."""
+    kept = tokens if free is None else tokens[: max(0, free)]
     if invented_end is None or not kept or kept[-1] == invented_end:
         return kept
-    return (*kept, invented_end) if room is None or len(kept) < room else (*kept[:-1], invented_end)
+    return (*kept, invented_end) if free is None or len(kept) < free else (*kept[:-1], invented_end)
 
 
-def _of_reference(duel: Duel, preference: Preference) -> Literal["chosen", "rejected"] | None:
-    if duel.strategy != "XPO":
-        return None
+def _find_reference_side(duel: Duel, preference: Preference) -> Literal["chosen", "rejected"]:
     side = "first" if duel.first_candidate == OF_REFERENCE else "second"
     return "chosen" if preference.chosen == side else "rejected"
 
 
-def _completion(
-    candidate: Candidate, prompt: tuple[int, ...], room: int | None, invented_end: int | None, duel: Duel
+def _cut_completion(
+    candidate: Candidate, prompt: tuple[int, ...], free: int | None, invented_end: int | None, duel: Duel
 ) -> tuple[int, ...]:
     if candidate.prompt_tokens != len(prompt):
         raise RecordError(
             f"duel {duel.duel_id}: its prompt has {len(prompt)} tokens here, and had {candidate.prompt_tokens} when it "
             "was sampled; sample and train with one tokenizer and one chat template"
         )
-    kept = fitted(candidate.tokens, room, invented_end)
+    kept = fit_completion(candidate.tokens, free, invented_end)
     if not kept:
         raise RecordError(f"duel {duel.duel_id}: candidate {candidate.candidate} has no token to learn from")
     return kept

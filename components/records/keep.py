@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ..errors import LedgerError
@@ -71,6 +72,10 @@ class StepOutputs(Keep, FinishedSteps, Protocol):
 
     def begin_work(self) -> float:
         """Note that what came before was start-up; returns the time, in seconds of the monotonic clock."""
+        ...
+
+    def upload_folder(self, name: str, folder: Path) -> None:
+        """Keep a folder's files as outputs ``name/...``."""
         ...
 
 
@@ -144,6 +149,11 @@ class StepInMemory(Memory):
     def begin_work(self) -> float:
         """Return the time, in seconds of the monotonic clock."""
         return time.monotonic()
+
+    def upload_folder(self, name: str, folder: Path) -> None:
+        """Keep a folder's files as outputs ``name/...``."""
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            self.write_output(f"{name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
 
     def list_outputs(self, step: str, round_: int) -> list[str]:
         """Return the names of a step's outputs."""

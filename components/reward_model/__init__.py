@@ -1,1 +1,1 @@
-"""What the ensemble believes of every answer: the epistemic reward model."""
+"""The epistemic reward model: an ensemble that predicts which answers the oracle prefers."""

@@ -16,21 +16,21 @@ _PARTS = ("weights", "anchor", "first_moment", "second_moment")
 
 
 def to_bytes(ensemble: Ensemble) -> bytes:
-    """Return everything that the next fit depends on, but for the duels."""
+    """Return everything that the next fit depends on, except the duels."""
     parts = {f"{part}.{name}": tensor for part in _PARTS for name, tensor in getattr(ensemble, part).items()}
-    return _save(parts | {"steps": torch.tensor(ensemble.steps)})
+    return _write_tensors(parts | {"steps": torch.tensor(ensemble.steps)})
 
 
 def from_bytes(data: bytes) -> Ensemble:
     """Return the ensemble that `to_bytes` was given."""
     tensors = load(data)
-    weights, anchor, first, second = (_part(tensors, part) for part in _PARTS)
+    weights, anchor, first, second = (_take_part(tensors, part) for part in _PARTS)
     return Ensemble(weights, anchor, first, second, int(tensors["steps"]))
 
 
 def replay_to_bytes(replay: Replay) -> bytes:
     """Return the duels of a buffer, in their order."""
-    return _save({"chosen": replay.chosen, "rejected": replay.rejected, "kept": replay.kept})
+    return _write_tensors({"chosen": replay.chosen, "rejected": replay.rejected, "kept": replay.kept})
 
 
 def replay_from_bytes(data: bytes) -> Replay:
@@ -40,7 +40,7 @@ def replay_from_bytes(data: bytes) -> Replay:
 
 def features_to_bytes(features: Tensor) -> bytes:
     """Return the features of answers, (K, D), in their order."""
-    return _save({"features": features})
+    return _write_tensors({"features": features})
 
 
 def features_from_bytes(data: bytes) -> Tensor:
@@ -48,11 +48,11 @@ def features_from_bytes(data: bytes) -> Tensor:
     return load(data)["features"]
 
 
-def _save(tensors: Mapping[str, Tensor]) -> bytes:
-    # A view of something bigger would be refused, as would be one tensor under two names; metadata of safetensors have
-    # no order, so there are none.
+def _write_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    # safetensors refuses views of larger tensors, and one tensor under two names. Its metadata has no fixed order, so
+    # none is written.
     return bytes(save({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}))
 
 
-def _part(tensors: Mapping[str, Tensor], part: str) -> Weights:
+def _take_part(tensors: Mapping[str, Tensor], part: str) -> Weights:
     return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}

@@ -1,4 +1,4 @@
-"""What the reward model sees of a text: the interface of a frozen encoder, one that needs no model, and how to open it.
+"""The frozen encoder that turns texts into features: its interface, a scripted one, and how to open the right one.
 
 K texts, D features.
 """
@@ -17,16 +17,16 @@ from .settings import RewardModelSettings
 
 
 class Encoder(Protocol):
-    """Turns a prompt with an answer into features, always the same ones: nothing in it ever learns."""
+    """Turns a prompt with an answer into features. It is never trained: equal texts always have equal features."""
 
     @property
     def identity(self) -> str:
-        """Name everything that a feature depends on: kind, model by its content, and what is read of a text."""
+        """A name of everything that features depend on: kind, model by its content, and what is read of a text."""
         ...
 
     @property
     def features(self) -> int:
-        """How many features a text has."""
+        """Number of features of a text."""
         ...
 
     def encode(self, texts: Sequence[tuple[str, str]]) -> Tensor:
@@ -42,35 +42,45 @@ def open_encoder(
     allow_pickled_weights: bool = False,
     chat_template: bool = True,
 ) -> Encoder:
-    """Open the encoder in a model's folder; None stands for the scripted one, which needs no model.
+    """Open an encoder.
 
-    `chat_template`: whether a causal language model reads the prompt as its chat template has it, where it has one.
-    Raises `ModelError` where the folder holds no model that can encode, or what is not allowed.
+    Args:
+        folder: Folder of a model; None opens the scripted encoder, which needs no model.
+        settings: How much is read of a text, and how many texts at once.
+        trust_remote_code: Whether code in the folder may be run.
+        allow_pickled_weights: Whether the weights may be pickles.
+        chat_template: Whether a causal language model reads prompts in its chat template, where it has one.
+
+    Raises:
+        ModelError: The folder holds no model that can encode, or something that is not allowed.
     """
     if folder is None:
         return ScriptedEncoder()
     from .transformer_encoder import open_transformer
 
     return open_transformer(
-        folder, settings, trust_remote_code=trust_remote_code, allow_pickled_weights=allow_pickled_weights,
+        folder,
+        settings,
+        trust_remote_code=trust_remote_code,
+        allow_pickled_weights=allow_pickled_weights,
         chat_template=chat_template,
-    )  # fmt: skip
+    )
 
 
 class ScriptedEncoder:
-    """Counts words by their hash, those of prompt and answer apart: for pipelines whose policy is no model."""
+    """Counts words by their hash, those of prompt and answer separately; for experiments with a scripted policy."""
 
     features = 16
     identity = f"scripted/words/{features}"
 
     def encode(self, texts: Sequence[tuple[str, str]]) -> Tensor:
-        """Return how many words of each text fall on each feature."""
+        """Return the number of words of each text that fall on each feature."""
         counts = torch.zeros(len(texts), self.features)
         for row, (prompt, answer) in enumerate(texts):
             for side, text in (("prompt", prompt), ("answer", answer)):
                 for word in text.split():
-                    counts[row, self._feature(f"{side} {word}")] += 1
+                    counts[row, self._hash_word(f"{side} {word}")] += 1
         return counts
 
-    def _feature(self, word: str) -> int:
+    def _hash_word(self, word: str) -> int:
         return hashlib.sha256(word.encode()).digest()[0] % self.features

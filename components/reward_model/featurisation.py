@@ -1,10 +1,10 @@
-"""What an encoder reads of a prompt with an answer, and which of its states are the features; one law for each kind.
+"""What each kind of encoder reads of a prompt with an answer, and which of its states are the features.
 
-PairRM reads the prompt after its source marker and the answer after its candidate marker, and is asked for the states
-at both markers. A causal language model reads prompt and answer as it would have written them, up to the end of the
-answer, and is asked for its last state, the only one that has seen everything. Any other encoder reads both as its two
-sentences, and is asked for the mean state of the answer's tokens. (Oat takes the states at [CLS] and [SEP] of plain
-DeBERTa instead, which no training has made a summary of anything.)
+PairRM reads the prompt after its source marker and the answer after its candidate marker; the features are the states
+at both markers. A causal language model reads prompt and answer as it would have written them; the features are its
+last state, the only one that depends on everything. Any other encoder reads both as its two sentences; the features are
+the mean state of the answer's tokens. (Oat takes the states at [CLS] and [SEP] of plain DeBERTa instead, which were
+never trained to summarise a text.)
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ _SOURCE_LENGTH, _PAIRRM_LENGTH = 1224, 2048
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What is read. `spans`: first and past-the-end places; the feature is their mean states, side by side.
+    """What is read of a text.
 
-    `segments` say which sentence a token belongs to, for encoders that were trained to know; others have none.
+    Attributes:
+        ids: The tokens.
+        spans: First and past-the-end places of spans; the features are the mean states of each span, side by side.
+        segments: The sentence that each token belongs to; empty for encoders that were trained without.
     """
 
     ids: tuple[int, ...]
@@ -36,13 +39,13 @@ class Tokens:
 
 
 def pairrm_tokens(tokenizer: Any, prompt: str, answer: str, longest: int) -> Tokens:
-    """Read as PairRM was trained to, one answer at a time; what is too long loses its end, as it did in training.
+    """Return what PairRM reads, as in its training: one answer at a time; a text that is too long loses its end.
 
     The prompt gets at most 1224 of 2048 tokens, and as much of another `longest`; the answer gets the rest.
     """
-    source = _encoded(tokenizer, SOURCE + prompt, longest * _SOURCE_LENGTH // _PAIRRM_LENGTH)
-    candidate = _encoded(tokenizer, CANDIDATE + answer, longest - len(source))
-    # A text may spell a marker itself: ours is the first.
+    source = _encode_text(tokenizer, SOURCE + prompt, longest * _SOURCE_LENGTH // _PAIRRM_LENGTH)
+    candidate = _encode_text(tokenizer, CANDIDATE + answer, longest - len(source))
+    # A text may contain a marker itself: ours is the first.
     places = (
         source.index(tokenizer.convert_tokens_to_ids(SOURCE)),
         len(source) + candidate.index(tokenizer.convert_tokens_to_ids(CANDIDATE)),
@@ -51,19 +54,18 @@ def pairrm_tokens(tokenizer: Any, prompt: str, answer: str, longest: int) -> Tok
 
 
 def causal_tokens(tokenizer: Any, prompt: str, answer: str, longest: int, chat_template: bool) -> Tokens:
-    """Read as the policy reads and writes; what is too long loses its prompt's beginning, or more than that.
+    """Return what a causal language model reads; a text that is too long loses its beginning.
 
-    The answer ends as one that ended by itself, so that all texts are compared at the same token.
+    An end-of-sequence token follows every answer, so that all texts are compared at the same token.
     """
     ids = (*encode_prompt(tokenizer, prompt, chat_template), *encode_answer(tokenizer, answer)[0])[-longest:]
     return Tokens(ids, ((len(ids) - 1, len(ids)),))
 
 
 def sentence_tokens(tokenizer: Any, prompt: str, answer: str, longest: int, segmented: bool) -> Tokens:
-    """Read prompt and answer as two sentences; what is too long loses its prompt's beginning, or more than that.
+    """Return prompt and answer as two sentences; a text that is too long loses its prompt's beginning, or more.
 
-    What the tokenizer puts around the sentences stays. The mean is over the answer and what ends it, so that there is
-    something even where the answer is empty.
+    Special tokens around the sentences are kept. The span is the answer with what ends it, so that it is never empty.
     """
     read = tokenizer(prompt, answer).encodings[0]
     sentences = read.sequence_ids
@@ -75,35 +77,33 @@ def sentence_tokens(tokenizer: Any, prompt: str, answer: str, longest: int, segm
     return Tokens(tuple(read.ids[place] for place in kept), ((start, len(kept)),), segments)
 
 
-def batches(tokens: Sequence[Tokens], size: int) -> list[list[int]]:
-    """Return which texts to read together: those of like length, for the least padding, longest first."""
+def group_by_length(tokens: Sequence[Tokens], size: int) -> list[list[int]]:
+    """Return batches of texts by their places: those of similar length together, longest first, for little padding."""
     by_length = sorted(range(len(tokens)), key=lambda place: -len(tokens[place].ids))
     return [by_length[start : start + size] for start in range(0, len(by_length), size)]
 
 
-def padded(batch: Sequence[Tokens], pad: int) -> dict[str, Tensor]:
-    """Return an encoder's input: as wide as the longest text, each filled up on its right with what is masked."""
+def pad_batch(batch: Sequence[Tokens], pad: int) -> dict[str, Tensor]:
+    """Return an encoder's input: every text is padded on its right to the longest one, and the padding is masked."""
     width = max(len(text.ids) for text in batch)
     rows = {
-        "input_ids": [_filled(text.ids, width, pad) for text in batch],
-        "attention_mask": [_filled([1] * len(text.ids), width, 0) for text in batch],
+        "input_ids": [_fill_row(text.ids, width, pad) for text in batch],
+        "attention_mask": [_fill_row([1] * len(text.ids), width, 0) for text in batch],
     }
     if batch[0].segments:
-        rows["token_type_ids"] = [_filled(text.segments, width, 0) for text in batch]
+        rows["token_type_ids"] = [_fill_row(text.segments, width, 0) for text in batch]
     return {name: torch.tensor(table) for name, table in rows.items()}
 
 
-def features(states: Tensor, batch: Sequence[Tokens]) -> Tensor:
+def extract_features(states: Tensor, batch: Sequence[Tokens]) -> Tensor:
     """Return the features of a batch, (B, D), from the encoder's last states, (B, places, units)."""
-    return torch.stack([
-        torch.cat([row[start:end].mean(0) for start, end in text.spans])
-        for row, text in zip(states, batch, strict=True)
-    ])  # fmt: skip
+    rows = zip(states, batch, strict=True)
+    return torch.stack([torch.cat([row[start:end].mean(0) for start, end in text.spans]) for row, text in rows])
 
 
-def _encoded(tokenizer: Any, text: str, longest: int) -> list[int]:
+def _encode_text(tokenizer: Any, text: str, longest: int) -> list[int]:
     return list(tokenizer(text, truncation=True, max_length=longest)["input_ids"])
 
 
-def _filled(row: Sequence[int], width: int, filling: int) -> list[int]:
+def _fill_row(row: Sequence[int], width: int, filling: int) -> list[int]:
     return [*row, *[filling] * (width - len(row))]

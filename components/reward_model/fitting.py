@@ -1,4 +1,4 @@
-"""How the ensemble learns: a few Adam steps in each round, on duels of all rounds.  E members, B duels, D features."""
+"""Fits the ensemble: a few Adam steps in each round, on duels of all rounds.  E members, B duels, D features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..seeds import derive
-from .losses import anchor_penalty, anchor_strength, bradley_terry
+from .losses import anchor_penalty, anchor_strength, duel_loss
 from .network import Weights, initial_weights, rewards
 from .replay import Replay
 from .settings import RewardModelSettings
@@ -16,9 +16,14 @@ from .settings import RewardModelSettings
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ensemble:
-    """Everything that the next fit depends on, but for the duels.
+    """Everything that the next fit depends on, except the duels.
 
-    `anchor`: the weights that the members began with; `first_moment`, `second_moment`, `steps`: Adam's.
+    Attributes:
+        weights: The members' weights.
+        anchor: Their initial weights.
+        first_moment: Adam's running mean of the gradient.
+        second_moment: Adam's running mean of its square.
+        steps: How many steps Adam has made.
     """
 
     weights: Weights
@@ -30,10 +35,15 @@ class Ensemble:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The last step of a fit, as it was before the weights moved: what Oat logs.
+    """The last step of a fit, measured before the weights moved, as Oat logs it.
 
-    `loss`: Bradley-Terry's; `penalty`: the anchor's part of what is minimised, `strength` included;
-    `chosen_reward`, `rejected_reward`: means over members and duels, kept or not; `steps`: Adam's, since the beginning.
+    Attributes:
+        loss: The loss of the duels.
+        penalty: The anchor's part of what is minimised, `strength` included.
+        strength: Weight of the anchor's part.
+        chosen_reward: Mean reward of the chosen answers, over members and duels, excluded ones included.
+        rejected_reward: The same of the rejected answers.
+        steps: How many steps Adam has made since the experiment began.
     """
 
     loss: float
@@ -45,27 +55,32 @@ class Fit:
 
 
 def begin(settings: RewardModelSettings, features: int, seed: int) -> Ensemble:
-    """Return an ensemble that has learned nothing; equal seeds make equal ones."""
+    """Return an untrained ensemble; equal seeds make equal ones."""
     weights = initial_weights(settings.num_ensemble, features, settings.rm_hidden_dim, seed)
-    return Ensemble(weights, _clones(weights), _zeros(weights), _zeros(weights), 0)
+    return Ensemble(weights, _clone_weights(weights), _zero_weights(weights), _zero_weights(weights), 0)
 
 
 def fit(
     ensemble: Ensemble, replay: Replay, settings: RewardModelSettings, queries: int, seed: int
 ) -> tuple[Ensemble, Fit | None]:
-    """Let the ensemble learn from the buffer; no Fit, and the ensemble as it was, where there is nothing to learn.
+    """Return the ensemble after some steps on the buffer, and the last of these; None where no step was taken.
 
-    `queries`: how many were asked since the experiment began. What is given is not changed.
+    Args:
+        ensemble: The ensemble before; it is not changed.
+        replay: The buffer.
+        settings: How to fit.
+        queries: How many queries the experiment has made.
+        seed: Seed of the batches.
     """
     if not _may_learn(replay, settings, queries):
         return ensemble, None
-    weights = {name: tensor.requires_grad_() for name, tensor in _clones(ensemble.weights).items()}
-    optimizer = _adam(weights, ensemble, settings)
+    weights = {name: tensor.requires_grad_() for name, tensor in _clone_weights(ensemble.weights).items()}
+    optimizer = _open_adam(weights, ensemble, settings)
     strength = anchor_strength(settings, queries)
     for number in range(settings.rm_sgd_steps):
-        batch = replay.drawn(settings.rm_batch_size, derive(seed, number))
-        last = _step(optimizer, weights, ensemble.anchor, batch, settings, strength)
-    after = _after(ensemble, weights, optimizer, settings.rm_sgd_steps)
+        batch = replay.draw_batch(settings.rm_batch_size, derive(seed, number))
+        last = _take_step(optimizer, weights, ensemble.anchor, batch, settings, strength)
+    after = _make_ensemble(ensemble, weights, optimizer, settings.rm_sgd_steps)
     loss, penalty, chosen, rejected = (tensor.item() for tensor in last)
     return after, Fit(loss, penalty, strength, chosen, rejected, after.steps)
 
@@ -76,7 +91,7 @@ def _may_learn(replay: Replay, settings: RewardModelSettings, queries: int) -> b
     return bool(replay.kept.any()) and not waits and not is_over
 
 
-def _step(
+def _take_step(
     optimizer: torch.optim.Adam,
     weights: Weights,
     anchor: Weights,
@@ -84,10 +99,10 @@ def _step(
     settings: RewardModelSettings,
     strength: float,
 ) -> tuple[Tensor, ...]:
-    """Move the weights, and return how it was before: loss, penalty, mean reward of the chosen and of the rejected."""
+    """Take one step; returns loss, penalty, and mean reward of chosen and rejected answers, as they were before it."""
     both = rewards(weights, torch.stack([batch.chosen, batch.rejected]), settings.rm_act_fn)
     chosen, rejected = both.unbind(1)
-    loss = bradley_terry(chosen, rejected, batch.kept, settings.rm_mask)
+    loss = duel_loss(chosen, rejected, batch.kept, settings.rm_mask)
     penalty = strength * anchor_penalty(weights, anchor)
     optimizer.zero_grad()
     (loss + penalty).backward()
@@ -95,7 +110,7 @@ def _step(
     return loss, penalty, chosen.mean(), rejected.mean()
 
 
-def _adam(weights: Weights, ensemble: Ensemble, settings: RewardModelSettings) -> torch.optim.Adam:
+def _open_adam(weights: Weights, ensemble: Ensemble, settings: RewardModelSettings) -> torch.optim.Adam:
     optimizer = torch.optim.Adam(weights.values(), lr=settings.rm_lr, weight_decay=settings.rm_wd, fused=True)
     for name, weight in weights.items():
         optimizer.state[weight] = {
@@ -106,7 +121,7 @@ def _adam(weights: Weights, ensemble: Ensemble, settings: RewardModelSettings) -
     return optimizer
 
 
-def _after(ensemble: Ensemble, weights: Weights, optimizer: torch.optim.Adam, steps: int) -> Ensemble:
+def _make_ensemble(ensemble: Ensemble, weights: Weights, optimizer: torch.optim.Adam, steps: int) -> Ensemble:
     return replace(
         ensemble,
         weights={name: weight.detach() for name, weight in weights.items()},
@@ -116,9 +131,9 @@ def _after(ensemble: Ensemble, weights: Weights, optimizer: torch.optim.Adam, st
     )
 
 
-def _clones(weights: Weights) -> Weights:
+def _clone_weights(weights: Weights) -> Weights:
     return {name: tensor.clone() for name, tensor in weights.items()}
 
 
-def _zeros(weights: Weights) -> Weights:
+def _zero_weights(weights: Weights) -> Weights:
     return {name: torch.zeros_like(tensor) for name, tensor in weights.items()}

@@ -1,7 +1,4 @@
-"""What the ensemble learns from: duels (Bradley-Terry), and a pull to where each member began.  E members, B duels.
-
-How a batch's losses become one number is a choice of its own, and a function of its own.
-"""
+"""The losses of the ensemble: of duels (Bradley-Terry), and a pull to the initial weights.  E members, B duels."""
 
 from __future__ import annotations
 
@@ -16,8 +13,8 @@ from .network import Weights
 from .settings import RewardModelSettings
 
 
-def bradley_terry(chosen: Tensor, rejected: Tensor, kept: Tensor, mask: Literal["row", "broadcast"]) -> Tensor:
-    """Negative log-likelihood that the chosen answers won (SEA, arXiv:2411.01493), a scalar.
+def duel_loss(chosen: Tensor, rejected: Tensor, kept: Tensor, mask: Literal["row", "broadcast"]) -> Tensor:
+    """Return the negative log-likelihood that the chosen answers won (Bradley-Terry; SEA, arXiv:2411.01493), a scalar.
 
     chosen, rejected: (E, B) each member's rewards of the duels' answers; kept: (B,) of bool, which duels to learn from.
     """
@@ -31,7 +28,7 @@ def mean_over_kept(losses: Tensor, kept: Tensor) -> Tensor:
 
 
 def mean_times_share_kept(losses: Tensor, kept: Tensor) -> Tensor:
-    """Average as Oat's code does, whose mask broadcasts to (E, B, B): every duel has its share of the gradient."""
+    """Average as Oat's code does, whose mask broadcasts to (E, B, B): excluded duels have a gradient too."""
     return losses.mean() * kept.to(losses.dtype).mean()
 
 
@@ -39,16 +36,16 @@ REDUCTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"row": mean_over_ke
 
 
 def anchor_penalty(weights: Weights, anchor: Weights) -> Tensor:
-    """How far the members are from the weights they began with: the mean square over all parameters, a scalar."""
+    """Return the mean squared distance of the members from their initial weights, over all parameters, a scalar."""
     # Sorted: weights that come back from bytes have another order, and the sum would have another last digit.
     squares = sum(mse_loss(weights[name], anchor[name], reduction="sum") for name in sorted(weights))
     return squares / sum(weight.numel() for weight in weights.values())
 
 
 def anchor_strength(settings: RewardModelSettings, queries: int) -> float:
-    """What the penalty counts for: less with every query, so that the data outweigh where a member began.
+    """Return the weight of the penalty: it fades with every query, as a prior does beside more and more data.
 
-    The paper writes a fixed factor. Oat's code lets it fade, as a prior does beside the mean loss over more and more.
+    The paper's factor is fixed; Oat's code lets it fade.
     """
     if settings.rm_fixed_reg:
         return settings.enn_lambda
@@ -56,7 +53,7 @@ def anchor_strength(settings: RewardModelSettings, queries: int) -> float:
 
 
 def _check_shapes(chosen: Tensor, rejected: Tensor, kept: Tensor) -> None:
-    """See that nothing broadcasts: it is how Oat's mask came to keep every duel."""
+    """Refuse shapes that would broadcast: that is how Oat's mask came to keep every duel."""
     if chosen.shape != rejected.shape or chosen.dim() != 2 or kept.shape != chosen.shape[1:]:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (chosen, rejected, kept))
         raise ValueError(f"chosen, rejected and kept must be (E, B), (E, B) and (B,), not {shapes}")

@@ -1,4 +1,4 @@
-"""The ensemble: E perceptrons side by side, of two hidden layers each, that map features to a reward.
+"""The ensemble: E perceptrons with two hidden layers each, which map features to a reward.
 
 E members, D features, H hidden units, K answers.
 """
@@ -21,9 +21,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "swish
 
 
 def initial_weights(members: int, features: int, hidden: int, seed: int) -> Weights:
-    """Draw weights from N(0, 1 / (2 sqrt(fan in))), no two members alike; biases are zero.
+    """Draw weights from N(0, 1 / (2 sqrt(fan in))), different ones for each member; biases are zero.
 
-    Oat's code means to cut the law off at two standard deviations, but what it cuts never reaches the weights.
+    Oat's code means to truncate the distribution at two standard deviations, but never uses the truncated values.
     """
     generator = torch.Generator().manual_seed(seed)
     weights: Weights = {}
@@ -35,14 +35,14 @@ def initial_weights(members: int, features: int, hidden: int, seed: int) -> Weig
 
 
 def rewards(weights: Weights, features: Tensor, activation: Literal["relu", "swish"]) -> Tensor:
-    """Return what each member thinks of each answer, (E, ...), from the answers' features, (..., D)."""
+    """Return each member's reward of each answer, (E, ...), from the answers' features, (..., D)."""
     members = len(weights["out.bias"])
     act = ACTIVATIONS[activation]
     flat = features.reshape(-1, features.shape[-1]).expand(members, -1, -1)
-    hidden = act(_layer(weights, "hidden_2", act(_layer(weights, "hidden_1", flat))))
-    return _layer(weights, "out", hidden).reshape(members, *features.shape[:-1])
+    hidden = act(_apply_layer(weights, "hidden_2", act(_apply_layer(weights, "hidden_1", flat))))
+    return _apply_layer(weights, "out", hidden).reshape(members, *features.shape[:-1])
 
 
-def _layer(weights: Weights, layer: str, inputs: Tensor) -> Tensor:
-    """inputs: (E, K, in) to (E, K, out)."""
+def _apply_layer(weights: Weights, layer: str, inputs: Tensor) -> Tensor:
+    """Map inputs, (E, K, in), to outputs, (E, K, out)."""
     return torch.baddbmm(weights[f"{layer}.bias"].unsqueeze(1), inputs, weights[f"{layer}.weight"])

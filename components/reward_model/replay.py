@@ -1,4 +1,4 @@
-"""The duels that the ensemble may learn from again, of all rounds, newest last.  B duels, D features."""
+"""The replay buffer: the duels of all rounds that the ensemble learns from, newest last.  B duels, D features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replay:
-    """chosen, rejected: (B, D) features of the duels' answers; kept: (B,) of bool, which duels to learn from."""
+    """Duels.
+
+    Attributes:
+        chosen: (B, D) features of the chosen answers.
+        rejected: (B, D) features of the rejected answers.
+        kept: (B,) of bool, which duels to learn from.
+    """
 
     chosen: Tensor
     rejected: Tensor
@@ -32,15 +38,15 @@ class Replay:
         return len(self.kept)
 
     def extended(self, other: Self, maxlen: int) -> Self:
-        """Return the newest `maxlen` duels of both, the other's being the newer ones."""
+        """Return the newest `maxlen` duels of both; those of `other` are newer."""
         return type(self)(
             torch.cat([self.chosen, other.chosen])[-maxlen:],
             torch.cat([self.rejected, other.rejected])[-maxlen:],
             torch.cat([self.kept, other.kept])[-maxlen:],
         )
 
-    def drawn(self, size: int, seed: int) -> Self:
-        """Draw `size` duels, none twice, each as likely as any other; all of them where there are no more."""
+    def draw_batch(self, size: int, seed: int) -> Self:
+        """Draw `size` duels uniformly without replacement, or all of them if there are fewer."""
         # In the buffer's order: a draw of all of them is the buffer itself, to the last bit of every sum over it.
         rows = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:size].sort().values
         return type(self)(self.chosen[rows], self.rejected[rows], self.kept[rows])

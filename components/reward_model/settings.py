@@ -11,7 +11,7 @@ from ..settings import Section, operational
 
 
 class RewardModelSettings(Section):
-    """The ensemble that learns what the oracle prefers, and what it sees of a text."""
+    """The ensemble that learns what the oracle prefers, and the encoder whose features it reads."""
 
     learn_rm: bool = False
     """Learn a reward model also where exp_method does without one: for best-of-n, and to see how good it is."""
@@ -28,7 +28,7 @@ class RewardModelSettings(Section):
     rm_hidden_dim: int = Field(128, ge=1)
     """Units in each of a member's two hidden layers."""
     rm_act_fn: Literal["relu", "swish"] = "relu"
-    """What the hidden layers apply."""
+    """Activation function of the hidden layers."""
     enn_lambda: float = Field(0.5, ge=0)
     """Strength of the pull of each member to its own initial weights; it fades as rm_batch_size / queries."""
     rm_fixed_reg: bool = False
@@ -52,12 +52,12 @@ class RewardModelSettings(Section):
     """Queries after which the reward model is left as it is; by default never."""
 
     @model_validator(mode="after")
-    def _agree(self) -> Self:
-        problems = list(self._problems())
+    def _check_agreement(self) -> Self:
+        problems = list(self._find_problems())
         if problems:
             raise ValueError("; ".join(problems))
         return self
 
-    def _problems(self) -> Iterator[str]:
+    def _find_problems(self) -> Iterator[str]:
         if self.rm_fixed_reg and not self.enn_lambda:
             yield "reward_model.rm_fixed_reg=True: enn_lambda=0 pulls at nothing; leave it out"

@@ -1,4 +1,4 @@
-"""Encoders that are transformers: which kind a model's folder holds, and how its states become features."""
+"""Encoders that are transformers: finds out which kind a folder holds, and computes its features."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .featurisation import (
     CANDIDATE,
     SOURCE,
     Tokens,
-    batches,
     causal_tokens,
-    features,
-    padded,
+    extract_features,
+    group_by_length,
+    pad_batch,
     pairrm_tokens,
     sentence_tokens,
 )
@@ -31,7 +31,7 @@ _Read = Callable[[str, str], Tokens]
 
 
 class TransformerEncoder:
-    """A frozen transformer. Equal texts are read once in a call, and texts of like length together."""
+    """A frozen transformer. It reads equal texts once in a call, and texts of similar length together."""
 
     def __init__(self, identity: str, network: Any, read: _Read, pad: int, batch_size: int):
         self.identity = identity
@@ -43,14 +43,14 @@ class TransformerEncoder:
         rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         tokens = [self._read(prompt, answer) for prompt, answer in rows]
         found = torch.empty(len(tokens), self.features)
-        for batch in batches(tokens, self._batch_size):
-            found[batch] = self._encoded([tokens[row] for row in batch])
+        for batch in group_by_length(tokens, self._batch_size):
+            found[batch] = self._encode_batch([tokens[row] for row in batch])
         return found[torch.tensor([rows[text] for text in texts], dtype=torch.long)]
 
-    def _encoded(self, batch: Sequence[Tokens]) -> Tensor:
-        read = {name: table.to(self._network.device) for name, table in padded(batch, self._pad).items()}
+    def _encode_batch(self, batch: Sequence[Tokens]) -> Tensor:
+        read = {name: table.to(self._network.device) for name, table in pad_batch(batch, self._pad).items()}
         with torch.no_grad():
-            return features(self._network(**read).last_hidden_state, batch).cpu()
+            return extract_features(self._network(**read).last_hidden_state, batch).cpu()
 
 
 def open_transformer(
@@ -61,28 +61,25 @@ def open_transformer(
     allow_pickled_weights: bool,
     chat_template: bool,
 ) -> TransformerEncoder:
-    """Open the model in a folder as an encoder of its kind.
-
-    It reads at most rm_max_length tokens, and no more than it has positions for.
-    """
+    """Open the model in a folder as an encoder that reads up to rm_max_length tokens, or up to its own limit."""
     from transformers import AutoConfig
 
     allowed = {"trust_remote_code": trust_remote_code, "allow_pickled_weights": allow_pickled_weights}
     check_model_folder(folder, "reward_model.rm_backbone", **allowed)
     tokenizer = load_tokenizer(folder, trust_remote_code)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    name, read = _reader(folder, config, tokenizer, settings.rm_max_length, chat_template)
-    network = _load(folder, config, **allowed)
+    name, read = _choose_reader(folder, config, tokenizer, settings.rm_max_length, chat_template)
+    network = _load_network(folder, config, **allowed)
     identity = f"{name}/{model_digest(folder)}"
     return TransformerEncoder(identity, network, read, tokenizer.pad_token_id or 0, settings.rm_encode_batch_size)
 
 
-def _reader(folder: Path, config: Any, tokenizer: Any, longest: int, chat_template: bool) -> tuple[str, _Read]:
-    """Return what this kind of model reads of a text, and a name for that."""
+def _choose_reader(folder: Path, config: Any, tokenizer: Any, longest: int, chat_template: bool) -> tuple[str, _Read]:
+    """Return the name of what this kind of model reads of a text, and the function that reads it."""
     if config.model_type == "deberta-v2" and {SOURCE, CANDIDATE} <= tokenizer.get_vocab().keys():
         # Its positions are relative: it reads what is longer than its max_position_embeddings, and was trained to.
         return f"pairrm/{longest}", partial(pairrm_tokens, tokenizer, longest=longest)
-    longest = min(longest, _positions(config), tokenizer.model_max_length)
+    longest = min(longest, _count_positions(config), tokenizer.model_max_length)
     if _is_causal(config):
         chat = chat_template and tokenizer.chat_template is not None
         name = f"causal-lm/{longest}/{'chat' if chat else 'plain'}"
@@ -93,7 +90,7 @@ def _reader(folder: Path, config: Any, tokenizer: Any, longest: int, chat_templa
 
 
 def _is_causal(config: Any) -> bool:
-    """Whether a model reads from left to right, also where its head is another one: a reward model is often such."""
+    """Return whether a model reads from left to right, whatever its head is: many reward models do."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -101,7 +98,7 @@ def _is_causal(config: Any) -> bool:
 
     if _names_causal_lm(config):
         return True
-    # What can be both, as BERT can, is an encoder unless it says otherwise.
+    # An architecture that can be both, such as BERT, is an encoder unless its configuration says otherwise.
     return config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys()
 
 
@@ -109,8 +106,8 @@ def _names_causal_lm(config: Any) -> bool:
     return any(name.endswith("ForCausalLM") for name in config.architectures or [])
 
 
-def _positions(config: Any) -> int:
-    """Return how many tokens a model has positions for; DeBERTa's are relative, and have no end."""
+def _count_positions(config: Any) -> int:
+    """Return how many tokens a model has positions for; DeBERTa's positions are relative, without a limit."""
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     is_relative = not getattr(config, "position_biased_input", True)
     return sys.maxsize if positions is None or is_relative else int(positions)
@@ -129,19 +126,22 @@ def _check_sentences(folder: Path, config: Any, tokenizer: Any) -> None:
     )
 
 
-def _load(folder: Path, config: Any, *, trust_remote_code: bool, allow_pickled_weights: bool) -> Any:
+def _load_network(folder: Path, config: Any, *, trust_remote_code: bool, allow_pickled_weights: bool) -> Any:
     """Load a model without its head, in float32, with dropout off; on the GPU if there is one."""
     from transformers import AutoModel, AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    # Causal models that bring code of their own often name no other class than the one with the head.
+    # Causal models with code of their own often name only the class with the head.
     loader = AutoModelForCausalLM if _names_causal_lm(config) else AutoModel
     model, report = loader.from_pretrained(
-        folder, dtype=torch.float32, trust_remote_code=trust_remote_code,
-        use_safetensors=None if allow_pickled_weights else True, output_loading_info=True,
+        folder,
+        dtype=torch.float32,
+        trust_remote_code=trust_remote_code,
+        use_safetensors=None if allow_pickled_weights else True,
+        output_loading_info=True,
         key_mapping={r"^pretrained_model\.": ""},  # PairRM-hf calls its DeBERTa so
-    )  # fmt: skip
+    )
     _check_loaded(folder, model, report["missing_keys"])
     network = model.base_model.eval()
     network.config.use_cache = False
@@ -149,7 +149,7 @@ def _load(folder: Path, config: Any, *, trust_remote_code: bool, allow_pickled_w
 
 
 def _check_loaded(folder: Path, model: Any, missing: Sequence[str]) -> None:
-    """Refuse a model that transformers would fill up with random weights; heads and poolers are not used here."""
+    """Refuse a model with missing weights, which transformers would make up; heads and poolers are not used."""
     used = {name for name in model.base_model.state_dict() if "pooler" not in name}
     absent = sorted({name.removeprefix(f"{model.base_model_prefix}.") for name in missing} & used)
     if absent:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ..evaluation.answering import Answers, reference_answers
-from ..evaluation.judging import opponents_answer
+from ..evaluation.answering import reference_answers
+from ..evaluation.pairings import Answers, find_opponent_answer
 from ..labeling.asking import answers_of
 from ..prompts.schedule import prompts_of_round
 from ..records.keep import FinishedSteps, read_table
@@ -60,7 +60,7 @@ def opponent_answers(given: Round, tools: Tools, finished: FinishedSteps, past: 
     if given.settings.evaluation.opponent != "pretrain":
         return reference_answers(given.read_held_out(), tools.load_tokenizer())
     assert past is not None, "the opponent answers in the first round that is measured"
-    return {row.prompt_id: opponents_answer(row) for row in read_table(finished, VERDICTS, past)}
+    return {row.prompt_id: find_opponent_answer(row) for row in read_table(finished, VERDICTS, past)}
 
 
 def spent_before(finished: FinishedSteps, round_: int) -> float:

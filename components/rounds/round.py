@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..evaluation.answering import AnswerJob, count_tokens, generate_answers, reference_answers
-from ..evaluation.diagnostics import diagnose_exploration, read_labelled
-from ..evaluation.judging import Pairing, as_duel, evaluated_before, is_evaluated
+from ..evaluation.diagnostics import diagnose_round
 from ..evaluation.match import Match, join_reports
+from ..evaluation.pairings import find_earlier_round, is_evaluated, make_duel, pair_answers
 from ..exploration.choice import choose_duels
 from ..exploration.registry import STRATEGIES
 from ..labeling.asking import Interview, answers_of, open_duels, report_asked
@@ -105,6 +105,7 @@ class Tools:
         open_encoder: Returns the frozen encoder of the reward model.
         open_oracle: Returns the oracle that answers these duels, and what is known of its answers as a whole. It is
             the one of the name that is given, or the one that gives the labels if the name is empty.
+        train_policy: Trains the policy on the round's preferences and keeps it.
         find_trained_policy: Returns the policy that this round's training made.
     """
 
@@ -113,6 +114,7 @@ class Tools:
     open_engine: Callable[[Policy], AbstractContextManager[Engine]]
     open_encoder: Callable[[], Encoder]
     open_oracle: Callable[[Sequence[Duel], str], tuple[Oracle, Mapping[str, Any]]]
+    train_policy: Callable[[Round, StepOutputs], StepReport]
     find_trained_policy: Callable[[], PolicyPointer]
 
 
@@ -218,6 +220,11 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
     return StepReport(counts, facts, {"ask": asked.seconds})
 
 
+def train_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
+    """Train the policy on the round's preferences, and those in its buffer."""
+    return tools.train_policy(given, kept)
+
+
 def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
     """Let the oracle compare the new policy's answers to held-out prompts with the opponent's, and measure the duels.
 
@@ -228,7 +235,7 @@ def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport
     measures_held_out = is_evaluated(number, settings.eval_every, given.plan.last)
     measures_duels = given.settings.exploration.objective == "explore_and_exploit"
     held_out = given.read_held_out() if measures_held_out else ()
-    past = evaluated_before(number, settings.eval_every)
+    past = find_earlier_round(number, settings.eval_every)
     jobs = []
     if settings.opponent == "pretrain":
         if measures_held_out and past is None:
@@ -257,11 +264,8 @@ def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport
         spent = history.spent_before(kept, number) if oracle.purse else 0.0
         if measures_held_out:
             opponent = answers.get(OPPONENT_ANSWERS.name) or history.opponent_answers(given, tools, kept, past)
-            pairings = [
-                Pairing(prompt, answers[ANSWERS.name][prompt.prompt_id], opponent[prompt.prompt_id])
-                for prompt in held_out
-            ]
-            duels = [as_duel(pairing, given.seed) for pairing in pairings]
+            pairings = pair_answers(held_out, answers[ANSWERS.name], opponent)
+            duels = [make_duel(pairing, given.seed) for pairing in pairings]
             known = history.earlier_answers(kept, JUDGEMENTS, range(number), duels)
             match = start_match(given, oracle, spent)
             reports.append(match.measure_held_out(kept, pairings, known))
@@ -271,11 +275,11 @@ def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport
             # An oracle that gives the labels, too, has compared some of these answers already.
             known = {} if settings.eval_oracle else answers_of(read_table(kept, PREFERENCES, number))
             match = start_match(given, oracle, spent)
-            reports.append(match.measure_duels(kept, read_table(kept, DUELS, number), prompts, opponent, known))
+            reports.append(match.measure_online(kept, read_table(kept, DUELS, number), prompts, opponent, known))
     if not measures_held_out:
         kept.write_output(VERDICTS.name, VERDICTS.to_bytes([]))
     seed = derive(given.seed, number, "regret")
-    diagnosed = diagnose_exploration(read_labelled(kept, number), settings.bootstrap_samples, seed)
+    diagnosed = diagnose_round(kept, number, settings.bootstrap_samples, seed)
     report = join_reports(diagnosed, reports, count_tokens(answers))
     return StepReport(report.counts, report.facts, {"generate": generate_seconds, **report.timings})
 

@@ -8,15 +8,13 @@ from ..errors import WaitingForLabels
 from ..ledger.claim import release_claim
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
-from ..policy.training import run_train
 from ..records.keep import StepOutputs, StepReport
 from ..records.plan import STARTING_MODEL
 from . import round as program
 from .experiment import ExperimentSettings, read_settings
 from .round import Round, Tools
 from .tools import LedgerTools
-
-__all__ = ["run_train"]
+from .train_step import launch_training
 
 Program = Callable[[Round, Tools, StepOutputs], StepReport]
 
@@ -40,6 +38,14 @@ def label_or_wait(ledger: Ledger, round_: int, run: str) -> bool:
         release_claim(ledger.store, round_, run)
         return False
     return True
+
+
+def run_train(ledger: Ledger, round_: int, run: str) -> Done:
+    """Train the round's policy, in a training job unless none is needed. Raises `TrainingFailed`."""
+    policy = read_settings(ledger.experiment.settings, {}).policy
+    if policy.learn_rm_only or policy.trainer == "scripted":
+        return run_step(ledger, round_, "policy", run, program.train_policy)
+    return launch_training(ledger, round_, run)
 
 
 def run_fit(ledger: Ledger, round_: int, run: str) -> Done:

@@ -27,6 +27,7 @@ from ..sampling.engine import Engine, Policy, open_engine
 from ..seeds import derive
 from .experiment import ExperimentSettings
 from .round import Tools
+from .train_step import train_without_job
 
 if TYPE_CHECKING:
     from ..reward_model.encoder import Encoder
@@ -47,6 +48,7 @@ class LedgerTools:
             open_engine=self.open_engine,
             open_encoder=self.open_encoder,
             open_oracle=self.open_oracle,
+            train_policy=train_without_job,
             find_trained_policy=lambda: self.step.ledger.policy_after(self.step.round),
         )
 

@@ -146,10 +146,10 @@ def test_every_preset_and_oracle_is_told_of():
 
 def test_every_loss_and_strategy_is_told_of():
     from oatflow.components.exploration.registry import STRATEGIES
-    from oatflow.components.policy.settings import HEEDED
+    from oatflow.components.policy.registry import LOSSES
 
     tutorial = (ROOT / "pipelines/README.md").read_text()
-    assert all(f"`{name}`" in tutorial for name in (*STRATEGIES, *HEEDED))
+    assert all(f"`{name}`" in tutorial for name in (*STRATEGIES, *LOSSES))
 
 
 def test_what_the_pages_show_of_runs_is_what_the_commands_print():

@@ -2,20 +2,20 @@
 
 import numpy as np
 import pytest
-from oatflow.components.evaluation.match import online_facts
+from oatflow.components.evaluation.match import measure_duels
 from oatflow.components.evaluation.win_rate import bootstrap_interval, mean_interval
 
 
 def test_a_duel_counts_with_the_mean_of_its_two_members_a_tie_being_half_a_win():
     # Duels: two wins; a win and a loss; a tie and a loss.
-    found = online_facts([0.9, 0.6, 0.8, 0.1, 0.5, 0.2], 1000, 1)
+    found = measure_duels([0.9, 0.6, 0.8, 0.1, 0.5, 0.2], 1000, 1)
     assert found["online_win_rate"] == pytest.approx((1 + 0.5 + 0.25) / 3)
     assert found["online_mean_probability"] == pytest.approx(3.1 / 6)
     assert 0.25 <= found["online_low"] <= found["online_win_rate"] <= found["online_high"] <= 1
 
 
 def test_a_round_without_duels_measures_nothing():
-    assert online_facts([], 1000, 1) == {}
+    assert measure_duels([], 1000, 1) == {}
 
 
 def test_the_interval_of_a_mean_is_that_of_the_win_rate_where_outcomes_are_wins_ties_and_losses():

@@ -8,14 +8,15 @@ import pytest
 import torch
 from hypothesis import strategies as st
 from oatflow.components.policy.losses import REDUCTIONS, mean_over_kept
-from oatflow.components.policy.objective import OBJECTIVES, Completions, judge
+from oatflow.components.policy.objective import Completions, compute_losses
+from oatflow.components.policy.registry import LOSSES
 from oatflow.components.policy.rows import lay_out
-from oatflow.components.policy.scoring import score
+from oatflow.components.policy.scoring import score_completions
 from oatflow.components.policy.settings import PolicySettings
 from oatflow.components.policy.tokens import Pair
 
 VOCABULARY, LONGEST = 9, 16
-ALGORITHMS = pytest.mark.parametrize("algo", OBJECTIVES)
+ALGORITHMS = pytest.mark.parametrize("algo", LOSSES)
 LAYOUTS = pytest.mark.parametrize("one_row", [True, False], ids=["one-row", "two-rows"])
 
 law = hypothesis.settings(max_examples=25, derandomize=True, deadline=None)
@@ -60,11 +61,11 @@ class Listener(torch.nn.Module):
 POLICY, REFERENCE = Listener(0), Listener(1)
 
 
-def judged(pairs, settings, pad=0, one_row=True):
+def compute_pairs(pairs, settings, pad=0, one_row=True):
     rows = lay_out(pairs, pad, one_row)
     with torch.no_grad():
-        reference = score(REFERENCE, rows).logprobs
-    return judge(score(POLICY, rows, reference, with_entropy=True), settings)
+        reference = score_completions(REFERENCE, rows).logprobs
+    return compute_losses(score_completions(POLICY, rows, reference, with_entropy=True), settings)
 
 
 def learned(parts, settings, **layout):
@@ -73,7 +74,9 @@ def learned(parts, settings, **layout):
     POLICY.zero_grad()
     total = 0.0
     for pairs in parts:
-        loss = mean_over_kept(judged(pairs, settings, **layout).losses, torch.ones(len(pairs), dtype=torch.bool), kept)
+        loss = mean_over_kept(
+            compute_pairs(pairs, settings, **layout).losses, torch.ones(len(pairs), dtype=torch.bool), kept
+        )
         loss.backward()
         total += loss.item()
     return total, torch.cat([weight.grad.flatten() for weight in POLICY.parameters()])
@@ -103,7 +106,7 @@ def test_padding_and_the_cut_into_forward_passes_change_neither_loss_nor_gradien
 def test_a_pairs_loss_is_its_own_whatever_is_beside_it(algo, pairs, neighbour):
     settings = PolicySettings(dap_algo=algo)
     longer = Pair("d", neighbour * 2, neighbour, neighbour[:1])
-    alone, beside = judged(pairs, settings), judged([*pairs, longer], settings)
+    alone, beside = compute_pairs(pairs, settings), compute_pairs([*pairs, longer], settings)
     assert beside.losses[:-1].tolist() == pytest.approx(alone.losses.tolist(), rel=1e-9, abs=1e-9)
     assert beside.reward_margins[:-1].tolist() == pytest.approx(alone.reward_margins.tolist(), rel=1e-9, abs=1e-9)
 
@@ -111,7 +114,7 @@ def test_a_pairs_loss_is_its_own_whatever_is_beside_it(algo, pairs, neighbour):
 def test_oats_bnf_is_no_pairs_own():
     pairs = [Pair("a", (1, 2), (3, 4, 5), (6, 7)), Pair("b", (2,), (3,), (4, 5))]
     oats = PolicySettings(dap_algo="bnf", bnf_length="batch")
-    alone, beside = judged(pairs[:1], oats).losses, judged(pairs, oats).losses
+    alone, beside = compute_pairs(pairs[:1], oats).losses, compute_pairs(pairs, oats).losses
     assert beside[0].item() == pytest.approx(2 * alone[0].item())
 
 
@@ -121,7 +124,7 @@ def test_oats_bnf_is_no_pairs_own():
 def test_swapping_chosen_and_rejected_turns_the_reward_margin_round(algo, pairs):
     settings = PolicySettings(dap_algo=algo)
     swapped = [Pair(pair.duel_id, pair.prompt, pair.rejected, pair.chosen) for pair in pairs]
-    there, back = judged(pairs, settings).reward_margins, judged(swapped, settings).reward_margins
+    there, back = compute_pairs(pairs, settings).reward_margins, compute_pairs(swapped, settings).reward_margins
     assert back.tolist() == pytest.approx((-there).tolist(), rel=1e-9, abs=1e-9)
 
 
@@ -148,7 +151,7 @@ def some_completions(draw, logprobs=logprob):
 @hypothesis.given(given=some_completions(), kept=st.lists(st.booleans(), min_size=4, max_size=4))
 @law
 def test_masked_pairs_have_no_gradient_and_the_others_the_one_they_have_without_them(algo, mean, given, kept):
-    values = judge(given, PolicySettings(dap_algo=algo)).losses
+    values = compute_losses(given, PolicySettings(dap_algo=algo)).losses
     keep = torch.tensor(kept[: len(values)])
     (gradient,) = torch.autograd.grad(REDUCTIONS[mean](values, keep, 4), given.logprobs, retain_graph=True)
     is_kept = torch.cat([keep, keep])[given.completion]
@@ -163,9 +166,9 @@ def test_simpo_does_not_depend_on_the_reference(given):
     settings = PolicySettings(dap_algo="simpo")
     found = []
     for reference in (given.reference, given.reference.flip(0) - 7, torch.full_like(given.reference, math.nan), None):
-        judged = judge(Completions(given.completion, given.logprobs, reference), settings)
-        (gradient,) = torch.autograd.grad(judged.losses.sum(), given.logprobs)
-        found.append((judged.losses.tolist(), judged.reward_margins.tolist(), gradient.tolist()))
+        computed = compute_losses(Completions(given.completion, given.logprobs, reference), settings)
+        (gradient,) = torch.autograd.grad(computed.losses.sum(), given.logprobs)
+        found.append((computed.losses.tolist(), computed.reward_margins.tolist(), gradient.tolist()))
     assert all(one == found[0] for one in found)
 
 
@@ -176,14 +179,14 @@ def test_simpo_does_not_depend_on_the_reference(given):
 def test_loss_and_gradient_are_finite_for_extreme_log_probabilities(algo, dtype, given):
     logprobs = given.logprobs.detach().to(dtype).requires_grad_()
     tokens = Completions(given.completion, logprobs, given.reference.to(dtype), given.minus_entropy.to(dtype))
-    judged = judge(tokens, PolicySettings(dap_algo=algo))
-    (gradient,) = torch.autograd.grad(judged.losses.sum(), logprobs)
-    assert judged.losses.isfinite().all() and judged.reward_margins.isfinite().all() and gradient.isfinite().all()
+    computed = compute_losses(tokens, PolicySettings(dap_algo=algo))
+    (gradient,) = torch.autograd.grad(computed.losses.sum(), logprobs)
+    assert computed.losses.isfinite().all() and computed.reward_margins.isfinite().all() and gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("algo", [algo for algo in OBJECTIVES if algo != "simpo"])
+@pytest.mark.parametrize("algo", [algo for algo, loss in LOSSES.items() if loss.needs_reference])
 @hypothesis.given(given=some_completions())
 @law
 def test_a_policy_that_is_still_its_reference_prefers_nothing(algo, given):
     same = Completions(given.completion, given.logprobs, given.logprobs.detach(), given.minus_entropy)
-    assert judge(same, PolicySettings(dap_algo=algo)).reward_margins.abs().max() == 0
+    assert compute_losses(same, PolicySettings(dap_algo=algo)).reward_margins.abs().max() == 0

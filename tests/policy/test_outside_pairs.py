@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from oatflow.components.policy.reading import OUTSIDE, Reader
+from oatflow.components.policy.pairs import OUTSIDE, PairReader
 from oatflow.components.prompts.template import load_tokenizer
 from oatflow.components.rounds.experiment import ExperimentSettings
 
@@ -34,15 +34,15 @@ def trial(new_trial, tmp_path):
 def test_they_are_read_as_answers_of_the_experiment_and_cut_like_them(trial):
     tokenizer = load_tokenizer(Path(trial.policy().pretrain))
     ledger = trial.ledger
-    reader = Reader(ledger, trial.policy(), tokenizer, 64, lambda room, name, round_: ledger.read(round_, room, name))
-    by_prompt = {pair.duel_id: pair for pair in reader.outside(0)}
+    reader = PairReader(ledger, lambda round_: ledger.plan(round_).prompts, trial.policy(), tokenizer, False, 64)
+    by_prompt = {pair.duel_id: pair for pair in reader.make_outside_pairs(ledger.plan(0).outside, 3)}
     assert len(by_prompt) == 4 and all(name.startswith(OUTSIDE) for name in by_prompt)
     texts = {(tokenizer.decode(pair.chosen), tokenizer.decode(pair.rejected)) for pair in by_prompt.values()}
     assert texts == {
         ("very good tea", "bad tea <end>"), ("good song <end>", "bad song <end>"), ("good hat is", "it was bad"),
         ("fine <end>", "fine <end>"),
     }  # fmt: skip
-    assert not any(pair.duel_id.startswith(OUTSIDE) for pairs in reader.buffer(0).values() for pair in pairs)
+    assert not any(pair.duel_id.startswith(OUTSIDE) for pairs in reader.read_buffer(0).values() for pair in pairs)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from oatflow.components.policy.rows import lay_out
-from oatflow.components.policy.scoring import completion_logprobs, one_row_will_do
+from oatflow.components.policy.scoring import fits_one_row, sum_logprobs
 from oatflow.components.policy.tokens import Pair
 
 PAIRS = [
@@ -54,8 +54,8 @@ def numbered(pairs):
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_what_is_known_of_tokens_is_brought_to_their_predictions_and_back(one_row, count):
     rows, known = lay_out(PAIRS[:count], 0, one_row), numbered(PAIRS[:count])
-    aligned = rows.aligned(known)
-    assert [values.tolist() for values in rows.by_completion(aligned)] == known
+    aligned = rows.align_tokens(known)
+    assert [values.tolist() for values in rows.split_completions(aligned)] == known
     # Label by label: each prediction got what belongs to its own completion.
     assert (aligned // 10).int().tolist() == rows.completion.tolist()
 
@@ -63,7 +63,7 @@ def test_what_is_known_of_tokens_is_brought_to_their_predictions_and_back(one_ro
 @pytest.mark.parametrize("one_row", [True, False])
 def test_a_label_is_the_token_of_its_completion_in_order(one_row):
     rows = lay_out(PAIRS, 0, one_row)
-    labels = [tuple(values.tolist()) for values in rows.by_completion(rows.label)]
+    labels = [tuple(values.tolist()) for values in rows.split_completions(rows.label)]
     assert labels == [pair.chosen for pair in PAIRS] + [pair.rejected for pair in PAIRS]
     assert rows.completions == 6
 
@@ -71,7 +71,7 @@ def test_a_label_is_the_token_of_its_completion_in_order(one_row):
 @pytest.mark.parametrize("one_row", [True, False])
 def test_rows_go_to_a_device_whole(one_row):
     rows = lay_out(PAIRS, 0, one_row)
-    moved = rows.to(torch.device("meta"))
+    moved = rows.move_to(torch.device("meta"))
     assert (moved.sees is None) == (rows.sees is None)
     assert {moved.tokens.device.type, moved.label.device.type, moved.completion.device.type} == {"meta"}
 
@@ -79,7 +79,7 @@ def test_rows_go_to_a_device_whole(one_row):
 @pytest.mark.parametrize("one_row", [True, False])
 @pytest.mark.parametrize("pad", [0, 9])
 def test_every_completion_scores_as_if_it_stood_alone(model, one_row, pad):
-    found = completion_logprobs(model, lay_out(PAIRS, pad, one_row))
+    found = sum_logprobs(model, lay_out(PAIRS, pad, one_row))
     expected = [alone(model, pair.prompt, completion) for side in ("chosen", "rejected")
                 for pair in PAIRS for completion in [getattr(pair, side)]]  # fmt: skip
     assert found.tolist() == pytest.approx([value.item() for value in expected], abs=1e-5)
@@ -88,22 +88,22 @@ def test_every_completion_scores_as_if_it_stood_alone(model, one_row, pad):
 def test_gradients_do_not_depend_on_the_layout(model):
     gradients = []
     for one_row in (True, False):
-        chosen, rejected = completion_logprobs(model, lay_out(PAIRS, 0, one_row)).chunk(2)
+        chosen, rejected = sum_logprobs(model, lay_out(PAIRS, 0, one_row)).chunk(2)
         gradients.append(torch.autograd.grad((chosen - 2 * rejected).sum(), list(model.parameters())))
     assert all(torch.allclose(one, two, atol=1e-4) for one, two in zip(*gradients, strict=True))
 
 
 def test_a_model_of_plain_attention_takes_pairs_in_one_row(model):
-    assert one_row_will_do(model, PAIRS, 0)
+    assert fits_one_row(model, PAIRS, 0)
 
 
 def test_a_window_shorter_than_a_pair_takes_two_rows_as_does_attention_without_masks(model, monkeypatch):
     monkeypatch.setattr(model.config, "sliding_window", 6, raising=False)
-    assert not one_row_will_do(model, PAIRS, 0)
+    assert not fits_one_row(model, PAIRS, 0)
     monkeypatch.setattr(model.config, "sliding_window", 7, raising=False)
-    assert one_row_will_do(model, PAIRS, 0)
+    assert fits_one_row(model, PAIRS, 0)
     monkeypatch.setattr(model.config, "_attn_implementation", "flash_attention_2")
-    assert not one_row_will_do(model, PAIRS, 0)
+    assert not fits_one_row(model, PAIRS, 0)
 
 
 @pytest.fixture
@@ -121,12 +121,12 @@ def heedless(tiny_model, monkeypatch):
 
 
 def test_a_model_that_does_not_heed_positions_is_found_out(heedless):
-    assert not one_row_will_do(heedless, PAIRS[1:], 0)
+    assert not fits_one_row(heedless, PAIRS[1:], 0)
 
 
 def test_a_model_that_does_not_heed_positions_is_found_out_whatever_the_first_pair_is(heedless):
-    assert not one_row_will_do(heedless, PAIRS, 0)
+    assert not fits_one_row(heedless, PAIRS, 0)
 
 
 def test_a_round_without_pairs_needs_no_layout(model):
-    assert not one_row_will_do(model, [], 0)
+    assert not fits_one_row(model, [], 0)

@@ -1,10 +1,11 @@
-"""What the policy room refuses before anything is computed, and what its letters say."""
+"""What the policy's settings refuse before anything is computed, and what its errors say."""
 
 import re
 
 import pytest
 from oatflow.components.errors import SettingsError
-from oatflow.components.policy.settings import HEEDED, PolicySettings
+from oatflow.components.policy.registry import LOSSES
+from oatflow.components.policy.settings import PolicySettings
 from oatflow.components.rounds.experiment import ExperimentSettings
 
 # A value of each setting of a loss that is not its default.
@@ -12,11 +13,11 @@ GIVEN = {
     "beta": 0.7, "label_smoothing": 0.1, "len_reg_alpha": 0.2, "dpo_positive_lambda": 5.0, "sft_weight": 0.3,
     "gamma_beta_ratio": 0.6, "ipo_per_token": True, "bnf_length": "batch", "xpo_alpha": 1e-4,
 }  # fmt: skip
-ALGORITHMS = pytest.mark.parametrize("algo", HEEDED)
+ALGORITHMS = pytest.mark.parametrize("algo", LOSSES)
 
 
-def letter(**policy):
-    """Return what an experiment with these settings is told; it is refused."""
+def error(**policy):
+    """Return the error that refuses an experiment with these settings."""
     with pytest.raises(SettingsError) as refused:
         ExperimentSettings.parse({"policy": policy})
     return str(refused.value)
@@ -41,29 +42,29 @@ def test_a_loss_may_be_spelled_as_in_oat(written, meant):
     ],
 )
 def test_an_unknown_loss_is_refused_with_a_suggestion(written, told):
-    assert letter(dap_algo=written) == told
+    assert error(dap_algo=written) == told
 
 
 @ALGORITHMS
-def test_what_a_loss_heeds_may_be_set_with_it(algo):
-    chosen = {name: GIVEN[name] for name in HEEDED[algo]}
+def test_what_a_loss_reads_may_be_set_with_it(algo):
+    chosen = {name: GIVEN[name] for name in LOSSES[algo].reads}
     found = PolicySettings.parse({"dap_algo": algo, **chosen})
     assert {name: getattr(found, name) for name in chosen} == chosen
 
 
 @ALGORITHMS
-def test_everything_that_a_loss_ignores_is_named_in_one_letter_with_the_losses_that_heed_it(algo):
-    ignored = sorted(GIVEN.keys() - HEEDED[algo])
+def test_everything_that_a_loss_ignores_is_named_in_one_error_with_the_losses_that_read_it(algo):
+    ignored = sorted(GIVEN.keys() - LOSSES[algo].reads)
     expected = [
-        f"policy.{name}={GIVEN[name]!r}: dap_algo={algo!r} ignores it; leave it out, or use a loss that heeds it "
-        f"({', '.join(sorted(other for other in HEEDED if name in HEEDED[other]))})"
+        f"policy.{name}={GIVEN[name]!r}: dap_algo={algo!r} ignores it; leave it out, or use a loss that reads it "
+        f"({', '.join(sorted(other for other in LOSSES if name in LOSSES[other].reads))})"
         for name in ignored
     ]
-    assert letter(dap_algo=algo, **{name: GIVEN[name] for name in ignored}) == "; ".join(expected)
+    assert error(dap_algo=algo, **{name: GIVEN[name] for name in ignored}) == "; ".join(expected)
 
 
-def test_every_setting_of_a_loss_is_heeded_by_one():
-    assert frozenset().union(*HEEDED.values()) == GIVEN.keys()
+def test_every_setting_of_a_loss_is_read_by_one():
+    assert frozenset().union(*(loss.reads for loss in LOSSES.values())) == GIVEN.keys()
     for name, value in GIVEN.items():
         assert PolicySettings.model_fields[name].default != value
 
@@ -92,7 +93,7 @@ def test_settings_in_full_with_their_defaults_are_never_refused(algo):
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(policy, told):
-    assert letter(**policy) == told
+    assert error(**policy) == told
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_a_value_out_of_range_is_refused_by_name(policy, told):
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_with_the_next_step(policy, told):
-    assert letter(**policy) == told
+    assert error(**policy) == told
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_settings_that_agree_are_accepted(policy):
     assert {name: getattr(found, name) for name in policy} == policy
 
 
-def test_all_contradictions_come_in_one_letter_beside_those_of_other_rooms():
+def test_all_contradictions_come_in_one_error_beside_those_of_other_rooms():
     with pytest.raises(SettingsError) as refused:
         ExperimentSettings.parse(
             {
@@ -158,7 +159,7 @@ def test_all_contradictions_come_in_one_letter_beside_those_of_other_rooms():
         )
     told = str(refused.value)
     assert re.findall(r"\w+\.\w+=", told) == ["sampling.temperature=", "policy.sft_weight=", "policy.adam_offload="]
-    # A section's letter names its settings, and does not repeat the section as it was given.
+    # A section's error names its settings, and does not repeat the section as it was given.
     assert "policy={" not in told and "Value error" not in told
 
 
@@ -169,4 +170,4 @@ def test_a_section_that_is_none_is_refused_by_name():
 
 @ALGORITHMS
 def test_only_simpo_does_without_a_reference(algo):
-    assert PolicySettings(dap_algo=algo).uses_reference == (algo != "simpo")
+    assert PolicySettings(dap_algo=algo).loss.needs_reference == (algo != "simpo")

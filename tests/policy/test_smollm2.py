@@ -96,26 +96,29 @@ def test_sixteen_steps_of_simpo_raise_the_accuracy_that_transformers_alone_finds
 
 NEVER_STOPPED = """
 import json, sys
+from dataclasses import replace
 from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.policy.checkpoint import load_model
 from oatflow.components.policy.learner import Learner, init_workers
 from oatflow.components.policy.optimising import Optimiser
-from oatflow.components.policy.reading import Reader, load_model
-from oatflow.components.policy.reference import REFERENCE, by_pair
+from oatflow.components.policy.reference import index_scores
 from oatflow.components.policy.stopwatch import Stopwatch
-from oatflow.components.policy.train import Training
-from oatflow.components.records.records import ReferenceScore
-from oatflow.components.records.table import from_parquet
+from oatflow.components.records.keep import read_table
+from oatflow.components.records.tables import REFERENCE_SCORES
+from oatflow.components.rounds.experiment import read_settings
+from oatflow.components.rounds.training_program import open_trainer
 
 rank, world = init_workers()
 ledger = Ledger.open(sys.argv[1])
-first, second = (Training(ledger, ledger.plan(round_), None, rank, world, 0.0) for round_ in (0, 1))
-read = lambda room, name, round_: ledger.read(round_, room, name)
-reader = Reader(ledger, first.settings, first.tokenizer, None, read)
-tables = [from_parquet(ledger.read(round_, "policy", REFERENCE), ReferenceScore, "") for round_ in (0, 1)]
+settings = read_settings(ledger.experiment.settings, {})
+first, second = (open_trainer(ledger, settings, ledger.plan(round_), None, rank, world) for round_ in (0, 1))
+reader = replace(first.reader, finished=ledger)
+tables = [read_table(reader.finished, REFERENCE_SCORES, round_) for round_ in (0, 1)]
 learner = Learner(load_model(first.starting_model, first.settings), first.settings, first.precision)
-reference = by_pair([row for table in tables for row in table])
+reference = index_scores([row for table in tables for row in table])
 optimiser = Optimiser(learner, first.settings, reference, first.pad, True, Stopwatch())
-curve = first.learn(optimiser, reader.pairs(0), 0) + second.learn(optimiser, reader.pairs(1), 8)
+curve = first.take_steps(optimiser, reader.read_round(0), 0)
+curve += second.take_steps(optimiser, reader.read_round(1), 8)
 if rank == 0:
     open(sys.argv[2], "w").write(json.dumps([point["loss"] for point in curve]))
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from oatflow.components.errors import RecordError
-from oatflow.components.policy.tokens import Pair, fitted, forward_passes, make_pairs, optimisation_steps
+from oatflow.components.policy.tokens import Pair, fit_completion, forward_passes, make_pairs, optimisation_steps
 from oatflow.components.prompts.template import encode_answer, encode_prompt
 from oatflow.components.records.records import Candidate, Duel, Preference
 
@@ -17,16 +17,19 @@ def candidate(number, *tokens, prompt_tokens=3, finish="stop"):
     return Candidate("p", number, " ".join(map(str, tokens)), tokens, prompt_tokens, finish)
 
 
-def duel(first=0, second=1, clash=False, strategy=None):
-    return Duel("d", "p", "why?", "one", "other", first, second, clash, strategy)
+def duel(first=0, second=1, clash=False):
+    return Duel("d", "p", "why?", "one", "other", first, second, clash)
 
 
 def preference(chosen, clash=False):
     return Preference("d", "p", clash, None if clash else 0.5, chosen, None, None, "test")
 
 
-def pairs(chosen, *candidates, longest=None, **of_duel):
-    return make_pairs([preference(chosen)], [duel(**of_duel)], candidates, {"p": [7, 8, 9]}, longest)
+def pairs(chosen, *candidates, longest=None, from_reference=False, **of_duel):
+    prompts = {"p": [7, 8, 9]}
+    return make_pairs(
+        [preference(chosen)], [duel(**of_duel)], candidates, prompts, longest, from_reference=from_reference
+    )
 
 
 def test_a_completion_is_exactly_what_was_sampled_with_its_end_only_if_that_was_sampled():
@@ -45,9 +48,9 @@ def test_the_label_says_which_candidate_is_chosen():
 def test_in_xpo_a_pair_knows_which_completion_the_reference_drew_wherever_it_was_shown(first, chosen, side):
     drawn = [candidate(0, 4), candidate(1, 5)]
     names = {"first": first, "second": 1 - first}
-    (pair,) = pairs(chosen, *drawn, **names, strategy="XPO")
+    (pair,) = pairs(chosen, *drawn, **names, from_reference=True)
     assert pair.of_reference == side and getattr(pair, side) == (5,)
-    (pair,) = pairs(chosen, *drawn, **names, strategy="passive")
+    (pair,) = pairs(chosen, *drawn, **names)
     assert pair.of_reference is None
 
 
@@ -116,8 +119,8 @@ def test_a_prompt_of_another_tokenizer_is_refused():
     ],
 )
 def test_where_an_answer_was_cut_off_we_invent_no_end_and_oat_does(tokens, room, ours, oats):
-    assert fitted(tokens, room, None) == ours
-    assert fitted(tokens, room, END) == oats
+    assert fit_completion(tokens, room, None) == ours
+    assert fit_completion(tokens, room, END) == oats
 
 
 def test_an_invented_end_can_make_two_answers_one():

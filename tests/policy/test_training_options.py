@@ -7,9 +7,8 @@ from statistics import fmean
 import pytest
 from oatflow.components.errors import SettingsError, TrainingFailed
 from oatflow.components.ledger import layout
-from oatflow.components.policy.reference import REFERENCE
 from oatflow.components.records.records import ReferenceScore
-from oatflow.components.records.table import from_parquet, to_parquet
+from oatflow.components.records.tables import REFERENCE_SCORES
 
 pytestmark = pytest.mark.slow
 
@@ -67,7 +66,7 @@ def test_simpo_asks_no_reference_and_its_loss_falls(new_trial):
     trial = trained(new_trial, dap_algo="simpo", beta=2.0, max_epochs=4)
     losses = losses_of(trial, 1)
     assert losses[-1] < losses[0]
-    assert trial.ledger.done(0, "policy").output(REFERENCE) is None
+    assert trial.ledger.done(0, "policy").output(REFERENCE_SCORES.name) is None
 
 
 def test_bnf_learns_to_prefer_the_chosen_completions(new_trial):
@@ -99,7 +98,9 @@ def test_a_buffer_brings_older_preferences_back_and_no_pair_is_scored_twice(new_
     # Of twelve preferences the ten newest: the four newest of round 0 (one of them the clash) and the six of round 1.
     assert (second.counts["pairs"], second.counts["unlabelled"]) == (8, 2)
     assert {key.split("/")[1] for key in second.inputs if "/sampling/" in key} == {"00000", "00001"}
-    scores = [from_parquet(trial.ledger.read(round_, "policy", REFERENCE), ReferenceScore, "") for round_ in (0, 1)]
+    scores = [
+        REFERENCE_SCORES.from_bytes(trial.ledger.read(round_, "policy", REFERENCE_SCORES.name)) for round_ in (0, 1)
+    ]
     assert [len(found) for found in scores] == [first.counts["pairs"], 5]
 
 
@@ -111,10 +112,11 @@ def test_a_buffer_that_is_cleared_every_round_holds_the_round_alone(new_trial):
 def test_what_the_reference_said_before_a_kill_is_not_asked_again(new_trial, plain):
     trial = new_trial()
     trial.open(0)
-    said = from_parquet(plain.ledger.read(0, "policy", REFERENCE), ReferenceScore, "")
+    said = REFERENCE_SCORES.from_bytes(plain.ledger.read(0, "policy", REFERENCE_SCORES.name))
     # One token of every chosen completion is a nat likelier: whoever adopts that starts at margin -1.
     moved = [ReferenceScore(row.pair_id, (row.chosen[0] + 1, *row.chosen[1:]), row.rejected) for row in said]
-    trial.ledger.store.put_if_absent(layout.output(0, "policy", REFERENCE), to_parquet(moved, ReferenceScore))
+    key = layout.output(0, "policy", REFERENCE_SCORES.name)
+    trial.ledger.store.put_if_absent(key, REFERENCE_SCORES.to_bytes(moved))
     (loss,) = curve(trial.train(0), "loss")[0]
     assert loss == pytest.approx(math.log1p(math.exp(0.5)), abs=1e-5)
 
@@ -194,7 +196,7 @@ def test_a_gradient_that_is_not_finite_stops_training_and_names_its_duels(new_tr
 
 def test_a_step_tells_how_probable_the_chosen_and_the_rejected_answers_were_before_it(new_trial):
     trial = trained(new_trial, train_batch_size=6)
-    scores = from_parquet(trial.ledger.read(0, "policy", REFERENCE), ReferenceScore, REFERENCE)
+    scores = REFERENCE_SCORES.from_bytes(trial.ledger.read(0, "policy", REFERENCE_SCORES.name))
     chosen, rejected = (fmean(sum(getattr(pair, side)) for pair in scores) for side in ("chosen", "rejected"))
     done = trial.ledger.done(0, "policy")
     assert curve(done, "chosen_logprob", "rejected_logprob") == [pytest.approx((chosen, rejected), rel=1e-5)]

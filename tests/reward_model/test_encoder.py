@@ -11,7 +11,13 @@ import pytest
 import torch
 from oatflow.components.errors import ModelError
 from oatflow.components.reward_model.encoder import open_encoder
-from oatflow.components.reward_model.featurisation import Tokens, batches, features, padded, pairrm_tokens
+from oatflow.components.reward_model.featurisation import (
+    Tokens,
+    extract_features,
+    group_by_length,
+    pad_batch,
+    pairrm_tokens,
+)
 from oatflow.components.reward_model.settings import RewardModelSettings
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "oat_exploration.json").read_text())["backbone"]
@@ -35,7 +41,7 @@ def test_pairrm_features_are_the_states_at_both_markers():
         )
         for row in golden["input_ids"]
     ]
-    assert features(torch.tensor(golden["last_hidden"]), batch).tolist() == golden["feature"]
+    assert extract_features(torch.tensor(golden["last_hidden"]), batch).tolist() == golden["feature"]
 
 
 class LengthTokenizer:
@@ -68,14 +74,14 @@ def test_pairrm_leaves_a_prompt_1224_of_2048_tokens():
 
 
 def test_a_batch_is_as_wide_as_its_longest_text():
-    read = padded([Tokens((5, 6), ((1, 2),)), Tokens((5,), ((0, 1),))], pad=0)
+    read = pad_batch([Tokens((5, 6), ((1, 2),)), Tokens((5,), ((0, 1),))], pad=0)
     assert {name: table.tolist() for name, table in read.items()} == GOLDEN["preprocess"]
 
 
 def test_texts_of_like_length_are_read_together():
     tokens = [Tokens((1,) * length, ((0, 1),)) for length in (3, 9, 1, 8, 2)]
-    assert batches(tokens, 2) == [[1, 3], [0, 4], [2]]
-    assert batches([], 2) == []
+    assert group_by_length(tokens, 2) == [[1, 3], [0, 4], [2]]
+    assert group_by_length([], 2) == []
 
 
 def word_tokenizer(folder, words, **named):

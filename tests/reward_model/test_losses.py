@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from oatflow.components.reward_model.losses import anchor_penalty, anchor_strength, bradley_terry
+from oatflow.components.reward_model.losses import anchor_penalty, anchor_strength, duel_loss
 from oatflow.components.reward_model.settings import RewardModelSettings
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "oat_exploration.json").read_text())["enn"]
@@ -29,13 +29,13 @@ def log1pexp(x):
 
 def test_the_broadcast_mask_is_oats():
     chosen, rejected, kept = probe()
-    loss = bradley_terry(chosen, rejected, kept, "broadcast")
+    loss = duel_loss(chosen, rejected, kept, "broadcast")
     assert loss.item() == pytest.approx(PROBE["oat_value(mask[None] as called in learn())"], abs=1e-6)
 
 
 def test_the_mask_by_row_averages_over_the_kept_duels():
     chosen, rejected, kept = probe()
-    loss = bradley_terry(chosen, rejected, kept, "row")
+    loss = duel_loss(chosen, rejected, kept, "row")
     # The golden value's denominator counts all four duels; two of them are kept.
     assert loss.item() * 2 / 4 == pytest.approx(PROBE["per_sample_masked_mean"], abs=1e-6)
     # Members 1 and 2, duels 1 and 3: margins 2, 0 and 0.5, -1.
@@ -45,7 +45,7 @@ def test_the_mask_by_row_averages_over_the_kept_duels():
 
 def test_a_masked_row_has_no_gradient_and_a_kept_one_its_own():
     chosen, rejected, kept = probe()
-    bradley_terry(chosen, rejected, kept, "row").backward()
+    duel_loss(chosen, rejected, kept, "row").backward()
     # -sigmoid(-margin) / (2 members x 2 kept duels).
     assert chosen.grad[:, [1, 3]].tolist() == [[0, 0], [0, 0]] == rejected.grad[:, [1, 3]].tolist()
     expected = [[-1 / (1 + math.exp(margin)) / 4 for margin in row] for row in [(2, 0), (0.5, -1)]]
@@ -55,14 +55,14 @@ def test_a_masked_row_has_no_gradient_and_a_kept_one_its_own():
 
 def test_a_row_that_oat_masks_has_a_gradient_after_all():
     chosen, rejected, kept = probe()
-    bradley_terry(chosen, rejected, kept, "broadcast").backward()
+    duel_loss(chosen, rejected, kept, "broadcast").backward()
     assert (chosen.grad != 0).all()
 
 
 @pytest.mark.parametrize("mask", ["row", "broadcast"])
 def test_where_no_duel_is_kept_there_is_no_loss_and_no_gradient(mask):
     chosen, rejected, _ = probe()
-    loss = bradley_terry(chosen, rejected, torch.zeros(4, dtype=torch.bool), mask)
+    loss = duel_loss(chosen, rejected, torch.zeros(4, dtype=torch.bool), mask)
     loss.backward()
     assert loss.item() == 0 and not chosen.grad.any()
 
@@ -70,12 +70,12 @@ def test_where_no_duel_is_kept_there_is_no_loss_and_no_gradient(mask):
 @pytest.mark.parametrize("mask", ["row", "broadcast"])
 def test_where_every_duel_is_kept_both_masks_agree(mask):
     chosen, rejected, _ = probe()
-    loss = bradley_terry(chosen, rejected, torch.ones(4, dtype=torch.bool), mask)
+    loss = duel_loss(chosen, rejected, torch.ones(4, dtype=torch.bool), mask)
     assert loss.item() == pytest.approx(sum(log1pexp(m) for m in (-2, 2, 0, -4, -0.5, 2, 1, -2)) / 8)
 
 
 def test_one_member_and_one_duel_are_enough():
-    loss = bradley_terry(tensor([[1.0]]), tensor([[0.0]]), torch.tensor([True]), "row")
+    loss = duel_loss(tensor([[1.0]]), tensor([[0.0]]), torch.tensor([True]), "row")
     assert loss.item() == pytest.approx(log1pexp(-1))
 
 
@@ -83,7 +83,7 @@ def test_one_member_and_one_duel_are_enough():
 def test_a_mask_that_would_broadcast_is_refused(shape):
     chosen, rejected, _ = probe()
     with pytest.raises(ValueError, match=r"must be \(E, B\), \(E, B\) and \(B,\)"):
-        bradley_terry(chosen, rejected, torch.ones(shape, dtype=torch.bool), "row")
+        duel_loss(chosen, rejected, torch.ones(shape, dtype=torch.bool), "row")
 
 
 @pytest.mark.parametrize("activation", ["relu", "swish"])

@@ -39,7 +39,7 @@ def test_the_mask_stays_with_its_duel():
     replay = duels([1, 2], [True, False]).extended(duels([3, 4], [False, True]), 3)
     assert (numbers_of(replay), replay.kept.tolist()) == ([2, 3, 4], [False, False, True])
     for seed in range(20):
-        drawn = replay.drawn(2, seed)
+        drawn = replay.draw_batch(2, seed)
         assert drawn.kept.tolist() == [number == 4 for number in numbers_of(drawn)]
 
 
@@ -57,14 +57,14 @@ def test_a_draw_has_no_duel_twice():
     golden = GOLDEN["reward_buffer"]
     replay = duels(sorted(golden["log"][-1]["storage_slots"]))
     sizes = {len(set(draw)) for draw in golden["sample_3_without_replacement(np seed 0)"]}
-    assert {len(set(numbers_of(replay.drawn(3, seed)))) for seed in range(50)} == sizes == {3}
+    assert {len(set(numbers_of(replay.draw_batch(3, seed)))) for seed in range(50)} == sizes == {3}
 
 
 def test_each_duel_is_drawn_equally_often():
     replay, draws = duels(range(5)), 4000
     counts = torch.zeros(5)
     for seed in range(draws):
-        counts[replay.drawn(2, seed).chosen[:, 0].long()] += 1
+        counts[replay.draw_batch(2, seed).chosen[:, 0].long()] += 1
     share, sigma = 2 / 5, (2 / 5 * 3 / 5 / draws) ** 0.5
     assert counts.div(draws).tolist() == pytest.approx([share] * 5, abs=5 * sigma)
 
@@ -72,19 +72,19 @@ def test_each_duel_is_drawn_equally_often():
 def test_a_draw_depends_on_its_seed_alone():
     replay = duels(range(100))
     torch.manual_seed(0)
-    one = numbers_of(replay.drawn(10, 7))
+    one = numbers_of(replay.draw_batch(10, 7))
     torch.manual_seed(1)
-    assert numbers_of(replay.drawn(10, 7)) == one != numbers_of(replay.drawn(10, 8))
+    assert numbers_of(replay.draw_batch(10, 7)) == one != numbers_of(replay.draw_batch(10, 8))
 
 
 @pytest.mark.parametrize("size", [5, 6, 128])
 def test_a_draw_of_all_or_more_is_the_buffer_itself(size):
-    assert numbers_of(duels(range(5)).drawn(size, 3)) == [0, 1, 2, 3, 4]
+    assert numbers_of(duels(range(5)).draw_batch(size, 3)) == [0, 1, 2, 3, 4]
 
 
 def test_an_empty_buffer_and_one_of_a_single_duel_can_be_drawn_from():
-    assert len(Replay.empty(3)) == len(Replay.empty(3).drawn(4, 0)) == 0
-    assert numbers_of(duels([7]).drawn(4, 0)) == [7]
+    assert len(Replay.empty(3)) == len(Replay.empty(3).draw_batch(4, 0)) == 0
+    assert numbers_of(duels([7]).draw_batch(4, 0)) == [7]
 
 
 def test_neither_part_of_an_extended_buffer_changes():

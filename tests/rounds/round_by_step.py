@@ -12,8 +12,7 @@ from oatflow.components.ledger.claim import read_claim
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.ledger.sealed import seal
 from oatflow.components.oracles.simulated import SimulatedOracle
-from oatflow.components.policy import training
-from oatflow.components.policy.settings import PolicySettings
+from oatflow.components.rounds import train_step
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import open_round
 from oatflow.components.rounds.steps import run_evaluation, run_fit, run_labeling, run_sampling, run_train
@@ -34,19 +33,18 @@ SETTINGS = gather(
     },
 ).model_dump(mode="json")  # fmt: skip
 
-# Processes of a training job, which watch the claim. One does with the ledger what `policy.train` does, without a
-# model; the other one would work for ever.
+# Processes of a training job, which watch the claim. One does with the ledger what `training_program` does, without
+# a model; the other one would work for ever.
 JOB = """
 import sys, time
 from functools import partialmethod
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.scripted import train_scripted
 from oatflow.components.store import connections, patience
 patience._PAUSE_SECONDS, patience._LONGEST_PAUSE_SECONDS, connections.ANSWER_SECONDS = map(float, sys.argv[4:])
 Ledger.step = partialmethod(Ledger.step, watches=True)
 ledger, round_, run = Ledger.open(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 """
-TRAINS = JOB + "train_scripted(ledger, round_, run)"
+TRAINS = JOB + "from oatflow.components.rounds.steps import run_train; run_train(ledger, round_, run)"
 NEVER_ENDS = (
     JOB
     + """
@@ -81,7 +79,7 @@ class JobDouble:
 
 
 def train(ledger, round_, run):
-    training.launch_training(ledger, round_, run, PolicySettings())
+    train_step.launch_training(ledger, round_, run)
 
 
 STEPS = {
@@ -151,7 +149,7 @@ def scale(patch, folder):
     patch.setattr(patience, "_LONGEST_PAUSE_SECONDS", 0.1)
     patch.setattr(connections, "ANSWER_SECONDS", 0.5)
     patch.setattr(SimulatedOracle, "paid", True)
-    patch.setattr(training, "open_jobs", lambda settings: JobDouble())
+    patch.setattr(train_step, "open_jobs", lambda settings: JobDouble())
     patch.setenv("OATFLOW_ORACLE_LOG", str(folder / "asked"))
     patch.setenv("OATFLOW_PROGRESS", str(folder / "progress"))
     return lambda: (folder / "asked").read_text().split()

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 from oatflow.components.ledger import owner
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.scripted import train_scripted
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
-from oatflow.components.rounds.steps import run_evaluation, run_labeling, run_sampling
+from oatflow.components.rounds.steps import run_evaluation, run_labeling, run_sampling, run_train
 from oatflow.components.store.local import LocalStore
 from oatflow.pipelines.alignment.config import gather
 
@@ -33,7 +32,7 @@ def experiment(folder: Path, run: str) -> None:
     uri = f"file://{folder}/ledger"
     while (round_ := open_round(uri, SETTINGS, run)) != NOTHING_TO_DO:
         ledger = Ledger.open(uri)
-        for step in (run_sampling, run_labeling, train_scripted, run_evaluation):
+        for step in (run_sampling, run_labeling, run_train, run_evaluation):
             step(ledger, round_, run)
         close_round(uri, round_, run)
 

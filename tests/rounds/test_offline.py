@@ -5,14 +5,13 @@ import json
 import pytest
 from oatflow.components.errors import PromptError, SettingsError
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.policy.scripted import train_scripted
 from oatflow.components.records.records import Candidate, Duel, Preference
 from oatflow.components.records.table import from_parquet
 from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.rounds.beginning import check_inputs
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
-from oatflow.components.rounds.steps import run_evaluation, run_labeling, run_sampling
+from oatflow.components.rounds.steps import run_evaluation, run_labeling, run_sampling, run_train
 from oatflow.pipelines.alignment.config import gather
 
 
@@ -34,7 +33,7 @@ def settings(folder, rows=8, held_out=3, **flags):
 def run(uri, wanted):
     """Do every round there is; returns the ledger."""
     while (round_ := open_round(uri, wanted.model_dump(mode="json"), "run")) != NOTHING_TO_DO:
-        for step in (run_sampling, run_labeling, train_scripted, run_evaluation):
+        for step in (run_sampling, run_labeling, run_train, run_evaluation):
             step(Ledger.open(uri), round_, "run")
         close_round(uri, round_, "run")
     return Ledger.open(uri)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from oatflow.components.oracles.simulated import SimulatedOracle
-from oatflow.components.policy import training
+from oatflow.components.rounds import train_step
 
 from .absent_store import RealServer
 from .round_by_step import KINDS, ORDER, Experiment, JobDouble, play_undisturbed
@@ -22,7 +22,7 @@ TRUE = {"refuses": "train", "500": "label", "hangs": "sample"}
 def play_in_true_time(kind, place, server, folder):
     """Play a round whose store is away for 90 s, and write down what came of it. Runs in a process of its own."""
     SimulatedOracle.paid = True
-    training.open_jobs = lambda settings: JobDouble()
+    train_step.open_jobs = lambda settings: JobDouble()
     experiment = Experiment(RealServer(server), place, lease=20.0)
     for step in ORDER:
         if step == TRUE[kind]:

@@ -1,13 +1,13 @@
 import pytest
-from oatflow.components.evaluation.judging import (
+from oatflow.components.evaluation.pairings import (
     HeldOutAnswer,
     Pairing,
-    as_duel,
-    as_verdict,
-    evaluated_before,
+    find_earlier_round,
+    find_mean,
+    find_opponent_answer,
     is_evaluated,
-    mean_or_none,
-    opponents_answer,
+    make_duel,
+    make_verdict,
 )
 from oatflow.components.records.records import Preference, Prompt, duel_id
 
@@ -23,11 +23,11 @@ def preference(first_wins, first=None, second=None):
 
 def placed(policy_first):
     """A pairing in whose duel the policy comes first, or second."""
-    return next(p for p in map(pairing, range(100)) if (as_duel(p, 0).first == "ours") == policy_first)
+    return next(p for p in map(pairing, range(100)) if (make_duel(p, 0).first == "ours") == policy_first)
 
 
 def test_a_place_in_the_duel_tells_nothing_of_who_is_who():
-    duels = [as_duel(pairing(number), 0) for number in range(400)]
+    duels = [make_duel(pairing(number), 0) for number in range(400)]
     policy_first = sum(duel.first == "ours" for duel in duels)
     assert abs(policy_first - 200) < 3 * 10  # three standard deviations of 400 coins
     assert all((duel.first == "ours") == (duel.first_candidate == 0) for duel in duels)
@@ -35,21 +35,21 @@ def test_a_place_in_the_duel_tells_nothing_of_who_is_who():
 
 
 def test_another_seed_deals_other_places():
-    dealt = [[as_duel(pairing(number), seed).first for number in range(50)] for seed in (0, 0, 1)]
+    dealt = [[make_duel(pairing(number), seed).first for number in range(50)] for seed in (0, 0, 1)]
     assert dealt[0] == dealt[1] != dealt[2]
 
 
 def test_an_unchanged_answer_makes_the_same_duel_again():
-    duel = as_duel(pairing(7), 0)
-    assert duel == as_duel(pairing(7), 0)
+    duel = make_duel(pairing(7), 0)
+    assert duel == make_duel(pairing(7), 0)
     assert duel.duel_id == duel_id("7?", duel.first, duel.second)
-    assert duel.duel_id != as_duel(pairing(7, ours="better"), 0).duel_id
+    assert duel.duel_id != make_duel(pairing(7, ours="better"), 0).duel_id
 
 
 @pytest.mark.parametrize("policy_first", [True, False])
 def test_a_verdict_takes_the_side_of_the_policy(policy_first):
     chosen = placed(policy_first)
-    row = as_verdict(chosen, as_duel(chosen, 0), preference(0.75, 0.5, -0.25))
+    row = make_verdict(chosen, make_duel(chosen, 0), preference(0.75, 0.5, -0.25))
     assert (row.response, row.opponent_response, row.response_tokens, row.opponent_tokens) == ("ours", "theirs", 1, 2)
     assert (row.policy_wins, row.reward, row.opponent_reward) == (
         (0.75, 0.5, -0.25) if policy_first else (0.25, -0.25, 0.5)
@@ -58,22 +58,22 @@ def test_a_verdict_takes_the_side_of_the_policy(policy_first):
 
 def test_equal_answers_are_a_tie_without_rewards():
     equal = pairing(0, "same", "same")
-    duel = as_duel(equal, 0)
+    duel = make_duel(equal, 0)
     assert duel.clash
-    row = as_verdict(equal, duel, preference(None))
+    row = make_verdict(equal, duel, preference(None))
     assert (row.policy_wins, row.reward, row.opponent_reward) == (0.5, None, None)
 
 
 def test_the_opponent_keeps_its_answer_for_later_rounds():
     chosen = pairing()
-    row = as_verdict(chosen, as_duel(chosen, 0), preference(0.5))
-    assert opponents_answer(row) == chosen.opponent
+    row = make_verdict(chosen, make_duel(chosen, 0), preference(0.5))
+    assert find_opponent_answer(row) == chosen.opponent
 
 
 def test_a_mean_is_of_what_is_known():
-    assert mean_or_none([0.5, None, 1.0]) == 0.75
-    assert mean_or_none([None]) is None
-    assert mean_or_none([]) is None
+    assert find_mean([0.5, None, 1.0]) == 0.75
+    assert find_mean([None]) is None
+    assert find_mean([]) is None
 
 
 def test_every_so_many_rounds_are_measured_and_the_last_one_always():
@@ -87,4 +87,4 @@ def test_every_so_many_rounds_are_measured_and_the_last_one_always():
 def test_the_round_measured_before_is_the_last_one_that_was(every):
     measured = [r for r in range(20) if is_evaluated(r, every, last=False)]
     for round_ in range(20):
-        assert evaluated_before(round_, every) == max((r for r in measured if r < round_), default=None)
+        assert find_earlier_round(round_, every) == max((r for r in measured if r < round_), default=None)

@@ -1,8 +1,8 @@
-"""A held-out answer against the opponent's, as a duel; the oracle's preference of it, as a verdict. Pure."""
+"""A held-out answer against the opponent's, as a duel, and the oracle's preference as a verdict. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -11,6 +11,8 @@ from ..seeds import derive
 
 TIE = 0.5
 _POLICY, _OPPONENT = 0, 1
+Answers = Mapping[str, HeldOutAnswer]
+"""Answers by the id of their prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +24,23 @@ class Pairing:
     opponent: HeldOutAnswer
 
 
-def as_duel(pairing: Pairing, seed: int) -> Duel:
-    """Let both answers compete, in an order that does not tell whose they are. Equal texts are a clash.
+def pair_answers(prompts: Sequence[Prompt], policy: Answers, opponent: Answers) -> list[Pairing]:
+    """Return each held-out prompt with the policy's and the opponent's answer."""
+    return [Pairing(prompt, policy[prompt.prompt_id], opponent[prompt.prompt_id]) for prompt in prompts]
 
-    The order is drawn for each prompt and is the same in every round, so that an answer which training left as it
-    was makes the same duel again, and need not be judged again.
+
+def pair_duels(duels: Sequence[Duel], prompts: Sequence[Prompt], opponent: Answers) -> list[Pairing]:
+    """Return both answers of each duel, one after the other, with the opponent's; synthetic duels do not count."""
+    by_id = {prompt.prompt_id: prompt for prompt in prompts}
+    shown = [(duel.prompt_id, text) for duel in duels if not duel.synthetic for text in (duel.first, duel.second)]
+    return [Pairing(by_id[name], HeldOutAnswer(name, text, 0), opponent[name]) for name, text in shown]
+
+
+def make_duel(pairing: Pairing, seed: int) -> Duel:
+    """Return a duel of both answers, in random order. Equal texts are a clash.
+
+    The order is drawn once for each prompt and is the same in every round: an answer that training did not change
+    makes the same duel again, which costs no query.
     """
     sides = [(pairing.policy.response, _POLICY), (pairing.opponent.response, _OPPONENT)]
     if derive(seed, pairing.prompt.prompt_id, "position") % 2:
@@ -44,8 +58,8 @@ def as_duel(pairing: Pairing, seed: int) -> Duel:
     )
 
 
-def as_verdict(pairing: Pairing, duel: Duel, preference: Preference) -> Verdict:
-    """Tell the oracle's preference from the policy's side. A clash is a tie."""
+def make_verdict(pairing: Pairing, duel: Duel, preference: Preference) -> Verdict:
+    """Return the oracle's preference as the policy's chance of winning. A clash is a tie."""
     wins = TIE if preference.first_wins is None else preference.first_wins
     rewards = preference.first_reward, preference.second_reward
     if duel.first_candidate == _OPPONENT:
@@ -63,23 +77,23 @@ def as_verdict(pairing: Pairing, duel: Duel, preference: Preference) -> Verdict:
     )
 
 
-def opponents_answer(verdict: Verdict) -> HeldOutAnswer:
+def find_opponent_answer(verdict: Verdict) -> HeldOutAnswer:
     """Return the answer that an earlier round's policy was judged against."""
     return HeldOutAnswer(verdict.prompt_id, verdict.opponent_response, verdict.opponent_tokens)
 
 
-def mean_or_none(rewards: Iterable[float | None]) -> float | None:
-    """Mean of the rewards that are known; None where none is."""
+def find_mean(rewards: Iterable[float | None]) -> float | None:
+    """Return the mean of the rewards that are known, or None."""
     known = [reward for reward in rewards if reward is not None]
     return fmean(known) if known else None
 
 
 def is_evaluated(round_: int, every: int, last: bool) -> bool:
-    """Whether a round's policy is measured: after every so many rounds and after the last; never where that is 0."""
+    """Return whether a round's policy is measured: after `every` rounds and after the last one; never if that is 0."""
     return every > 0 and (last or (round_ + 1) % every == 0)
 
 
-def evaluated_before(round_: int, every: int) -> int | None:
+def find_earlier_round(round_: int, every: int) -> int | None:
     """Return the last round before this one whose policy was measured, or None."""
     past = round_ // every * every - 1 if every else -1
     return past if past >= 0 else None
