@@ -126,7 +126,7 @@ def facts(ledger: Ledger, settings: ExperimentSettings, row: RoundRow, form: For
 
 def explored(settings: ExperimentSettings, rows: Sequence[RoundRow]) -> list[tuple[str, str]]:
     """Return what picked the duels and what it believed, where that was not blind; and how many labels were its own."""
-    if not settings.learns_rewards and settings.exploration.exp_method == "passive":
+    if not settings.learns_rewards and settings.exploration.strategy.is_blind:
         return []
     pairs = sum(row.duels or 0 for row in rows)
     synthetic = sum(row.explored.synthetic or 0 for row in rows)

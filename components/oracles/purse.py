@@ -1,4 +1,4 @@
-"""What may be spent on an oracle, kept exactly: a question is asked only if its dearest answer can still be paid."""
+"""A spending limit, kept exactly: a question is asked only if its highest possible cost is still within the limit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 
 class Purse:
-    """A limit, what was spent, and what questions on their way may cost at most. Safe to share between threads."""
+    """A limit, what was spent, and the most that questions in flight may cost. Safe to share between threads."""
 
     def __init__(self, limit: float | None):
         self.limit = limit
@@ -15,16 +15,16 @@ class Purse:
 
     @property
     def spent(self) -> float:
-        """What was paid so far, by this process and, as `note` told, before it."""
+        """What was paid so far, by this process and before it."""
         return self._spent
 
     def note(self, spent: float) -> None:
-        """Take over what was paid before."""
+        """Set what was paid before."""
         with self._lock:
             self._spent = spent
 
     def hold(self, most: float) -> bool:
-        """Set `most` aside for a question; False if that could pass the limit: then do not ask."""
+        """Reserve `most` for a question. Returns False if that could exceed the limit: then do not ask."""
         with self._lock:
             if self.limit is not None and self._spent + self._held + most > self.limit:
                 return False
@@ -32,7 +32,7 @@ class Purse:
             return True
 
     def pay(self, held: float, cost: float) -> None:
-        """Settle a question that `held` was set aside for."""
+        """Book the cost of a question for which `held` was reserved."""
         with self._lock:
             self._held -= held
             self._spent += cost

@@ -124,10 +124,10 @@ def _check_reward_model(settings: ExperimentSettings) -> Iterator[str]:
 
 def _check_oracles(settings: ExperimentSettings) -> Iterator[str]:
     """What the oracles need, and settings of an oracle that is not asked."""
-    judge = settings.evaluation.eval_oracle or settings.labeling.preference_oracle
-    if settings.judges and not ORACLES[judge].answers_at_once:
+    evaluator = settings.evaluation.eval_oracle or settings.labeling.preference_oracle
+    if settings.compares_answers and not ORACLES[evaluator].answers_at_once:
         yield (
-            f"labeling.preference_oracle={judge!r}: evaluation needs its verdicts at once; name another judge in "
+            f"labeling.preference_oracle={evaluator!r}: evaluation needs its verdicts at once; name another oracle in "
             "evaluation.eval_oracle, or set evaluation.eval_every to 0"
         )
     for name, kind in ORACLES.items():

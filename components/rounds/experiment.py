@@ -95,8 +95,8 @@ class ExperimentSettings(Section):
     def oracles(self) -> dict[str, Section]:
         """The settings of each oracle that is asked, by the oracle's name."""
         labels = () if self.prompts.offline else (self.labeling.preference_oracle,)
-        judges = (self.evaluation.eval_oracle or self.labeling.preference_oracle,) if self.judges else ()
-        return {name: self.find_oracle_section(name) for name in (*labels, *judges)}
+        verdicts = (self.evaluation.eval_oracle or self.labeling.preference_oracle,) if self.compares_answers else ()
+        return {name: self.find_oracle_section(name) for name in (*labels, *verdicts)}
 
     @property
     def asks_people(self) -> bool:
@@ -110,8 +110,8 @@ class ExperimentSettings(Section):
         return section
 
     @property
-    def judges(self) -> bool:
-        """Whether an oracle judges answers: held-out ones, or those of duels."""
+    def compares_answers(self) -> bool:
+        """Whether evaluation asks an oracle to compare answers: held-out ones, or those of duels."""
         return self.evaluation.eval_every > 0 or self.exploration.objective == "explore_and_exploit"
 
 

@@ -42,7 +42,7 @@ def test_a_python_function_beside_the_command_is_an_oracle(tmp_path):
         (["--preference-oracle", "remote"], "remote.remote_url='': oracle 'remote' needs it"),
         (["--preference-oracle", "reward_model"], "scorer.scorer_model='': oracle 'scorer' needs it"),
         (["--judge-model", "gpt-x"], "judge.judge_model='gpt-x': oracle 'judge' is not asked; leave it out, or ask it"),
-        (["--preference-oracle", "human"], "evaluation needs its verdicts at once; name another judge in"),
+        (["--preference-oracle", "human"], "evaluation needs its verdicts at once; name another oracle in"),
         (["--eval-oracle", "human"], "evaluation.eval_oracle='human': people answer between runs"),
         (
             ["--preference-oracle", "remote", "--remote-url", "http://127.0.0.1:9/x"],
