@@ -32,7 +32,7 @@ class EvaluationSettings(Section):
 
     @field_validator("eval_oracle")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _check_oracle(cls, value: str) -> str:
         judges = [name for name in KNOWN_ORACLES if name != "human"]
         if value == "human":
             raise ValueError(f"people answer between runs, and evaluation needs its verdicts now; {', '.join(judges)}")

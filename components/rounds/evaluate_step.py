@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class RoundAnswers:
     """Answers to compare, the tokens that this round generated for them, and when that began and ended.
 
     `online_opponent`: the opponent's answers to the round's own prompts. Answers that were not asked for are empty.
@@ -106,7 +106,7 @@ def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
 
 def answer_prompts(
     ledger: Ledger, step: Step, plan: Plan, settings: EvaluationSettings, held_out: bool, online: bool
-) -> Answered:
+) -> RoundAnswers:
     """Let the round's policy answer held-out prompts, and get the opponent's answers.
 
     The starting model, where it is the opponent, answers the held-out prompts in the first measured round only; later
@@ -149,7 +149,7 @@ def answer_prompts(
         opponent = read_reference_answers(ledger.eval_prompts(), policy_tokenizer(ledger))
     if online and not is_model:
         online_opponent = read_reference_answers(plan.prompts, policy_tokenizer(ledger))
-    return Answered(
+    return RoundAnswers(
         policy=made.get(ANSWERS.name, {}),
         opponent=opponent,
         online_opponent=online_opponent,
