@@ -16,7 +16,7 @@ _EPSILON = 1e-6
 
 
 def log_ratio_margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor) -> Tensor:
-    """Return how much more than the reference the policy prefers the chosen completion (difference of log-ratios), (B,).
+    """Return how much more than the reference the policy prefers the chosen completion, as a log-ratio, (B,).
 
     All four: (B,) log-probabilities of completions, summed or averaged over their tokens. Times beta, the margin of
     sums is the reward margin of DPO's implicit reward, up to a constant of the prompt.
