@@ -6,7 +6,7 @@ Where the experiment is to answer well in its duels too, the opponent also answe
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -141,6 +141,6 @@ def read_opponent_answers(finished: FinishedSteps, round_: int) -> Answers:
     return {row.prompt_id: find_opponent_answer(row) for row in read_table(finished, VERDICTS, round_)}
 
 
-def count_tokens(answers: Sequence[Answers]) -> int:
+def count_tokens(answers: Iterable[Answers]) -> int:
     """Return how many tokens were generated for answers, those of draws that were not chosen included."""
     return sum(row.drawn_tokens or row.tokens for table in answers for row in table.values())

@@ -20,24 +20,6 @@ from .win_rate import mean_interval, win_rate
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """What the oracle said of pairings, and what the queries were, took and cost.
-
-    Attributes:
-        verdicts: One for each pairing; None where the oracle's answer cannot be read or could not be paid for, which
-            is no tie.
-        counts: The queries, by class.
-        facts: What they took.
-        seconds: How long this attempt waited for the oracle.
-    """
-
-    verdicts: list[Verdict | None]
-    counts: Mapping[str, int]
-    facts: Mapping[str, float]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Measured:
     """What was counted, what was found, and the seconds that this attempt waited for the oracle."""
 
@@ -66,26 +48,26 @@ class Match:
 
     def measure_held_out(self, pairings: Sequence[Pairing], known: Mapping[str, Preference]) -> Measured:
         """Compare held-out answers; `known`: preferences by duel that need no query."""
-        compared = self.compare_answers(JUDGEMENTS, pairings, known)
-        verdicts = [verdict for verdict in compared.verdicts if verdict is not None]
+        found, queries = self.compare_answers(JUDGEMENTS, pairings, known)
+        verdicts = [verdict for verdict in found if verdict is not None]
         self.keep.write_output(VERDICTS.name, VERDICTS.to_bytes(verdicts))
         seed = derive(self.seed, self.round, "bootstrap")
         facts = measure_wins(verdicts, self.samples, seed) if verdicts else {}
-        counts = {f"evaluation_{name}": value for name, value in compared.counts.items()} | count_wins(verdicts)
+        counts = {f"evaluation_{name}": value for name, value in queries.counts.items()} | count_wins(verdicts)
         oracle = self.interview.oracle.identity
-        return Measured(counts, {**facts, **compared.facts, "oracle": oracle}, compared.seconds)
+        return Measured(counts, {**facts, **queries.facts, "oracle": oracle}, queries.seconds)
 
     def measure_online(self, pairings: Sequence[Pairing], known: Mapping[str, Preference], spent: float) -> Measured:
         """Compare the answers of duels; `spent`: what this step's other queries cost."""
-        compared = self.compare_answers(ONLINE_JUDGEMENTS, pairings, known, spent)
+        found, queries = self.compare_answers(ONLINE_JUDGEMENTS, pairings, known, spent)
         # Two of them, one after the other, make a duel; one without both is left out.
-        pairs = zip(compared.verdicts[::2], compared.verdicts[1::2], strict=True)
+        pairs = zip(found[::2], found[1::2], strict=True)
         both = [(first, second) for first, second in pairs if first is not None and second is not None]
         wins = [row.policy_wins for pair in both for row in pair]
         facts = measure_duels(wins, self.samples, derive(self.seed, self.round, "online"))
-        took = {f"online_{name}" if name != "cost" else name: value for name, value in compared.facts.items()}
-        counts = {f"online_{name}": value for name, value in compared.counts.items()} | {"online_prompts": len(both)}
-        return Measured(counts, {**took, **facts}, compared.seconds)
+        took = {f"online_{name}" if name != "cost" else name: value for name, value in queries.facts.items()}
+        counts = {f"online_{name}": value for name, value in queries.counts.items()} | {"online_prompts": len(both)}
+        return Measured(counts, {**took, **facts}, queries.seconds)
 
     def compare_answers(
         self,
@@ -93,8 +75,12 @@ class Match:
         pairings: Sequence[Pairing],
         known: Mapping[str, Preference],
         spent: float = 0.0,
-    ) -> Compared:
-        """Ask the oracle, in batches that are durable one by one, about the pairings' duels that are not `known`."""
+    ) -> tuple[list[Verdict | None], Measured]:
+        """Ask the oracle, in batches that are durable one by one, about the pairings' duels that are not `known`.
+
+        Returns a verdict for each pairing, and what the queries were and took. A verdict is None where the oracle's
+        answer cannot be read or could not be paid for: that is no tie.
+        """
         duels = [make_duel(pairing, self.seed) for pairing in pairings]
         interview = replace(self.interview, spent=self.interview.spent + spent)
 
@@ -107,7 +93,7 @@ class Match:
             for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
         ]
         counts = count_queries(asked.receipts, asked.preferences, known)
-        return Compared(verdicts, counts, what_it_took(asked.receipts), asked.seconds)
+        return verdicts, Measured(counts, what_it_took(asked.receipts), asked.seconds)
 
 
 def count_wins(verdicts: Sequence[Verdict]) -> dict[str, int]:

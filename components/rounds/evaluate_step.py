@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..evaluation.answering import (
@@ -30,6 +29,7 @@ from ..ledger.owner import process_start
 from ..ledger.plan import STARTING_MODEL, Plan, PolicyPointer
 from ..ledger.step import Step
 from ..records.keep import read_table
+from ..records.records import HeldOutAnswer
 from ..records.tables import (
     ANSWERS,
     DUELS,
@@ -38,6 +38,7 @@ from ..records.tables import (
     OPPONENT_ANSWERS,
     PREFERENCES,
     VERDICTS,
+    Table,
 )
 from ..sampling.engine import Policy, open_engine
 from ..sampling.generation import encode_prompts, policy_folder, policy_tokenizer, teller
@@ -47,21 +48,6 @@ from ..starting_model import trusts_remote_code
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class RoundAnswers:
-    """Answers to compare, the tokens that this round generated for them, and when that began and ended.
-
-    `online_opponent`: the opponent's answers to the round's own prompts. Answers that were not asked for are empty.
-    """
-
-    policy: Answers
-    opponent: Answers
-    online_opponent: Answers
-    generated_tokens: int
-    begun: float
-    ended: float
 
 
 def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
@@ -76,38 +62,41 @@ def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
         plan = ledger.plan(round_)
         held_out = is_evaluated(round_, settings.eval_every, plan.last)
         online = ledger.section(ExplorationSettings, "exploration").objective == "explore_and_exploit"
-        answered = answer_prompts(ledger, step, plan, settings, held_out, online)
+        answers, tokens, begun = answer_prompts(ledger, step, plan, settings, held_out, online)
+        answered = time.time()
         found = []
         if held_out or online:
             match = open_match(ledger, step, settings)
         if held_out:
-            pairings = pair_answers(ledger.eval_prompts(), answered.policy, answered.opponent)
+            pairings = pair_answers(ledger.eval_prompts(), answers[ANSWERS], answers[OPPONENT_ANSWERS])
             duels = [make_duel(pairing, ledger.seed) for pairing in pairings]
             known = earlier_answers(step, JUDGEMENTS.step, JUDGEMENTS.name, range(round_), duels)
             found.append(match.measure_held_out(pairings, known))
         if online:
             # A duel against an equal answer is labelled already, if the oracle that gives labels is the one asked here.
             known = {} if settings.eval_oracle else answers_of(read_table(step, PREFERENCES, round_))
-            pairings = pair_duels(read_table(step, DUELS, round_), plan.prompts, answered.online_opponent)
+            pairings = pair_duels(read_table(step, DUELS, round_), plan.prompts, answers[ONLINE_OPPONENT_ANSWERS])
             found.append(match.measure_online(pairings, known, sum(row.facts.get("cost", 0.0) for row in found)))
         if not held_out:
             step.write_output(VERDICTS.name, VERDICTS.to_bytes([]))
         diagnosed = diagnose_round(step, round_, settings.bootstrap_samples, derive(ledger.seed, round_, "regret"))
         counts, facts = merge_measured(found, diagnosed)
-        generated = {"generated_tokens": answered.generated_tokens} if found else {}
+        generated = {"generated_tokens": tokens} if found else {}
         timings = {
-            "startup": answered.begun - process_start(),
-            "generate": answered.ended - answered.begun,
+            "startup": begun - process_start(),
+            "generate": answered - begun,
             "judge": sum(measured.seconds for measured in found),
-            "work": time.time() - answered.begun,
+            "work": time.time() - begun,
         }
         return step.mark_done({"prompts": 0, **generated, **counts}, timings, facts)
 
 
 def answer_prompts(
     ledger: Ledger, step: Step, plan: Plan, settings: EvaluationSettings, held_out: bool, online: bool
-) -> RoundAnswers:
+) -> tuple[dict[Table[HeldOutAnswer], Answers], int, float]:
     """Let the round's policy answer held-out prompts, and get the opponent's answers.
+
+    Returns the answers by their table, how many tokens this round generated for them, and when that began.
 
     The starting model, where it is the opponent, answers the held-out prompts in the first measured round only; later
     rounds read what it said then. It answers the round's own prompts in every round whose duels are measured.
@@ -140,23 +129,15 @@ def answer_prompts(
             policy = find_policy(ledger.policy_after(plan.round))
             jobs.append(AnswerJob(ANSWERS, policy, ledger.eval_prompts(), settings.num_bon))
         begun = answering.generate_answers(jobs)
-    made = {job.table.name: answering.read_answers(job) for job in jobs}
-    opponent = made.get(OPPONENT_ANSWERS.name, {})
-    online_opponent = made.get(ONLINE_OPPONENT_ANSWERS.name, {})
+    answers = {job.table: answering.read_answers(job) for job in jobs}
+    generated = count_tokens(answers.values())
     if held_out and is_model and past is not None:
-        opponent = read_opponent_answers(step, past)
+        answers[OPPONENT_ANSWERS] = read_opponent_answers(step, past)
     elif held_out and not is_model:
-        opponent = read_reference_answers(ledger.eval_prompts(), policy_tokenizer(ledger))
+        answers[OPPONENT_ANSWERS] = read_reference_answers(ledger.eval_prompts(), policy_tokenizer(ledger))
     if online and not is_model:
-        online_opponent = read_reference_answers(plan.prompts, policy_tokenizer(ledger))
-    return RoundAnswers(
-        policy=made.get(ANSWERS.name, {}),
-        opponent=opponent,
-        online_opponent=online_opponent,
-        generated_tokens=count_tokens(list(made.values())),
-        begun=begun,
-        ended=time.time(),
-    )
+        answers[ONLINE_OPPONENT_ANSWERS] = read_reference_answers(plan.prompts, policy_tokenizer(ledger))
+    return answers, generated, begun
 
 
 def score_texts(ledger: Ledger, step: Step, texts: Sequence[tuple[str, str]]) -> Tensor:

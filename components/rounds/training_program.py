@@ -12,15 +12,12 @@ import argparse
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed as dist
 
-from ..errors import LedgerError, ObjectNotFound
 from ..exploration.settings import ExplorationSettings
 from ..jobs.orphans import die_with_parent
-from ..ledger import layout
 from ..ledger.ledger import Ledger
 from ..ledger.plan import STARTING_MODEL, Plan
 from ..ledger.step import Step
@@ -30,7 +27,7 @@ from ..policy.pairs import PairReader
 from ..policy.schedule import rows_of_rounds, total_steps
 from ..policy.settings import PolicySettings
 from ..policy.trainer import RoundInputs, Trainer
-from ..policy.workers import ask_worker_0, local_rank, share_folder
+from ..policy.workers import local_rank, share_folder, share_number
 from ..prompts.settings import PromptSettings
 from ..prompts.template import load_tokenizer
 from ..sampling.settings import SamplingSettings
@@ -57,7 +54,7 @@ def main() -> None:
     rank, world = init_workers(ledger.patience_seconds)
     step = ledger.step(given.round, "policy", given.run, given.asked, watches=True)
     with step if rank == 0 else nullcontext():
-        if not ask_worker_0(step.done is not None):
+        if not share_number(step.done is not None):
             train_on_worker(ledger, ledger.plan(given.round), step, rank, world, given.asked)
         dist.barrier()
     # Not after a failure: the other workers may be waiting in the middle of something, and torchrun ends them.
@@ -91,7 +88,6 @@ def open_trainer(ledger: Ledger, plan: Plan, step: Step, rank: int, world: int) 
     settings = ledger.section(PolicySettings, "policy")
     prompts = ledger.section(PromptSettings, "prompts")
     starting_model = starting_folder(ledger)
-    outputs = step if rank == 0 else WorkerOutputs(ledger, plan.round)
     return Trainer(
         settings=settings,
         seed=ledger.seed,
@@ -107,14 +103,14 @@ def open_trainer(ledger: Ledger, plan: Plan, step: Step, rank: int, world: int) 
         ),
         starting_model=starting_model,
         reader=PairReader(
-            finished=outputs,
+            finished=step if rank == 0 else FinishedOnLedger(ledger),
             prompts_of=lambda round_: ledger.plan(round_).prompts,
             settings=settings,
             tokenizer=load_tokenizer(starting_model, settings.trust_remote_code),
             chat_template=prompts.apply_chat_template,
             from_reference=ledger.section(ExplorationSettings, "exploration").exp_method == "XPO",
         ),
-        keep=outputs,
+        keep=step if rank == 0 else None,
         rank=rank,
         world=world,
     )
@@ -137,27 +133,6 @@ def fetch_checkpoint(ledger: Ledger, plan: Plan, step: Step, name: str, folder: 
         done = ledger.done(plan.policy.round, "policy")
         download_folder(ledger.store, done.folder(name) if done else (), folder)
     dist.barrier()
-
-
-@dataclass(frozen=True)
-class WorkerOutputs(FinishedOnLedger):
-    """What a worker other than worker 0 sees of the ledger: it reads what worker 0 keeps, and writes nothing."""
-
-    round: int
-
-    def find_output(self, name: str) -> bytes | None:
-        """Return an output that worker 0 has kept, or None."""
-        try:
-            return self.ledger.store.get(layout.output(self.round, "policy", name)).data
-        except ObjectNotFound:
-            return None
-
-    def write_output(self, name: str, data: bytes) -> bytes:
-        """Raise `LedgerError`: worker 0 alone writes."""
-        raise LedgerError(f"{name}: worker 0 alone writes the outputs of a training job")
-
-    def verify_claim(self) -> None:
-        """Do nothing: worker 0 holds the step."""
 
 
 if __name__ == "__main__":
