@@ -1,4 +1,4 @@
-"""Settings of the evaluation room."""
+"""Settings of evaluation."""
 
 from __future__ import annotations
 
