@@ -1,4 +1,4 @@
-"""Settings of the evaluation room."""
+"""Settings of evaluation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EvaluationSettings(Section):
 
     @field_validator("eval_oracle")
     @classmethod
-    def _known(cls, value: str) -> str:
+    def _check_oracle(cls, value: str) -> str:
         judges = [name for name, kind in ORACLES.items() if kind.answers_at_once]
         if value in ORACLES and value not in judges:
             raise ValueError(f"people answer between runs, and evaluation needs its verdicts now; {', '.join(judges)}")

@@ -134,7 +134,7 @@ def build_plain_step(model: Any, pairs: Sequence[Pair], beta: float, precision: 
         counts[row, len(prompt) - 1 : len(prompt) + len(completion) - 1] = 1.0
     tokens, counts = tokens.to(device), counts.to(device)
 
-    def step() -> None:
+    def take_plain_step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits: Tensor = model(tokens).logits
         logprobs = logits[:, :-1].float().log_softmax(-1).gather(2, tokens[:, 1:, None])[..., 0]
@@ -145,7 +145,7 @@ def build_plain_step(model: Any, pairs: Sequence[Pair], beta: float, precision: 
         adam.step()
         adam.zero_grad()
 
-    return step
+    return take_plain_step
 
 
 if __name__ == "__main__":

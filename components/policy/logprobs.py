@@ -34,7 +34,7 @@ def minus_entropy(logits: Tensor) -> Tensor:
     exact = torch.promote_types(logits.dtype, torch.float32)
     found = torch.empty(len(logits), dtype=exact, device=logits.device)
     with torch.no_grad():
-        for part in _parts(len(logits)):
+        for part in _cut_parts(len(logits)):
             logprobs = logits[part].to(exact).log_softmax(1)
             # Where p underflows to zero, p log p is zero too, and not the product of zero and minus infinity.
             found[part] = torch.special.entr(logprobs.exp()).sum(1).neg_()
@@ -53,10 +53,10 @@ def logits_only_at(model: Any, row: Tensor, column: Tensor) -> Iterator[None]:
     The choice is made before the output layer, so that whatever a model does to its logits it still does.
     """
 
-    def choose(_: Any, hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def choose_places(_: Any, hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (hidden[0][row, column],)
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(choose)
+    hook = model.get_output_embeddings().register_forward_pre_hook(choose_places)
     try:
         yield
     finally:
@@ -70,7 +70,7 @@ class _TokenLogprobs(torch.autograd.Function):  # type: ignore[misc]
     def forward(context: Any, logits: Tensor, labels: Tensor) -> Tensor:
         exact = torch.promote_types(logits.dtype, torch.float32)
         normaliser = torch.empty(len(labels), dtype=exact, device=logits.device)
-        for part in _parts(len(labels)):
+        for part in _cut_parts(len(labels)):
             normaliser[part] = logits[part].to(exact).logsumexp(1)
         context.save_for_backward(logits, labels, normaliser)
         return logits.gather(1, labels[:, None])[:, 0].to(exact) - normaliser
@@ -80,7 +80,7 @@ class _TokenLogprobs(torch.autograd.Function):  # type: ignore[misc]
         (upstream,) = gradients
         logits, labels, normaliser = context.saved_tensors
         gradient = torch.empty_like(logits)
-        for part in _parts(len(labels)):
+        for part in _cut_parts(len(labels)):
             rows = (logits[part].to(normaliser.dtype) - normaliser[part, None]).exp_()
             rows.mul_(-upstream[part, None])
             rows.scatter_add_(1, labels[part, None], upstream[part, None])
@@ -88,5 +88,5 @@ class _TokenLogprobs(torch.autograd.Function):  # type: ignore[misc]
         return gradient, None
 
 
-def _parts(length: int) -> list[slice]:
+def _cut_parts(length: int) -> list[slice]:
     return [slice(start, start + ROWS_AT_ONCE) for start in range(0, length, ROWS_AT_ONCE)]

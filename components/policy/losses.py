@@ -1,8 +1,7 @@
 """Direct preference losses.  B pairs, K tokens of their completions.
 
-A loss returns one value a pair, from the pair's *margin* (B,): how much more than the reference the policy prefers the
-chosen completion. Add-ons change the margin before the loss, or add to the loss after it. How a batch's losses become
-one number is a choice of its own, and a function of its own.
+A loss is computed from each pair's *margin* (B,): how much more than the reference the policy prefers the chosen
+completion. Add-ons change the margin before the loss, or are added to the loss. Reductions average a batch's losses.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from torch.nn.functional import logsigmoid
 _EPSILON = 1e-6
 
 
-def margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor) -> Tensor:
-    """How much more than the reference the policy prefers the chosen completion: the difference of log-ratios, (B,).
+def log_ratio_margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor) -> Tensor:
+    """Return how much more than the reference the policy prefers the chosen completion, as a log-ratio, (B,).
 
     All four: (B,) log-probabilities of completions, summed or averaged over their tokens. Times beta, the margin of
     sums is the reward margin of DPO's implicit reward, up to a constant of the prompt.
@@ -27,12 +26,12 @@ def margin(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: T
 
 
 def reference_free_margin(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """How much the policy prefers the chosen completion, with nothing to compare it with, (B,)."""
+    """Return how much the policy prefers the chosen completion, without a reference, (B,)."""
     _check_one_shape(chosen, rejected)
     return chosen - rejected
 
 
-def dpo(margins: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
+def dpo_of_margins(margins: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
     """Direct preference optimisation (arXiv:2305.18290, equation 7): -log sigmoid(beta * margin), (B,).
 
     With `label_smoothing` e, the probability that a label is wrong, it is conservative DPO (cDPO, Mitchell 2023):
@@ -42,7 +41,7 @@ def dpo(margins: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
     return -(1 - label_smoothing) * logsigmoid(scaled) - label_smoothing * logsigmoid(-scaled)
 
 
-def ipo(margins: Tensor, beta: float) -> Tensor:
+def ipo_of_margins(margins: Tensor, beta: float) -> Tensor:
     """Identity preference optimisation (arXiv:2310.12036, equation 17): (margin - 1 / (2 beta))^2, (B,).
 
     The paper's margin is that of summed log-probabilities; Oat gives it per-token means.
@@ -50,17 +49,17 @@ def ipo(margins: Tensor, beta: float) -> Tensor:
     return (margins - 1 / (2 * beta)) ** 2
 
 
-def slic(margins: Tensor, beta: float) -> Tensor:
+def slic_of_margins(margins: Tensor, beta: float) -> Tensor:
     """Sequence likelihood calibration as a hinge on log-ratios (arXiv:2305.10425, 2309.06657): max(0, 1 - beta m)."""
     return torch.relu(1 - beta * margins)
 
 
-def simpo(margins: Tensor, beta: float, gamma_beta_ratio: float, label_smoothing: float = 0.0) -> Tensor:
-    """Simple preference optimisation (arXiv:2405.14734, equation 6): DPO's law on (margin - gamma / beta), (B,).
+def simpo_of_margins(margins: Tensor, beta: float, gamma_beta_ratio: float, label_smoothing: float = 0.0) -> Tensor:
+    """Simple preference optimisation (arXiv:2405.14734, equation 6): DPO of (margin - gamma / beta), (B,).
 
     `margins`: reference-free, of per-token means.
     """
-    return dpo(margins - gamma_beta_ratio, beta, label_smoothing)
+    return dpo_of_margins(margins - gamma_beta_ratio, beta, label_smoothing)
 
 
 def bnf_scores(logprobs: Tensor, reference: Tensor, rest: Tensor) -> Tensor:
@@ -87,13 +86,13 @@ def other_tokens(minus_entropy: Tensor, logprobs: Tensor) -> Tensor:
     return minus_entropy - logprobs.detach().exp() * logprobs
 
 
-def length_regularised(margins: Tensor, chosen_tokens: Tensor, rejected_tokens: Tensor, alpha_by_beta: float) -> Tensor:
-    """Take length out of the preference (R-DPO, arXiv:2403.19159, equation 9): margin + alpha/beta * (|yw| - |yl|)."""
+def add_length_term(margins: Tensor, chosen_tokens: Tensor, rejected_tokens: Tensor, alpha_by_beta: float) -> Tensor:
+    """Correct the margin for length (R-DPO, arXiv:2403.19159, equation 9): margin + alpha/beta * (|yw| - |yl|)."""
     _check_one_shape(margins, chosen_tokens, rejected_tokens)
     return margins + alpha_by_beta * (chosen_tokens - rejected_tokens)
 
 
-def positive(margins: Tensor, chosen: Tensor, ref_chosen: Tensor, weight: float) -> Tensor:
+def add_positive_term(margins: Tensor, chosen: Tensor, ref_chosen: Tensor, weight: float) -> Tensor:
     """Punish a chosen completion that becomes less likely than under the reference (DPO-Positive, arXiv:2402.13228).
 
     Equation 3: margin - weight * max(0, log p_ref(chosen) - log p(chosen)).
@@ -102,13 +101,13 @@ def positive(margins: Tensor, chosen: Tensor, ref_chosen: Tensor, weight: float)
     return margins - weight * torch.relu(ref_chosen - chosen)
 
 
-def sft(chosen: Tensor, chosen_tokens: Tensor) -> Tensor:
+def sft_per_token(chosen: Tensor, chosen_tokens: Tensor) -> Tensor:
     """Negative log-likelihood of the chosen completion per token, from its summed log-probability, (B,)."""
     _check_one_shape(chosen, chosen_tokens)
     return -chosen / chosen_tokens
 
 
-def optimistic(losses: Tensor, from_reference: Tensor, alpha: float) -> Tensor:
+def add_optimism(losses: Tensor, from_reference: Tensor, alpha: float) -> Tensor:
     """Add the exploration term of XPO (arXiv:2405.21046, algorithm 1): loss + alpha * log p(answer of the reference).
 
     losses: (B,) of DPO; from_reference: (B,) the policy's log-probability of whichever completion the reference drew.
@@ -121,7 +120,7 @@ def mean_over_kept(losses: Tensor, keep: Tensor, kept: int | None = None) -> Ten
     """Average the losses of the pairs that are kept; zero where none is. What is not kept has no gradient.
 
     losses: (B,); keep: (B,) of bool. `kept`: how many are kept in the whole optimisation step, where these B pairs are
-    only a part of it: then the parts' values add up to the step's mean, wherever the step is cut.
+    only a part of it: then the parts' values add up to the step's mean.
     """
     return _sum_of_kept(losses, keep) / max(1, int(keep.sum()) if kept is None else kept)
 
@@ -143,7 +142,7 @@ def _sum_of_kept(losses: Tensor, keep: Tensor) -> Tensor:
 
 
 def _check_one_shape(*tensors: Tensor) -> None:
-    """See that nothing broadcasts: a column and a row would silently become a table."""
+    """Refuse shapes that would broadcast: a column and a row would silently become a table."""
     shapes = [tuple(tensor.shape) for tensor in tensors]
     if len(set(shapes)) > 1 or len(shapes[0]) != 1:
         raise ValueError(f"all of them must have one shape of one axis, not {', '.join(map(str, shapes))}")

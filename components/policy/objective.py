@@ -49,7 +49,9 @@ class Completions:
     def find_margins(self, per_token: bool = False) -> Tensor:
         """Return how much more than the reference the policy prefers the chosen completion, (B,)."""
         assert self.reference is not None
-        return losses.margin(*self.split_sides(self.logprobs, per_token), *self.split_sides(self.reference, per_token))
+        return losses.log_ratio_margin(
+            *self.split_sides(self.logprobs, per_token), *self.split_sides(self.reference, per_token)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def compute_losses(
     if chosen_is_references is None:
         return found
     from_reference = torch.where(chosen_is_references, *given.split_sides(given.logprobs))
-    return replace(found, losses=losses.optimistic(found.losses, from_reference, settings.xpo_alpha))
+    return replace(found, losses=losses.add_optimism(found.losses, from_reference, settings.xpo_alpha))
 
 
 def dpo_loss(given: Completions, settings: PolicySettings) -> PairLosses:
@@ -92,19 +94,19 @@ def lr_dpo_loss(given: Completions, settings: PolicySettings) -> PairLosses:
 def ipo_loss(given: Completions, settings: PolicySettings) -> PairLosses:
     """IPO on sums, as in its paper, or on per-token means, as in Oat."""
     margins = given.find_margins(settings.ipo_per_token)
-    return PairLosses(losses.ipo(margins, settings.beta), settings.beta * margins.detach())
+    return PairLosses(losses.ipo_of_margins(margins, settings.beta), settings.beta * margins.detach())
 
 
 def slic_loss(given: Completions, settings: PolicySettings) -> PairLosses:
     """SLiC on summed log-probabilities."""
     margins = given.find_margins()
-    return PairLosses(losses.slic(margins, settings.beta), settings.beta * margins.detach())
+    return PairLosses(losses.slic_of_margins(margins, settings.beta), settings.beta * margins.detach())
 
 
 def simpo_loss(given: Completions, settings: PolicySettings) -> PairLosses:
     """SimPO on per-token means of the policy alone."""
     margins = losses.reference_free_margin(*given.split_sides(given.logprobs, per_token=True))
-    values = losses.simpo(margins, settings.beta, settings.gamma_beta_ratio, settings.label_smoothing)
+    values = losses.simpo_of_margins(margins, settings.beta, settings.gamma_beta_ratio, settings.label_smoothing)
     return PairLosses(values, settings.beta * margins.detach())
 
 
@@ -127,10 +129,10 @@ def _dpo_with_add_ons(given: Completions, settings: PolicySettings, per_token: b
     chosen_tokens, rejected_tokens = given.tokens.chunk(2)
     margins = plain = given.find_margins(per_token)
     alpha_by_beta = settings.len_reg_alpha / settings.beta
-    margins = losses.length_regularised(margins, chosen_tokens, rejected_tokens, alpha_by_beta)
-    margins = losses.positive(margins, chosen, ref_chosen, settings.dpo_positive_lambda)
-    values = losses.dpo(margins, settings.beta, settings.label_smoothing)
+    margins = losses.add_length_term(margins, chosen_tokens, rejected_tokens, alpha_by_beta)
+    margins = losses.add_positive_term(margins, chosen, ref_chosen, settings.dpo_positive_lambda)
+    values = losses.dpo_of_margins(margins, settings.beta, settings.label_smoothing)
     if settings.sft_weight:
         summed, _ = given.split_sides(given.logprobs)
-        values = values + settings.sft_weight * losses.sft(summed, chosen_tokens)
+        values = values + settings.sft_weight * losses.sft_per_token(summed, chosen_tokens)
     return PairLosses(values, settings.beta * plain.detach())

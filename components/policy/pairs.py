@@ -61,7 +61,7 @@ class PairReader:
             preferences=read_table(self.finished, PREFERENCES, round_),
             duels=read_table(self.finished, DUELS, round_),
             candidates=read_table(self.finished, CANDIDATES, round_),
-            prompts=dict(zip((prompt.prompt_id for prompt in prompts), self._encode(prompts), strict=True)),
+            prompts=dict(zip((prompt.prompt_id for prompt in prompts), self._encode_prompts(prompts), strict=True)),
             longest=self.longest,
             invented_end=self._invented_end,
             from_reference=self.from_reference,
@@ -81,13 +81,13 @@ class PairReader:
         """The token that a completion gets where it was cut off, if it gets one."""
         return int(self.tokenizer.eos_token_id) if self.settings.eos_overwrite else None
 
-    def _encode(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
+    def _encode_prompts(self, prompts: Sequence[Prompt]) -> list[tuple[int, ...]]:
         return encode_prompts(self.tokenizer, prompts, self.chat_template)
 
     def _make_given_pairs(self, prompts: Sequence[Prompt], prefix: str, longest_answer: int | None) -> list[Pair]:
         return [
             Pair(prefix + prompt.prompt_id, tokens, *self._encode_answers(prompt, len(tokens), longest_answer))
-            for prompt, tokens in zip(prompts, self._encode(prompts), strict=True)
+            for prompt, tokens in zip(prompts, self._encode_prompts(prompts), strict=True)
         ]
 
     def _encode_answers(

@@ -24,9 +24,14 @@ Tree = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
 class Rows:
     """What a model reads, and which of its predictions count.
 
-    tokens, positions: (R, T); sees: (R, 1, T, T), whether a token sees another, or None where each sees all before it.
-    row, column: (K,) where a completion's token is predicted; label: (K,) that token; completion: (K,) whose it is:
-    of B pairs, 0 to B - 1 are the chosen ones and B to 2B - 1 the rejected ones.
+    Attributes:
+        tokens: (R, T).
+        positions: (R, T).
+        sees: (R, 1, T, T), whether a token sees another, or None where each sees all before it.
+        row: (K,) row in which a completion's token is predicted.
+        column: (K,) column in which it is predicted.
+        label: (K,) that token.
+        completion: (K,) number of its completion: of B pairs, 0 to B - 1 are chosen and B to 2B - 1 rejected.
     """
 
     tokens: Tensor

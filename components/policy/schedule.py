@@ -8,10 +8,10 @@ from math import ceil, cos, pi
 POLYNOMIAL_END = 1e-7
 
 
-def cosine_with_floor(step: int, total: float, warmup: int, peak: float, floor_ratio: float) -> float:
+def cosine_rate(step: int, total: float, warmup: int, peak: float, floor_ratio: float) -> float:
     """Return the rate at a step: linear warm-up from 0, then a cosine from `peak` down to ``floor_ratio * peak``.
 
-    The law is transformers' ``cosine_with_min_lr``; from `total` on, the rate stays at its floor.
+    As transformers' ``cosine_with_min_lr``; from `total` on, the rate stays at its floor.
     """
     if step < warmup:
         return peak * step / warmup
@@ -19,10 +19,10 @@ def cosine_with_floor(step: int, total: float, warmup: int, peak: float, floor_r
     return peak * (floor_ratio + (1 - floor_ratio) * (1 + cos(pi * progress)) / 2)
 
 
-def polynomial(step: int, total: float, warmup: int, peak: float, floor_ratio: float) -> float:
+def polynomial_rate(step: int, total: float, warmup: int, peak: float, floor_ratio: float) -> float:
     """Return the rate at a step: linear warm-up from 0, then a line from `peak` down to POLYNOMIAL_END.
 
-    The law is transformers' ``polynomial`` with its own power and end; `floor_ratio` has no part in it.
+    As transformers' ``polynomial`` with its default power and end; `floor_ratio` is not used.
     """
     if step < warmup:
         return peak * step / warmup
@@ -31,18 +31,20 @@ def polynomial(step: int, total: float, warmup: int, peak: float, floor_ratio: f
     return (peak - end) * (1 - progress) + end
 
 
-def constant(step: int, total: float, warmup: int, peak: float, floor_ratio: float) -> float:
-    """Return `peak` at every step, the first included: transformers' ``constant`` knows no warm-up."""
+def constant_rate(step: int, total: float, warmup: int, peak: float, floor_ratio: float) -> float:
+    """Return `peak` at every step: transformers' ``constant`` has no warm-up."""
     return peak
 
 
 SCHEDULES: dict[str, Callable[[int, float, int, float, float], float]] = {
-    "cosine_with_min_lr": cosine_with_floor, "polynomial": polynomial, "constant": constant,
-}  # fmt: skip
+    "cosine_with_min_lr": cosine_rate,
+    "polynomial": polynomial_rate,
+    "constant": constant_rate,
+}
 
 
 def warmup_steps(total: float, ratio: float) -> int:
-    """Return in how many steps the rate rises."""
+    """Return the number of steps in which the rate rises."""
     return ceil(ratio * total)
 
 

@@ -1,7 +1,7 @@
 """From preferences to pairs of token sequences, and from pairs to the steps and passes in which they are learned.
 
-A completion is the very tokens that the policy sampled, so the border between prompt and completion is exact, and an
-end-of-sequence token is learned where the answer ended by itself and nowhere else.
+A completion is exactly the tokens that the policy sampled, so the border between prompt and completion is exact, and an
+end-of-sequence token is learned only where the answer ended by itself.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ def make_pairs(
 
 
 def optimisation_steps(pairs: Sequence[Pair], batch_size: int, seeds: Sequence[int]) -> Iterator[list[Pair]]:
-    """Cut the pairs into optimisation steps: one pass over all of them for each seed, in an order of its own.
+    """Cut the pairs into optimisation steps: one pass over all of them for each seed, shuffled by it.
 
-    The last step of a pass may be smaller; no pair is left out. A step of clashes alone teaches nothing, and is none.
+    The last step of a pass may be smaller. Steps that hold only clashes are skipped.
     """
     for seed in seeds:
         order = list(pairs)
@@ -103,10 +103,10 @@ def optimisation_steps(pairs: Sequence[Pair], batch_size: int, seeds: Sequence[i
 
 
 def forward_passes(step: Sequence[Pair], size: int, rank: int, world: int) -> list[list[Pair]]:
-    """Cut a step into one rank's forward passes of at most `size` pairs, equally many on every rank.
+    """Cut a step into one rank's forward passes of at most `size` pairs; every rank makes the same number.
 
-    Pairs of like length go together, for the least padding. A rank may get an empty pass: it then still takes part in
-    what all ranks do together.
+    Pairs of similar length go together, for little padding. A rank may get an empty pass: it still takes part in the
+    communication of all ranks.
     """
     by_length = sorted(step, key=lambda pair: (pair.length, pair.duel_id))
     rounds = -(-len(by_length) // (size * world))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from .. import progress
 from ..number_format import number_format
@@ -32,7 +31,7 @@ from .scoring import fits_one_row
 from .settings import PolicySettings
 from .stopwatch import Stopwatch
 from .tokens import Pair, optimisation_steps
-from .workers import ask_worker_0, find_device
+from .workers import find_device, share_bytes, share_number
 
 Curve = list[dict[str, float]]
 _AVERAGED = ("loss", "reward_margin", "accuracy", "chosen_logprob", "rejected_logprob")
@@ -71,7 +70,7 @@ class Trainer:
         given: What the round learns from.
         starting_model: Folder of the starting model, which is the reference too.
         reader: Reads the round's pairs, and the tables of earlier rounds.
-        keep: Keeps the reference's scores. Worker 0 alone writes.
+        keep: Keeps the reference's scores; None on workers other than worker 0.
         rank: Number of this worker.
         world: How many workers there are.
     """
@@ -81,7 +80,7 @@ class Trainer:
     given: RoundInputs
     starting_model: Path
     reader: PairReader
-    keep: Keep
+    keep: Keep | None
     rank: int
     world: int
     watch: Stopwatch = field(default_factory=Stopwatch)
@@ -153,16 +152,13 @@ class Trainer:
 
     def keep_scores(self, model: Any, table: Table[ReferenceScore], pairs: Sequence[Pair], one_row: bool) -> Scores:
         """Return the table of the pairs' scores; the workers compute it together where it is not kept yet."""
-        if not ask_worker_0(self.rank == 0 and self.keep.find_output(table.name) is not None):
+        kept = self.keep.find_output(table.name) if self.keep else None
+        if not share_number(kept is not None):
             size, device = self.settings.train_batch_size_per_device, find_device()
             with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 scores = score_under_reference(model, pairs, size, self.pad, one_row, device)
-            if self.rank == 0:
-                self.keep.write_output(table.name, table.to_bytes(scores))
-            dist.barrier()
-        kept = self.keep.find_output(table.name)
-        assert kept is not None, table.name
-        return index_scores(table.from_bytes(kept))
+            kept = self.keep.write_output(table.name, table.to_bytes(scores)) if self.keep else None
+        return index_scores(table.from_bytes(share_bytes(kept)))
 
     def load_policy(self, starting_model: Any, folder: Path) -> Any:
         """Return the policy to train: in the first round, that is the starting model itself."""

@@ -40,10 +40,16 @@ def share_folder() -> Iterator[Path]:
             shutil.rmtree(path)
 
 
-def ask_worker_0(answer: bool) -> bool:
-    """Return worker 0's `answer` on every worker."""
-    sent = torch.tensor([int(answer)])
-    if torch.cuda.is_available():
-        sent = sent.cuda(local_rank())
+def share_number(number: int) -> int:
+    """Return worker 0's number on every worker."""
+    sent = torch.tensor([number], dtype=torch.int64, device=find_device())
     dist.broadcast(sent, 0)
-    return bool(sent.item())
+    return int(sent.item())
+
+
+def share_bytes(data: bytes | None) -> bytes:
+    """Return worker 0's data on every worker; the others give None."""
+    size = share_number(len(data or b""))
+    sent = torch.frombuffer(bytearray(data or bytes(size)), dtype=torch.uint8).to(find_device())
+    dist.broadcast(sent, 0)
+    return bytes(sent.cpu().numpy())

@@ -12,15 +12,12 @@ import argparse
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed as dist
 
-from ..errors import LedgerError, ObjectNotFound
 from ..exploration.registry import STRATEGIES
 from ..jobs.orphans import die_with_parent
-from ..ledger import layout
 from ..ledger.ledger import Ledger
 from ..ledger.step import Step
 from ..policy.buffer import buffer_sizes
@@ -30,9 +27,8 @@ from ..policy.schedule import rows_of_rounds, total_steps
 from ..policy.settings import PolicySettings
 from ..policy.starting_model import find_starting_model
 from ..policy.trainer import RoundInputs, Trainer
-from ..policy.workers import ask_worker_0, local_rank, share_folder
+from ..policy.workers import local_rank, share_folder, share_number
 from ..prompts.template import load_tokenizer
-from ..records.keep import StepReport
 from ..records.plan import STARTING_MODEL, Plan
 from ..step_ending import explain_failure
 from ..store.transfer import download_folder
@@ -57,7 +53,7 @@ def main() -> None:
     rank, world = init_workers(ledger.patience_seconds)
     step = ledger.step(given.round, "policy", given.run, given.asked, watches=True)
     with step if rank == 0 else nullcontext():
-        if not ask_worker_0(step.done is not None):
+        if not share_number(step.done is not None):
             train_on_worker(ledger, settings, step, rank, world, given.asked)
         dist.barrier()
     # Not after a failure: the other workers may be waiting in the middle of something, and torchrun ends them.
@@ -94,7 +90,6 @@ def open_trainer(
     """Return the trainer of one worker, with everything that it needs from the ledger. Worker 0 alone uses `step`."""
     policy, prompts = settings.policy, settings.prompts
     starting_model = find_starting_model(policy, ledger.setting_stores)
-    outputs = step if rank == 0 else WorkerOutputs(ledger, plan.round)
     return Trainer(
         settings=policy,
         seed=settings.ledger.seed,
@@ -110,14 +105,14 @@ def open_trainer(
         ),
         starting_model=starting_model,
         reader=PairReader(
-            finished=outputs,
+            finished=step if rank == 0 else ledger,
             prompts_of=lambda round_: ledger.plan(round_).prompts,
             settings=policy,
             tokenizer=load_tokenizer(starting_model, policy.trust_remote_code),
             chat_template=prompts.apply_chat_template,
             from_reference=STRATEGIES[settings.exploration.exp_method].draws_from_reference,
         ),
-        keep=outputs,
+        keep=step if rank == 0 else None,
         rank=rank,
         world=world,
     )
@@ -140,40 +135,6 @@ def fetch_checkpoint(ledger: Ledger, plan: Plan, step: Step, name: str, folder: 
         done = ledger.done(plan.policy.round, "policy")
         download_folder(ledger.store, done.folder(name) if done else (), folder)
     dist.barrier()
-
-
-@dataclass(frozen=True)
-class WorkerOutputs:
-    """What a worker other than worker 0 sees of the ledger: it reads what worker 0 keeps, and writes nothing."""
-
-    ledger: Ledger
-    round: int
-
-    def list_outputs(self, step: str, round_: int) -> list[str]:
-        """Return the names of a step's outputs; none if the step is not done."""
-        return self.ledger.list_outputs(step, round_)
-
-    def read_output(self, step: str, name: str, round_: int, as_input: bool = True) -> bytes:
-        """Return one output of a finished step. Raises `LedgerError` if the step has not written it."""
-        return self.ledger.read_output(step, name, round_, as_input)
-
-    def read_report(self, step: str, round_: int) -> StepReport | None:
-        """Return what a finished step counted and measured, or None if it is not done."""
-        return self.ledger.read_report(step, round_)
-
-    def find_output(self, name: str) -> bytes | None:
-        """Return an output that worker 0 has kept, or None."""
-        try:
-            return self.ledger.store.get(layout.output(self.round, "policy", name)).data
-        except ObjectNotFound:
-            return None
-
-    def write_output(self, name: str, data: bytes) -> bytes:
-        """Raise `LedgerError`: worker 0 alone writes."""
-        raise LedgerError(f"{name}: worker 0 alone writes the outputs of a training job")
-
-    def verify_claim(self) -> None:
-        """Do nothing: worker 0 holds the step."""
 
 
 if __name__ == "__main__":

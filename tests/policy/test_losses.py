@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from oatflow.components.policy import losses
-from oatflow.components.policy.losses import dpo, margin, mean_over_all, mean_over_kept, reference_free_margin
+from oatflow.components.policy.losses import (
+    dpo_of_margins,
+    log_ratio_margin,
+    mean_over_all,
+    mean_over_kept,
+    reference_free_margin,
+)
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "oat_preference.json").read_text())["dap_losses"]
 NAMES = [f"{side}_logps" for side in ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")]
@@ -28,25 +34,25 @@ def dpo_with_add_ons(
     chosen, rejected, ref_chosen, ref_rejected, beta, label_smoothing=0.0, len_reg_alpha=0.0, dpo_positive_lambda=0.0,
     sft_weight=0.0,
 ):  # fmt: skip
-    margins = margin(chosen, rejected, ref_chosen, ref_rejected)
-    margins = losses.length_regularised(margins, *lengths(), len_reg_alpha / beta)
-    margins = losses.positive(margins, chosen, ref_chosen, dpo_positive_lambda)
-    return dpo(margins, beta, label_smoothing) + sft_weight * losses.sft(chosen, lengths()[0])
+    margins = log_ratio_margin(chosen, rejected, ref_chosen, ref_rejected)
+    margins = losses.add_length_term(margins, *lengths(), len_reg_alpha / beta)
+    margins = losses.add_positive_term(margins, chosen, ref_chosen, dpo_positive_lambda)
+    return dpo_of_margins(margins, beta, label_smoothing) + sft_weight * losses.sft_per_token(chosen, lengths()[0])
 
 
 def ipo(*logprobs, beta, **ignored):
-    return losses.ipo(margin(*logprobs), beta)
+    return losses.ipo_of_margins(log_ratio_margin(*logprobs), beta)
 
 
 def slic(*logprobs, beta):
-    return losses.slic(margin(*logprobs), beta)
+    return losses.slic_of_margins(log_ratio_margin(*logprobs), beta)
 
 
 def simpo(chosen, rejected, *reference, loss_type="sigmoid", **params):
     margins = reference_free_margin(chosen, rejected)
     if loss_type == "hinge":
-        return losses.slic(margins - params["gamma_beta_ratio"], params["beta"])
-    return losses.simpo(margins, **params)
+        return losses.slic_of_margins(margins - params["gamma_beta_ratio"], params["beta"])
+    return losses.simpo_of_margins(margins, **params)
 
 
 COMPOSED = {"DPO": dpo_with_add_ons, "LR_DPO": dpo_with_add_ons, "IPO": ipo, "SLiC": slic, "SimPO": simpo}
@@ -70,7 +76,7 @@ def test_losses_rewards_and_gradients_are_oats_under_oats_mean_over_all_pairs(ca
     assert rejected.grad.tolist() == pytest.approx(case["grad_policy_rejected"], abs=1e-6)
     margins = reference_free_margin(chosen, rejected)
     if case["dap_algo"] != "SimPO":
-        margins = margin(chosen, rejected, ref_chosen, ref_rejected)
+        margins = log_ratio_margin(chosen, rejected, ref_chosen, ref_rejected)
     reward_margins = torch.tensor(case["chosen_rewards"]) - torch.tensor(case["rejected_rewards"])
     assert (case["params"]["beta"] * margins).tolist() == pytest.approx(reward_margins.tolist(), abs=1e-6)
 
@@ -142,7 +148,7 @@ def test_the_other_tokens_of_bnf_pull_on_the_sampled_one_alone():
 
 def test_our_mean_divides_by_the_kept_pairs_where_oat_divides_by_all():
     # z = (1.5, -3, 1.5, 1.5), beta 0.1: log(1 + e^-0.15) = 0.620957, log(1 + e^0.3) = 0.854355. The third is dropped.
-    values = dpo(margin(*given()), 0.1)
+    values = dpo_of_margins(log_ratio_margin(*given()), 0.1)
     keep = torch.tensor([True, True, False, True])
     ours = (2 * math.log1p(math.exp(-0.15)) + math.log1p(math.exp(0.3))) / 3
     assert mean_over_kept(values, keep).item() == pytest.approx(ours, abs=1e-12)
@@ -152,21 +158,21 @@ def test_our_mean_divides_by_the_kept_pairs_where_oat_divides_by_all():
 
 def test_ipo_by_hand():
     # 1 / (2 beta) = 2: the margin's distance from 2, squared.
-    assert losses.ipo(torch.tensor([2.0, 0.0, 5.0, -1.0]), 0.25).tolist() == [0.0, 4.0, 9.0, 9.0]
+    assert losses.ipo_of_margins(torch.tensor([2.0, 0.0, 5.0, -1.0]), 0.25).tolist() == [0.0, 4.0, 9.0, 9.0]
 
 
 def test_slic_by_hand():
-    assert losses.slic(torch.tensor([0.0, 2.0, 4.0, 6.0, -4.0]), 0.25).tolist() == [1.0, 0.5, 0.0, 0.0, 2.0]
+    assert losses.slic_of_margins(torch.tensor([0.0, 2.0, 4.0, 6.0, -4.0]), 0.25).tolist() == [1.0, 0.5, 0.0, 0.0, 2.0]
 
 
 def test_simpo_by_hand():
     # Beta 2, gamma 1: the margin of 0.5 is just the one demanded.
-    values = losses.simpo(torch.tensor([0.5, 1.5], dtype=torch.float64), 2.0, 0.5)
+    values = losses.simpo_of_margins(torch.tensor([0.5, 1.5], dtype=torch.float64), 2.0, 0.5)
     assert values.tolist() == pytest.approx([math.log(2), math.log1p(math.exp(-2))], abs=1e-12)
 
 
 def test_label_smoothing_weighs_both_labels():
-    values = dpo(torch.tensor([3.0], dtype=torch.float64), 1.0, 0.25)
+    values = dpo_of_margins(torch.tensor([3.0], dtype=torch.float64), 1.0, 0.25)
     expected = 0.75 * math.log1p(math.exp(-3)) + 0.25 * math.log1p(math.exp(3))
     assert values.item() == pytest.approx(expected, abs=1e-12)
 
@@ -174,11 +180,12 @@ def test_label_smoothing_weighs_both_labels():
 def test_add_ons_by_hand():
     margins = torch.tensor([1.0, 1.0])
     longer, shorter = torch.tensor([5.0, 2.0]), torch.tensor([3.0, 6.0])
-    assert losses.length_regularised(margins, longer, shorter, 0.5).tolist() == [2.0, -1.0]
+    assert losses.add_length_term(margins, longer, shorter, 0.5).tolist() == [2.0, -1.0]
     # The first chosen completion became less likely by 2, the second one likelier.
-    assert losses.positive(margins, torch.tensor([-4.0, -1.0]), torch.tensor([-2.0, -2.0]), 5.0).tolist() == [-9.0, 1.0]
-    assert losses.sft(torch.tensor([-6.0, -1.0]), torch.tensor([3.0, 1.0])).tolist() == [2.0, 1.0]
-    assert losses.optimistic(margins, torch.tensor([-10.0, -20.0]), 0.1).tolist() == [0.0, -1.0]
+    positive = losses.add_positive_term(margins, torch.tensor([-4.0, -1.0]), torch.tensor([-2.0, -2.0]), 5.0)
+    assert positive.tolist() == [-9.0, 1.0]
+    assert losses.sft_per_token(torch.tensor([-6.0, -1.0]), torch.tensor([3.0, 1.0])).tolist() == [2.0, 1.0]
+    assert losses.add_optimism(margins, torch.tensor([-10.0, -20.0]), 0.1).tolist() == [0.0, -1.0]
 
 
 @pytest.mark.parametrize("mean", [mean_over_kept, mean_over_all])
@@ -193,7 +200,7 @@ def test_a_pair_that_is_not_kept_has_no_gradient_whatever_its_value(mean):
 
 @pytest.mark.parametrize("mean", [mean_over_kept, mean_over_all])
 def test_parts_of_a_step_add_up_to_its_mean_wherever_it_is_cut(mean):
-    values = dpo(margin(*given()), 0.1)
+    values = dpo_of_margins(log_ratio_margin(*given()), 0.1)
     parts = [mean(values[cut], ALL[cut], 4) for cut in (slice(0, 1), slice(1, 4), slice(4, 4))]
     assert sum(parts).item() == pytest.approx(mean(values, ALL).item(), abs=1e-12)
 
@@ -206,26 +213,26 @@ def test_a_step_without_a_kept_pair_has_loss_zero(mean):
 
 def test_swapping_chosen_and_rejected_turns_the_margin_round():
     chosen, rejected, ref_chosen, ref_rejected = given()
-    assert margin(chosen, rejected, ref_chosen, ref_rejected).tolist() == [1.5, -3.0, 1.5, 1.5]
-    assert margin(rejected, chosen, ref_rejected, ref_chosen).tolist() == [-1.5, 3.0, -1.5, -1.5]
+    assert log_ratio_margin(chosen, rejected, ref_chosen, ref_rejected).tolist() == [1.5, -3.0, 1.5, 1.5]
+    assert log_ratio_margin(rejected, chosen, ref_rejected, ref_chosen).tolist() == [-1.5, 3.0, -1.5, -1.5]
 
 
 def test_shapes_that_would_broadcast_are_refused():
     column, row = torch.zeros(4, 1), torch.zeros(4)
     with pytest.raises(ValueError, match="one shape"):
-        margin(row, column, row, row)
+        log_ratio_margin(row, column, row, row)
     with pytest.raises(ValueError, match="one shape"):
-        margin(row, row, column, column)
+        log_ratio_margin(row, row, column, column)
     with pytest.raises(ValueError, match="one shape"):
-        margin(row, row, row[:1], row[:1])
+        log_ratio_margin(row, row, row[:1], row[:1])
     with pytest.raises(ValueError, match="one shape"):
-        losses.positive(row, row, column, 1.0)
+        losses.add_positive_term(row, row, column, 1.0)
     with pytest.raises(ValueError, match="one shape"):
-        losses.length_regularised(row, row, column, 1.0)
+        losses.add_length_term(row, row, column, 1.0)
     with pytest.raises(ValueError, match="one shape"):
-        losses.sft(row, column)
+        losses.sft_per_token(row, column)
     with pytest.raises(ValueError, match="one shape"):
-        losses.optimistic(row, column, 1.0)
+        losses.add_optimism(row, column, 1.0)
     with pytest.raises(ValueError, match="one shape"):
         losses.bnf_scores(row, column, row)
     with pytest.raises(ValueError, match="one shape"):

@@ -198,7 +198,7 @@ def test_the_sft_term_of_lr_dpo_divides_by_the_length_once_where_oat_divides_twi
     # Chosen completions: sums -4 and -3, of 2 and 3 tokens.
     assert (both - plain).tolist() == pytest.approx([0.5 * 4 / 2, 0.5 * 3 / 3], abs=1e-12)
     means, counts = torch.tensor([-2.0, -1.0]), torch.tensor([2.0, 3.0])
-    assert losses.sft(means, counts).tolist() == pytest.approx([4 / 2 / 2, 3 / 3 / 3]), "Oat's"
+    assert losses.sft_per_token(means, counts).tolist() == pytest.approx([4 / 2 / 2, 3 / 3 / 3]), "Oat's"
 
 
 def test_the_sft_term_of_dpo_is_per_token_as_oats():

@@ -9,9 +9,9 @@ import torch
 from oatflow.components.policy.buffer import buffer_sizes
 from oatflow.components.policy.schedule import (
     SCHEDULES,
-    constant,
-    cosine_with_floor,
-    polynomial,
+    constant_rate,
+    cosine_rate,
+    polynomial_rate,
     rows_of_rounds,
     total_steps,
     warmup_steps,
@@ -60,13 +60,13 @@ def test_the_rate_is_transformers_step_by_step(name, total, warmup, peak):
     assert ours == pytest.approx(rates_of_transformers(name, total, warmup, peak, **options), rel=1e-12, abs=1e-12)
 
 
-@pytest.mark.parametrize(("schedule", "end"), [(cosine_with_floor, 5e-8), (polynomial, 1e-7), (constant, 5e-7)])
+@pytest.mark.parametrize(("schedule", "end"), [(cosine_rate, 5e-8), (polynomial_rate, 1e-7), (constant_rate, 5e-7)])
 def test_the_rate_stays_at_its_end_when_all_planned_steps_are_taken(schedule, end):
     assert [schedule(step, 390, 12, 5e-7, 0.1) for step in (390, 391, 5000)] == pytest.approx([end] * 3, abs=1e-15)
 
 
 def test_a_peak_below_the_end_of_the_polynomial_is_its_end_where_transformers_refuses_it():
-    assert [polynomial(step, 10, 0, 2e-8, 0.1) for step in (0, 5, 10)] == pytest.approx([2e-8] * 3, abs=1e-15)
+    assert [polynomial_rate(step, 10, 0, 2e-8, 0.1) for step in (0, 5, 10)] == pytest.approx([2e-8] * 3, abs=1e-15)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values())
