@@ -19,7 +19,7 @@ from kubernetes import client, config
 from urllib3.exceptions import HTTPError
 
 from ..errors import ClusterError
-from .kind import Document, JobKind
+from .job_kind import Document, JobKind
 
 PATIENCE_SECONDS = 300.0
 PAUSE_SECONDS = 1.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .cluster import PODS, Cluster, Forbidden
-from .kind import Document
+from .job_kind import Document
 
 _WORKFLOW = "Workflow"
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .cluster import PODS, Cluster, Forbidden, NoSuchKind, Resource
-from .kind import Document, JobKind
-from .kinds import KINDS
-from .troubles import troubles_of
+from .job_kind import Document, JobKind
+from .pod_troubles import find_troubles
+from .registry import KINDS
 
 # A user waits for the answer.
 PATIENCE_SECONDS = 10.0
@@ -123,7 +123,7 @@ def _ending(ended: Document) -> str | None:
 
 
 def _troubles(cluster: Cluster, steps: Sequence[Document]) -> list[str]:
-    said = [str(trouble) for trouble in troubles_of(steps)]
+    said = [str(trouble) for trouble in find_troubles(steps)]
     # A job belongs to the pod of its step, or to the Workflow that this pod belongs to.
     owners = {pod["metadata"]["uid"] for pod in steps}
     owners |= {owner["uid"] for pod in steps for owner in pod["metadata"].get("ownerReferences", ())}
@@ -148,4 +148,4 @@ def _jobs_of(cluster: Cluster, kind: JobKind, owners: set[str]) -> Iterator[Docu
 def _job_troubles(cluster: Cluster, kind: JobKind, job: Document) -> list[str]:
     name, state = job["metadata"]["name"], kind.state(job)
     said = [f"{kind.name} {name} waits: {state.why}"] if state.phase == "waiting" and state.why else []
-    return said + [str(one) for one in troubles_of(cluster.list_all(PODS, labelSelector=kind.pods(name))["items"])]
+    return said + [str(one) for one in find_troubles(cluster.list_all(PODS, labelSelector=kind.pods(name))["items"])]

@@ -26,7 +26,7 @@ class Trouble:
         return f"pod {self.pod} {self.words}"
 
 
-def troubles_of(pods: Iterable[dict[str, Any]]) -> list[Trouble]:
+def find_troubles(pods: Iterable[dict[str, Any]]) -> list[Trouble]:
     """Say of every pod that should run and does not what it waits for."""
     found = (_trouble(pod) for pod in pods)
     return [trouble for trouble in found if trouble is not None]
