@@ -91,7 +91,7 @@ def find_failure(pod: Mapping[str, Any], node: int, container: str) -> Container
     at = found.get("finishedAt") or _time_of_failure(status)
     code = found.get("exitCode", 1)
     reason, message = found.get("reason") or "", found.get("message") or ""
-    disruption = _disruption(status)
+    disruption = _find_disruption(status)
     if has_failed and status.get("reason"):
         # The node's word: the container was only stopped for it.
         reason, message = status["reason"], status.get("message", "")
@@ -151,7 +151,7 @@ def _has_run(state: Mapping[str, Any]) -> bool:
     return ended is not None and (bool(ended.get("startedAt")) or ended.get("reason") != _UNKNOWN)
 
 
-def _disruption(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _find_disruption(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return why the cluster ends this pod, where it does: drained, preempted, its node gone."""
     for condition in status.get("conditions") or ():
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
