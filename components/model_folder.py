@@ -99,7 +99,7 @@ def check_lora_targets(folder: Path, targets: str) -> None:
     """
     if targets == "all-linear":
         return
-    layers = _layers(folder)
+    layers = _read_layers(folder)
     wanted = [target.strip() for target in targets.split(",")]
     unknown = [target for target in wanted if not any(f".{layer}".endswith(f".{target}") for layer in layers)]
     if layers and unknown:
@@ -149,7 +149,9 @@ def _weights_problem(folder: Path, allow_pickled_weights: bool, setting: str | N
 def _missing_shards(index: Path) -> list[str]:
     if not index.is_file():
         return []
-    return sorted(shard for shard in set(_json(index)["weight_map"].values()) if not index.with_name(shard).is_file())
+    return sorted(
+        shard for shard in set(_read_json(index)["weight_map"].values()) if not index.with_name(shard).is_file()
+    )
 
 
 def _tokenizer_problem(folder: Path) -> str | None:
@@ -182,21 +184,21 @@ def _code_named(folder: Path) -> Iterator[tuple[str, str]]:
     for file in _NAMES_CODE:
         if not (folder / file).is_file():
             continue
-        named = _json(folder / file).get("auto_map", {})
+        named = _read_json(folder / file).get("auto_map", {})
         for references in named.values() if isinstance(named, dict) else [named]:
             for reference in references if isinstance(references, list) else [references]:
                 if reference is not None:
                     yield file, str(reference)
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{path.parent}: {path.name} cannot be read ({error}); copy the whole folder") from error
 
 
-def _layers(folder: Path) -> dict[str, bool]:
+def _read_layers(folder: Path) -> dict[str, bool]:
     """Return the layers by name, as the heads of the safetensors files tell, and whether their weight is a matrix."""
     from safetensors import SafetensorError, safe_open
 

@@ -21,16 +21,16 @@ def number_format(wanted: str, gpu: bool) -> str:
     """Resolve ``auto``: bfloat16 where the machine computes fast in it, and float32 otherwise."""
     if wanted != "auto":
         return wanted
-    return "bfloat16" if gpu or computes_fast_in_bfloat16(_cpuinfo()) else "float32"
+    return "bfloat16" if gpu or computes_fast_in_bfloat16(_read_cpuinfo()) else "float32"
 
 
 def float32_notice() -> str | None:
     """Return what to tell about a machine that has no use for bfloat16, or None where there is nothing to tell."""
-    if Path("/dev/nvidiactl").exists() or computes_fast_in_bfloat16(_cpuinfo()):
+    if Path("/dev/nvidiactl").exists() or computes_fast_in_bfloat16(_read_cpuinfo()):
         return None
     return "This processor gains nothing from bfloat16: where the number format is auto, float32 is used."
 
 
-def _cpuinfo() -> str:
+def _read_cpuinfo() -> str:
     path = Path("/proc/cpuinfo")
     return path.read_text() if path.is_file() else ""

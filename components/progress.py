@@ -84,3 +84,10 @@ def is_progress(line: str) -> bool:
     except ValueError:
         return False
     return isinstance(told, dict) and {"at", "step", "round", "event"} <= told.keys()
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds in words: 42 s, 10 min, 1.5 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -29,7 +29,7 @@ class Section(BaseModel):
         try:
             return cls.model_validate(dict(given))
         except ValidationError as error:
-            raise SettingsError("; ".join(_problems(cls, error))) from None
+            raise SettingsError("; ".join(_describe_problems(cls, error))) from None
 
 
 def operational(default: Any, **constraints: Any) -> Any:
@@ -54,15 +54,15 @@ def did_you_mean(name: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
 
 
-def _problems(section: type[BaseModel], error: ValidationError) -> list[str]:
-    return [_problem(section, problem) for problem in error.errors()]
+def _describe_problems(section: type[BaseModel], error: ValidationError) -> list[str]:
+    return [_describe_problem(section, problem) for problem in error.errors()]
 
 
-def _problem(section: type[BaseModel], problem: Any) -> str:
+def _describe_problem(section: type[BaseModel], problem: Any) -> str:
     path = [str(part) for part in problem["loc"]]
     name = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        return f"{name}={problem['input']!r}: unknown setting; {_suggestion(section, path)}"
+        return f"{name}={problem['input']!r}: unknown setting; {_suggest_name(section, path)}"
     message: str = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error" and _is_section(section, path):
         # A section's own letter: it names its settings itself.
@@ -70,7 +70,7 @@ def _problem(section: type[BaseModel], problem: Any) -> str:
     return f"{name}={problem['input']!r}: {message[0].lower()}{message[1:]}"
 
 
-def _suggestion(section: type[BaseModel], path: list[str]) -> str:
+def _suggest_name(section: type[BaseModel], path: list[str]) -> str:
     """Look the unknown name up in its own section first, then in all the others."""
     here: type[BaseModel] = section
     for part in path[:-1]:

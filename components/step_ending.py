@@ -47,8 +47,8 @@ def explain_failure(memory: str, peers: bool = False) -> Iterator[None]:
             # Whoever read the output may be gone.
             sys.stdout.flush()
         said = hide_secrets(f"{details}\n{PREFIX}{sentence}".lstrip("\n"))
-        print(_readable(said), file=sys.stderr, flush=True)
-        _write_termination_log(_readable(hide_secrets(sentence)), overwrite=is_cause(sentence))
+        print(_make_printable(said), file=sys.stderr, flush=True)
+        _write_termination_log(_make_printable(hide_secrets(sentence)), overwrite=is_cause(sentence))
         raise SystemExit(getattr(error, "exit_code", 1)) from error
 
 
@@ -91,7 +91,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _readable(text: str) -> str:
+def _make_printable(text: str) -> str:
     """Return the text as UTF-8 can write it: names of files may hold bytes that it cannot."""
     return text.encode(errors="backslashreplace").decode()
 

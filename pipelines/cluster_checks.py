@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from oatflow.components.images import CONTROL, ORACLE, SAMPLER, TRAINER
 from oatflow.components.jobs.cluster import Cluster, Resource
-from oatflow.components.jobs.kind import JobKind
-from oatflow.components.jobs.kinds import KINDS
+from oatflow.components.jobs.job_kind import JobKind
+from oatflow.components.jobs.registry import KINDS
 
 from .alignment.build import Build
 from .alignment.round import PLACE, S3_KEYS

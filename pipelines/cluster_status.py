@@ -20,7 +20,7 @@ from .status import status
 from .step_events import read_wait
 
 if TYPE_CHECKING:
-    from oatflow.components.jobs.waiting import RunInCluster
+    from oatflow.components.jobs.run_in_cluster import RunInCluster
 
 MOST_RUNS, MOST_EXPERIMENTS = 5, 100
 MOVING = ("RUNNING", "PENDING", "CANCELING", "PAUSED")
@@ -30,14 +30,14 @@ QUIET = timedelta(minutes=10)
 
 def find_run(namespace: str, run_id: str, workflow: str) -> RunInCluster:
     """Return what the Kubernetes API has of a run."""
-    from oatflow.components.jobs.waiting import find_run
+    from oatflow.components.jobs.run_in_cluster import find_run
 
     return find_run(namespace, run_id, workflow)
 
 
 def read_last_words(found: RunInCluster, pod: str) -> str | None:
     """Return what the Kubernetes API has of the end of a step's pod."""
-    from oatflow.components.jobs.waiting import read_last_words
+    from oatflow.components.jobs.run_in_cluster import read_last_words
 
     return read_last_words(found, pod)
 
@@ -260,7 +260,7 @@ def _stopped(step: Step, when: datetime | None) -> Step:
 
 def _last_line(cluster: Cluster, run: Run, found: RunInCluster | None, step: Step) -> str:
     """Return the last line of a failed step: from KFP, else from its pod, else from KFP's archive of logs."""
-    from oatflow.components.jobs.waiting import find_last_line
+    from oatflow.components.jobs.run_in_cluster import find_last_line
 
     if step.error:
         return step.error

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..components.errors import StoreError, StoreRefused, StoreUnreachable
+from ..components.ledger.owner import read_start_ticks
 from ..components.store.s3 import S3Store
 
 BUCKET = "oatflow"
@@ -141,7 +142,7 @@ class _State:
 
     @property
     def lives(self) -> bool:
-        return self.started != "" and _started(self.pid) == self.started
+        return self.started not in ("", "0") and _read_start(self.pid) == self.started
 
     @property
     def endpoint(self) -> str:
@@ -206,7 +207,7 @@ def _start(files: _Files, access_key: str, secret_key: str, last_ports: dict[str
             },
         )
     _children[process.pid] = process
-    state = _State(process.pid, _started(process.pid), ports)
+    state = _State(process.pid, _read_start(process.pid), ports)
     _write_privately(files.state, json.dumps(asdict(state)))
     return state
 
@@ -321,10 +322,5 @@ def _all_free(ports: dict[str, int]) -> bool:
     return True
 
 
-def _started(pid: int) -> str:
-    """Return when a process began, in clock ticks since boot; empty if there is none, or only its remains."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
+def _read_start(pid: int) -> str:
+    return f"{read_start_ticks(pid):.0f}"

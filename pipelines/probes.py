@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from oatflow.components.jobs.cluster import PODS, Cluster, Forbidden, Resource
-from oatflow.components.jobs.pods import container_security, pod_security
-from oatflow.components.jobs.troubles import troubles_of
+from oatflow.components.jobs.pod_template import container_security, pod_security
+from oatflow.components.jobs.pod_troubles import find_troubles
 
 from .alignment.round import PLACE, S3_KEYS
 from .doctor import Finding
@@ -51,7 +51,7 @@ class Probes:
         if pod is None:
             return [Finding("images", False, refused, REFUSED.format("the pods of steps"))]
         states = {each["name"]: each for each in pod.get("status", {}).get("containerStatuses") or ()}
-        waits = "; ".join(str(trouble) for trouble in troubles_of([pod]))
+        waits = "; ".join(str(trouble) for trouble in find_troubles([pod]))
         return [_pulled(name, image, states.get(name, {}), waits) for name, image in images.items()]
 
     def try_store(self, image: str, account: str, secret: str, ledger: str | None) -> Finding:
@@ -66,7 +66,7 @@ class Probes:
         ended = states[0].get("state", {}).get("terminated")
         if ended is not None:
             return _raced(ended, said)
-        waits = "; ".join(str(trouble) for trouble in troubles_of([pod]))
+        waits = "; ".join(str(trouble) for trouble in find_troubles([pod]))
         last = said[-1] if said else "it wrote nothing"
         late = f"the doctor's pod has not ended within {self._seconds:.0f} s: {last}"
         return Finding("store", False, waits or late, "fix what it waits for, and run this again")

@@ -138,7 +138,7 @@ def is_gone(run: Run, schedule: Schedule) -> bool:
 
     A kubeconfig may name another cluster than the one of KFP: its answer counts where it has the schedule's own object.
     """
-    from oatflow.components.jobs.waiting import find_run, has_schedule
+    from oatflow.components.jobs.run_in_cluster import find_run, has_schedule
 
     try:
         found = find_run(schedule.namespace, run.id, run.workflow)

@@ -22,12 +22,12 @@ ARM = "CPU implementer\t: 0x41\nFeatures\t: fp asimd {}\n"
 )
 def test_bfloat16_is_taken_where_the_processor_gains_from_it(monkeypatch, cpuinfo, fast):
     assert computes_fast_in_bfloat16(cpuinfo) is fast
-    monkeypatch.setattr(room, "_cpuinfo", lambda: cpuinfo)
+    monkeypatch.setattr(room, "_read_cpuinfo", lambda: cpuinfo)
     assert number_format("auto", gpu=False) == ("bfloat16" if fast else "float32")
     assert number_format("auto", gpu=True) == "bfloat16"
 
 
 def test_a_format_that_is_asked_for_is_taken(monkeypatch):
-    monkeypatch.setattr(room, "_cpuinfo", lambda: "")
+    monkeypatch.setattr(room, "_read_cpuinfo", lambda: "")
     assert number_format("bfloat16", gpu=False) == "bfloat16"
     assert number_format("float32", gpu=True) == "float32"

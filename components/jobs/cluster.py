@@ -1,7 +1,7 @@
 """The API server, for one namespace: jobs, pods and their logs as plain documents.
 
-Where it is busy, fails or cannot be reached, a call is made again for PATIENCE_SECONDS; after that, and for
-everything that asking again cannot mend, a `ClusterError` says what is wrong. None of these is a failure of a job.
+Where it is busy, fails or cannot be reached, a call is repeated for PATIENCE_SECONDS. After that, and for every error
+that repeating cannot mend, a `ClusterError` says what is wrong. None of these is a failure of a job.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kubernetes import client, config
 from urllib3.exceptions import HTTPError
 
 from ..errors import ClusterError
-from .kind import Document, JobKind
+from .job_kind import Document, JobKind
 
 PATIENCE_SECONDS = 300.0
 PAUSE_SECONDS = 1.0
@@ -78,9 +78,9 @@ class Cluster:
     ) -> Cluster:
         """Find the cluster: the one that KUBECONFIG names, the one this pod runs in, or kubectl's own default."""
         settings = client.Configuration()
-        # How often to ask again is decided here; the connection pool would heed a Retry-After of any length.
+        # Retries are made here; the connection pool would wait for a Retry-After of any length.
         settings.retries = False
-        default = _load(settings, environment)
+        default = _load_configuration(settings, environment)
         wanted = namespace or environment.get("POD_NAMESPACE") or default
         return cls(client.ApiClient(settings), wanted, patience)
 
@@ -90,27 +90,31 @@ class Cluster:
         The server would drop fields that it does not know without a word; here it is asked to refuse them.
         """
         query = [("fieldValidation", "Strict")]
-        return self._document("POST", resource, self._path(resource), query, body, none_for=(409,))
+        return self._call_for_document("POST", resource, self._resource_path(resource), query, body, none_for=(409,))
 
     def get(self, resource: Resource, name: str, patience: float | None = None) -> Document | None:
         """Return an object, or None where there is none."""
-        return self._document("GET", resource, self._path(resource, name), none_for=(404,), patience=patience)
+        return self._call_for_document(
+            "GET", resource, self._resource_path(resource, name), none_for=(404,), patience=patience
+        )
 
     def read(self, path: str, **query: str) -> Document | None:
         """Return the answer to a GET of any path of the API server, or None where there is nothing (404)."""
         resource = Resource(path, path.rpartition("/")[2])
-        return self._document("GET", resource, path, list(query.items()), none_for=(404,))
+        return self._call_for_document("GET", resource, path, list(query.items()), none_for=(404,))
 
     def list_all(self, resource: Resource, **selectors: str) -> Document:
         """Return the list of all objects that match `labelSelector` and `fieldSelector`."""
-        found = self._document("GET", resource, self._path(resource), list(selectors.items()))
+        found = self._call_for_document("GET", resource, self._resource_path(resource), list(selectors.items()))
         assert found is not None
         return found
 
     def patch(self, resource: Resource, name: str, patch: Document) -> Document | None:
         """Merge a patch into an object; returns it, or None where there is none."""
         query = [("fieldValidation", "Strict")]
-        return self._document("PATCH", resource, self._path(resource, name), query, patch, none_for=(404,))
+        return self._call_for_document(
+            "PATCH", resource, self._resource_path(resource, name), query, patch, none_for=(404,)
+        )
 
     def delete(
         self, resource: Resource, found: Document, patience: float | None = None, owned_first: bool = False
@@ -118,8 +122,8 @@ class Cluster:
         """Have an object deleted, and what it owns after it, or before; not another one that took over its name."""
         policy = "Foreground" if owned_first else "Background"
         body = {"propagationPolicy": policy, "preconditions": {"uid": found["metadata"]["uid"]}}
-        path = self._path(resource, found["metadata"]["name"])
-        self._document("DELETE", resource, path, body=body, none_for=(404, 409), patience=patience)
+        path = self._resource_path(resource, found["metadata"]["name"])
+        self._call_for_document("DELETE", resource, path, body=body, none_for=(404, 409), patience=patience)
 
     def changes(
         self, resource: Resource, stopped: threading.Event, seen: Iterable[Document] = (), **selectors: str
@@ -139,18 +143,18 @@ class Cluster:
                 if known.get(uid) != found:
                     known[uid] = found
                     yield Change(found, gone=False)
-            yield from self._watch(resource, known, listed["metadata"]["resourceVersion"], stopped, selectors)
+            yield from self._watch_after(resource, known, listed["metadata"]["resourceVersion"], stopped, selectors)
 
     def log(self, pod: str, **options: str) -> Iterator[str]:
         """Yield a container's log line by line; nothing where it has none yet, or the pod is gone.
 
         Ends where the log ends, and also, without a word, where the connection breaks.
         """
-        path = self._path(PODS, pod, "log")
-        response = self._call("GET", PODS, path, list(options.items()), none_for=(400, 404), stream=True)
-        yield from _lines(response) if response is not None else ()
+        path = self._resource_path(PODS, pod, "log")
+        response = self._call_with_retries("GET", PODS, path, list(options.items()), none_for=(400, 404), stream=True)
+        yield from _read_lines(response) if response is not None else ()
 
-    def _watch(
+    def _watch_after(
         self, resource: Resource, known: dict[str, Document], version: str, stopped: threading.Event,
         selectors: Mapping[str, str],
     ) -> Iterator[Change]:  # fmt: skip
@@ -159,11 +163,13 @@ class Cluster:
             began = time.monotonic()
             query = [*selectors.items(), ("watch", "true"), ("timeoutSeconds", str(WATCH_SECONDS))]
             query.append(("resourceVersion", version))
-            response = self._call("GET", resource, self._path(resource), query, none_for=(410,), stream=True)
+            response = self._call_with_retries(
+                "GET", resource, self._resource_path(resource), query, none_for=(410,), stream=True
+            )
             if response is None:
                 stopped.wait(PAUSE_SECONDS)
                 return
-            for line in _lines(response, whole=True):
+            for line in _read_lines(response, whole=True):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     # Most likely 410: too old. Whatever it is, a new list is the way to go on.
@@ -184,21 +190,21 @@ class Cluster:
 
     @property
     def host(self) -> str:
-        """Where the API server is."""
-        return self._host
+        """The address of the API server."""
+        return str(self._api.configuration.host)
 
-    def _path(self, resource: Resource, *rest: str) -> str:
+    def _resource_path(self, resource: Resource, *rest: str) -> str:
         namespace = ["namespaces", self.namespace] if resource.in_namespace else []
         return "/".join([resource.api, *namespace, resource.plural, *rest])
 
-    def _document(
+    def _call_for_document(
         self, method: str, resource: Resource, path: str, query: list[tuple[str, str]] | None = None,
         body: Document | None = None, none_for: tuple[int, ...] = (), patience: float | None = None,
     ) -> Document | None:  # fmt: skip
-        found = self._call(method, resource, path, query, body, none_for, patience)
+        found = self._call_with_retries(method, resource, path, query, body, none_for, patience)
         return None if found is None else dict(found)
 
-    def _call(
+    def _call_with_retries(
         self, method: str, resource: Resource, path: str, query: list[tuple[str, str]] | None = None,
         body: Document | None = None, none_for: tuple[int, ...] = (), patience: float | None = None,
         stream: bool = False,
@@ -209,22 +215,26 @@ class Cluster:
         until, pause = time.monotonic() + patience, PAUSE_SECONDS
         while True:
             try:
-                return self._ask(method, path, query or [], body, stream)
+                return self._call_once(method, path, query or [], body, stream)
             except client.ApiException as error:
                 if error.status in none_for:
                     return None
                 if error.status not in _PASSING or time.monotonic() >= until:
-                    raise self._letter(_action(method, resource, path, query or []), resource, error) from error
+                    raise self._explain_refusal(
+                        _describe_action(method, resource, path, query or []), resource, error
+                    ) from error
                 asked = _retry_after(error)
             except HTTPError as error:
                 if time.monotonic() >= until:
-                    raise ClusterError(f"the API server {self._host} cannot be reached: {error}") from error
+                    raise ClusterError(f"the API server {self.host} cannot be reached: {error}") from error
                 asked = 0.0
             wait = max(pause * (0.5 + random.random()), asked)
             time.sleep(min(wait, LONGEST_PAUSE_SECONDS, max(0.0, until - time.monotonic())))
             pause *= 2
 
-    def _ask(self, method: str, path: str, query: list[tuple[str, str]], body: Document | None, stream: bool) -> Any:
+    def _call_once(
+        self, method: str, path: str, query: list[tuple[str, str]], body: Document | None, stream: bool
+    ) -> Any:
         header = {"Accept": "application/json, */*"}
         if method == "PATCH":
             header["Content-Type"] = "application/merge-patch+json"
@@ -234,14 +244,10 @@ class Cluster:
             _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
         )  # fmt: skip
 
-    @property
-    def _host(self) -> str:
-        return str(self._api.configuration.host)
-
-    def _letter(self, action: str, resource: Resource, error: client.ApiException) -> ClusterError:
+    def _explain_refusal(self, action: str, resource: Resource, error: client.ApiException) -> ClusterError:
         """Say what the server refused, and what to do."""
         what = f"{action} in namespace {self.namespace}"
-        said = _message(error)
+        said = _read_message(error)
         if error.status == 403:
             return Forbidden(
                 f"the API server does not let this service account {what}; the Role in manifests/base grants it. "
@@ -253,13 +259,13 @@ class Cluster:
                 f"jobs.train_backend (pytorchjob, trainjob, local). It says: {said}"
             )
         if not error.status:
-            return ClusterError(f"cannot {what}: no trust in the API server {self._host}: {said}")
+            return ClusterError(f"cannot {what}: no trust in the API server {self.host}: {said}")
         if error.status in _PASSING:
             return ClusterError(f"cannot {what}: the API server still fails with {error.status}: {said}")
         return ClusterError(f"cannot {what}: the API server refuses it with {error.status}: {said}")
 
 
-def _load(settings: client.Configuration, environment: Mapping[str, str]) -> str:
+def _load_configuration(settings: client.Configuration, environment: Mapping[str, str]) -> str:
     """Fill in how to reach the cluster; returns the namespace that goes with it."""
     named = environment.get("KUBECONFIG")
     try:
@@ -276,7 +282,7 @@ def _load(settings: client.Configuration, environment: Mapping[str, str]) -> str
     return str(active["context"].get("namespace", "default"))
 
 
-def _action(method: str, resource: Resource, path: str, query: list[tuple[str, str]]) -> str:
+def _describe_action(method: str, resource: Resource, path: str, query: list[tuple[str, str]]) -> str:
     """Name the verb and the resource as a Role does."""
     if path.endswith("/log"):
         return f"get {resource.plural}/log"
@@ -285,7 +291,7 @@ def _action(method: str, resource: Resource, path: str, query: list[tuple[str, s
     return f"{_VERBS[method]} {resource.plural}"
 
 
-def _lines(response: Any, whole: bool = False) -> Iterator[str]:
+def _read_lines(response: Any, whole: bool = False) -> Iterator[str]:
     """Yield the lines of an answer as they come; where it breaks, it ends.
 
     `whole`: without a last line that does not end.
@@ -305,7 +311,7 @@ def _lines(response: Any, whole: bool = False) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-def _message(error: client.ApiException) -> str:
+def _read_message(error: client.ApiException) -> str:
     """Return the sentence of the server's answer."""
     body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body or error.reason or ""
     try:

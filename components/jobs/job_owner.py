@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .cluster import PODS, Cluster, Forbidden
-from .kind import Document
+from .job_kind import Document
 
 _WORKFLOW = "Workflow"
 
@@ -30,12 +30,12 @@ def find_owners(cluster: Cluster, environment: Mapping[str, str]) -> list[Docume
     else:
         why = f"pod {name} in namespace {cluster.namespace} belongs to no Workflow"
     if workflow is not None:
-        return [_reference(workflow["apiVersion"], _WORKFLOW, workflow["name"], workflow["uid"])]
+        return [_owner_reference(workflow["apiVersion"], _WORKFLOW, workflow["name"], workflow["uid"])]
     print(
         f"the training job will belong to this step's pod, and will end if that pod is evicted: {why}",
         flush=True,
     )
-    return [_reference("v1", "Pod", name, uid)]
+    return [_owner_reference("v1", "Pod", name, uid)]
 
 
 def _find_workflow(cluster: Cluster, pod: str, uid: str) -> Document | None:
@@ -47,6 +47,6 @@ def _find_workflow(cluster: Cluster, pod: str, uid: str) -> Document | None:
     return None
 
 
-def _reference(version: str, kind: str, name: str, uid: str) -> Document:
+def _owner_reference(version: str, kind: str, name: str, uid: str) -> Document:
     owner = {"apiVersion": version, "kind": kind, "name": name, "uid": uid}
     return owner | {"controller": False, "blockOwnerDeletion": False}

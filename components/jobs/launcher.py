@@ -1,4 +1,4 @@
-"""Training jobs on a cluster: created or joined, waited for, and deleted when no run needs them any more."""
+"""Training jobs on a cluster: created or joined, watched, and deleted once no run needs them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from ..errors import ClusterError, TrainingFailed
-from . import pods
+from . import pod_template
 from .cluster import Cluster, Forbidden, NoSuchKind, Resource
 from .job import TrainingJob
+from .job_kind import Document, JobKind
 from .job_owner import find_owners
-from .kind import Document, JobKind
-from .kinds import KINDS
+from .registry import KINDS
 from .settings import JobSettings
 from .watch import JobWatch
 
@@ -39,14 +39,14 @@ class ClusterJobs:
         return cls(Cluster.open(os.environ), settings, os.environ)
 
     def run(self, job: TrainingJob) -> None:
-        """Run a job to its end; one that runs already, of an earlier attempt of this step, is joined.
+        """Run a job to its end, or join the one that an earlier attempt of this step started.
 
-        One whose pods failed is made anew, `train_restarts` times at most. Should this process be interrupted, because
-        its claim is lost, the job is deleted.
+        A job whose pods failed is created again, at most `train_restarts` times. If this process is interrupted,
+        because it lost its claim, the job is deleted.
         """
         try:
             for restart in range(self._settings.train_restarts + 1):
-                if self._succeeds(job, restart):
+                if self._run_attempt(job, restart):
                     return
         except KeyboardInterrupt:
             self._delete_in_a_hurry(job)
@@ -55,34 +55,34 @@ class ClusterJobs:
     def reap(self, experiment: str, token: int) -> list[str]:
         """Delete the jobs, of every kind, that work for an experiment under an older token; returns their names.
 
-        Those that have ended stay for `train_keep_seconds`, for their logs.
+        Jobs that have ended are kept for `train_keep_seconds`, for their logs.
         """
         reaped = []
         for kind in KINDS.values():
-            for found in self._jobs_of(kind, experiment):
-                if int(found["metadata"]["labels"][pods.TOKEN]) < token and not self._is_kept(kind, found):
+            for found in self._list_jobs(kind, experiment):
+                if int(found["metadata"]["labels"][pod_template.TOKEN]) < token and not self._is_kept(kind, found):
                     self._cluster.delete(Resource.of(kind), found)
                     reaped.append(str(found["metadata"]["name"]))
         return reaped
 
-    def _succeeds(self, job: TrainingJob, restart: int) -> bool:
-        """Wait for the job of this name, begun again so many times; False where a pod failed, and it may once more."""
+    def _run_attempt(self, job: TrainingJob, restart: int) -> bool:
+        """Run one attempt of the job. Returns False if a pod failed and another attempt is allowed."""
         found = self._create_or_adopt(job)
         if self._kind.state(found).phase == "succeeded":
             return True
         watch = JobWatch(self._cluster, self._kind, job, self._settings, found)
         try:
-            watch.to_the_end()
+            watch.wait_for_end()
         except TrainingFailed:
             allowed = self._settings.train_restarts
             if restart == allowed or not watch.failure_of_pods:
                 raise
-            self._tell(job, f"begins again as a new job ({restart + 1} of {allowed}): {watch.failure_of_pods}")
+            self._print_line(job, f"begins again as a new job ({restart + 1} of {allowed}): {watch.failure_of_pods}")
             return False
         return True
 
     def _create_or_adopt(self, job: TrainingJob) -> Document:
-        """Return the one job of this name: made now, or by whoever was faster or came before."""
+        """Return the job of this name: created now, or found because another process created it."""
         manifest = self._kind.manifest(job, self._settings, self._environment)
         owners = find_owners(self._cluster, self._environment)
         if owners:
@@ -90,17 +90,17 @@ class ClusterJobs:
         for _ in range(TRIES):
             made = self._cluster.create(self._resource, manifest)
             if made is not None:
-                self._tell(job, f"is created in namespace {self._cluster.namespace}")
+                self._print_line(job, f"is created in namespace {self._cluster.namespace}")
                 return made
             there = self._cluster.get(self._resource, job.name)
-            found = self._adopt(job, there, owners) if there is not None else None
+            found = self._adopt_job(job, there, owners) if there is not None else None
             if found is not None:
                 return found
         raise ClusterError(f"{self._kind.name} {job.name} comes and goes: after {TRIES} tries, it is not there to stay")
 
-    def _adopt(self, job: TrainingJob, found: Document, owners: list[Document]) -> Document | None:
-        """Take over a job of this name; None where it had to go, and another one can be made."""
-        self._refuse_a_strangers(job, found)
+    def _adopt_job(self, job: TrainingJob, found: Document, owners: list[Document]) -> Document | None:
+        """Take over a job of this name. Returns None if it had to be deleted, so that a new one can be created."""
+        self._refuse_foreign(job, found)
         if "deletionTimestamp" in found["metadata"]:
             self._wait_until_gone(job, found)
             return None
@@ -108,17 +108,17 @@ class ClusterJobs:
         if state.phase == "succeeded":
             return found
         if state.phase == "failed":
-            self._tell(job, f"failed before ({state.why}); it is made anew")
+            self._print_line(job, f"failed before ({state.why}); it is made anew")
             # Its pods would be taken for those of the next one.
             self._cluster.delete(self._resource, found, owned_first=True)
             self._wait_until_gone(job, found)
             return None
-        self._tell(job, "is there already; this step waits for it from now on")
+        self._print_line(job, "is there already; this step waits for it from now on")
         # An earlier run, or the pod of an earlier attempt, may be deleted at any time, and what it owns with it.
         return self._cluster.patch(self._resource, job.name, {"metadata": {"ownerReferences": owners or None}})
 
-    def _refuse_a_strangers(self, job: TrainingJob, found: Document) -> None:
-        ledger = found["metadata"].get("annotations", {}).get(pods.LEDGER)
+    def _refuse_foreign(self, job: TrainingJob, found: Document) -> None:
+        ledger = found["metadata"].get("annotations", {}).get(pod_template.LEDGER)
         if ledger != job.ledger:
             raise ClusterError(
                 f"{self._kind.name} {job.name} in namespace {self._cluster.namespace} belongs to the ledger {ledger!r},"
@@ -141,30 +141,30 @@ class ClusterJobs:
     def _delete_in_a_hurry(self, job: TrainingJob) -> None:
         try:
             found = self._cluster.get(self._resource, job.name, HURRIED_SECONDS)
-            if found is not None and found["metadata"].get("annotations", {}).get(pods.LEDGER) == job.ledger:
+            if found is not None and found["metadata"].get("annotations", {}).get(pod_template.LEDGER) == job.ledger:
                 self._cluster.delete(self._resource, found, HURRIED_SECONDS)
-                self._tell(job, "is deleted, as this step was told to stop")
+                self._print_line(job, "is deleted, as this step was told to stop")
         except ClusterError as error:
-            # Whoever holds the claim by now reaps it, and it stops by itself when the claim is not its own.
-            self._tell(job, f"is left to itself: {error}")
+            # The new holder of the claim reaps it, and it stops by itself once it has lost the claim.
+            self._print_line(job, f"is left to itself: {error}")
 
-    def _jobs_of(self, kind: JobKind, experiment: str) -> list[Document]:
+    def _list_jobs(self, kind: JobKind, experiment: str) -> list[Document]:
         try:
-            selector = f"{pods.EXPERIMENT}={pods.experiment_label(experiment)}"
+            selector = f"{pod_template.EXPERIMENT}={pod_template.experiment_label(experiment)}"
             return list(self._cluster.list_all(Resource.of(kind), labelSelector=selector)["items"])
         except NoSuchKind:
             return []
         except Forbidden:
             if kind is self._kind:
                 raise
-            # Who may not even see jobs of the other kind has made none.
+            # An account that may not list jobs of the other kind has created none.
             return []
 
     def _is_kept(self, kind: JobKind, found: Document) -> bool:
-        """Whether a job does nothing any more and may still be looked at; a TrainJob does not go by itself."""
+        """Whether a job has ended and is kept for its logs; a TrainJob does not delete itself."""
         created = datetime.fromisoformat(found["metadata"]["creationTimestamp"])
         age = (datetime.now(UTC) - created).total_seconds()
         return kind.state(found).has_ended and age < self._settings.train_keep_seconds
 
-    def _tell(self, job: TrainingJob, words: str) -> None:
+    def _print_line(self, job: TrainingJob, words: str) -> None:
         print(f"{self._kind.name} {job.name} {words}", flush=True)

@@ -12,9 +12,9 @@ import math
 from collections.abc import Mapping
 
 from ..errors import SettingsError
-from . import pods
+from . import pod_template
 from .job import TrainingJob
-from .kind import Document, JobKind, JobState, said, suspended, true_condition
+from .job_kind import Document, JobKind, JobState, describe_condition, find_true_condition, suspended_state
 from .settings import JobSettings
 
 _JOBSET, _REPLICATED = (f"jobset.sigs.k8s.io/{name}" for name in ("jobset-name", "replicatedjob-name"))
@@ -24,7 +24,7 @@ _NODE = "node"
 _MANAGER = "oatflow.dev/launcher"
 
 
-def manifest(job: TrainingJob, settings: JobSettings, environment: Mapping[str, str]) -> Document:
+def write_manifest(job: TrainingJob, settings: JobSettings, environment: Mapping[str, str]) -> Document:
     """Describe the job to Kubeflow Trainer. Raises `SettingsError` for what a TrainJob cannot carry."""
     if settings.train_priority_class:
         raise SettingsError(
@@ -34,8 +34,8 @@ def manifest(job: TrainingJob, settings: JobSettings, environment: Mapping[str, 
     spec: Document = {
         "runtimeRef": {"name": settings.train_runtime},
         "activeDeadlineSeconds": math.ceil(job.timeout_seconds),
-        "trainer": _trainer(job, settings, environment),
-        "runtimePatches": [_patch(job, settings)],
+        "trainer": _trainer_spec(job, settings, environment),
+        "runtimePatches": [_runtime_patch(job, settings)],
     }
     if settings.train_queue:
         # Kueue resumes it when it is its turn.
@@ -43,25 +43,25 @@ def manifest(job: TrainingJob, settings: JobSettings, environment: Mapping[str, 
     return {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
         "kind": "TrainJob",
-        "metadata": pods.job_metadata(job, settings),
+        "metadata": pod_template.job_metadata(job, settings),
         "spec": spec,
     }
 
 
-def state(found: Document) -> JobState:
+def read_state(found: Document) -> JobState:
     """Read how a job fares. A TrainJob that runs has no condition that says so."""
-    ended = true_condition(found, "Complete", "Failed")
+    ended = find_true_condition(found, "Complete", "Failed")
     if ended is not None and ended["type"] == "Complete":
         return JobState("succeeded")
     if ended is not None:
-        return JobState("failed", said(ended), late=ended.get("reason") == "DeadlineExceeded")
+        return JobState("failed", describe_condition(ended), late=ended.get("reason") == "DeadlineExceeded")
     if found["spec"].get("suspend"):
-        return suspended(found["metadata"].get("labels", {}).get(pods.QUEUE))
+        return suspended_state(found["metadata"].get("labels", {}).get(pod_template.QUEUE))
     active = sum(part.get("active", 0) for part in found.get("status", {}).get("jobsStatus") or [])
     return JobState("running" if active else "waiting")
 
 
-def owns(job: Document, pod: Document) -> bool:
+def owns_pod(job: Document, pod: Document) -> bool:
     """Whether a pod belongs to this very job: those that an earlier job of its name left are older than it.
 
     Between a TrainJob and its pods are a JobSet and a Job, which the launcher has no right to read.
@@ -69,37 +69,37 @@ def owns(job: Document, pod: Document) -> bool:
     return bool(job["metadata"]["creationTimestamp"] <= pod["metadata"]["creationTimestamp"])
 
 
-def node(pod: Document) -> int:
+def number_pod(pod: Document) -> int:
     """Number a pod among those of its job."""
     # The label came with Kubernetes 1.28; the annotation was there before.
     return int({**pod["metadata"].get("annotations", {}), **pod["metadata"].get("labels", {})}.get(_INDEX, 0))
 
 
-def _trainer(job: TrainingJob, settings: JobSettings, environment: Mapping[str, str]) -> Document:
+def _trainer_spec(job: TrainingJob, settings: JobSettings, environment: Mapping[str, str]) -> Document:
     return {
         "numNodes": settings.train_pods,
-        "numProcPerNode": pods.processes_per_pod(job, settings),
+        "numProcPerNode": pod_template.processes_per_pod(job, settings),
         "image": settings.train_image,
         "command": ["torchrun"],
-        "args": pods.arguments(job),
-        "env": pods.variables(job, settings, environment),
-        "resourcesPerNode": pods.resources(settings),
+        "args": pod_template.arguments(job),
+        "env": pod_template.variables(job, settings, environment),
+        "resourcesPerNode": pod_template.resources(settings),
     }
 
 
-def _patch(job: TrainingJob, settings: JobSettings) -> Document:
+def _runtime_patch(job: TrainingJob, settings: JobSettings) -> Document:
     container = {
         "name": _NODE,
-        "securityContext": pods.container_security(),
-        "volumeMounts": pods.volume_mounts(),
+        "securityContext": pod_template.container_security(),
+        "volumeMounts": pod_template.volume_mounts(),
     }
     spec = {
         "containers": [container],
-        "volumes": pods.volumes(settings),
-        "securityContext": pods.pod_security(),
-        **pods.placement(settings),
+        "volumes": pod_template.volumes(settings),
+        "securityContext": pod_template.pod_security(),
+        **pod_template.placement(settings),
     }
-    template = {"metadata": pods.pod_metadata(job), "spec": spec}
+    template = {"metadata": pod_template.pod_metadata(job), "spec": spec}
     nodes = {"name": _NODE, "template": {"spec": {"template": template}}}
     return {"manager": _MANAGER, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": [nodes]}}}}
 
@@ -110,11 +110,11 @@ KIND = JobKind(
     version="v1alpha1",
     plural="trainjobs",
     operator="Kubeflow Trainer 2.2 or newer",
-    manifest=manifest,
-    state=state,
+    manifest=write_manifest,
+    state=read_state,
     pods=lambda name: f"{_JOBSET}={name},{_REPLICATED}={_NODE}",
-    owns=owns,
+    owns=owns_pod,
     container=_NODE,
-    node=node,
+    node=number_pod,
     restarts_pods=True,
 )

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from ..errors import ClusterError, TrainingFailed
+from ..progress import format_duration
 from .cluster import PODS, Change, Cluster, Resource
 from .job import TrainingJob
-from .kind import Document, JobKind, JobState
-from .letters import span
-from .pods_seen import PodsSeen
+from .job_kind import Document, JobKind, JobState
+from .pod_history import PodHistory
 from .settings import JobSettings
 
 TICK_SECONDS = 1.0
@@ -35,7 +35,7 @@ class JobWatch:
     def __init__(self, cluster: Cluster, kind: JobKind, job: TrainingJob, settings: JobSettings, found: Document):
         self._cluster, self._kind, self._job, self._settings = cluster, kind, job, settings
         self._found = found
-        self._pods = PodsSeen(cluster, kind, found, settings.train_pods)
+        self._pods = PodHistory(cluster, kind, found, settings.train_pods)
         self._began = time.monotonic()
         self._started: float | None = None
         self._told: frozenset[str] = frozenset()
@@ -44,11 +44,11 @@ class JobWatch:
         self.failure_of_pods = ""
         self._news: queue.Queue[tuple[Resource, Change] | BaseException] = queue.Queue()
 
-    def to_the_end(self) -> None:
+    def wait_for_end(self) -> None:
         """Wait until the job has ended well. Raises `TrainingFailed`, and `ClusterError` where the cluster fails."""
-        with self._listening():
+        with self._watching():
             while not self._state.has_ended and not self._waits_in_vain:
-                self._hear()
+                self._take_in_news()
                 self._note_suspension()
                 self._note_start()
                 self._tell_what_it_waits_for()
@@ -57,14 +57,14 @@ class JobWatch:
             if self._state.has_ended:
                 self._catch_up_with_pods()
             else:
-                self._delete(pods_first=True)
-            self._pods.log.finish()
+                self._delete_job(pods_first=True)
+            self._pods.log.finish_reading()
         if self._state.phase == "succeeded":
-            return self._tell(f"is done after {span(self._age)}")
-        why = self._why()
+            return self._print_line(f"is done after {format_duration(self._age)}")
+        why = self._explain_failure()
         if not self._state.late:
             self.failure_of_pods = why
-        raise self._failure(why)
+        raise self._make_error(why)
 
     @property
     def _state(self) -> JobState:
@@ -84,7 +84,7 @@ class JobWatch:
         return max(0.0, (datetime.now(UTC) - created).total_seconds())
 
     @contextmanager
-    def _listening(self) -> Iterator[None]:
+    def _watching(self) -> Iterator[None]:
         """Follow the job and its pods in threads of their own, which queue what they hear."""
         stopped = threading.Event()
         # The job may have been deleted since it was found, with nobody listening yet.
@@ -93,14 +93,16 @@ class JobWatch:
             (PODS, [], {"labelSelector": self._kind.pods(self._job.name)}),
         ):
             args = (resource, seen, selector, stopped)
-            threading.Thread(target=self._listen, args=args, name=f"watch {resource.plural}", daemon=True).start()
+            threading.Thread(
+                target=self._queue_changes, args=args, name=f"watch {resource.plural}", daemon=True
+            ).start()
         try:
             yield
         finally:
             stopped.set()
-            self._pods.log.stop()
+            self._pods.log.stop_reading()
 
-    def _listen(
+    def _queue_changes(
         self, resource: Resource, seen: list[Document], selector: dict[str, str], stopped: threading.Event
     ) -> None:
         try:
@@ -109,7 +111,7 @@ class JobWatch:
         except BaseException as error:  # Raised again by `_take_in`, in the thread that waits for the job.
             self._news.put(error)
 
-    def _hear(self) -> None:
+    def _take_in_news(self) -> None:
         """Take in all there is to hear; if there is nothing, wait for a tick."""
         try:
             self._take_in(self._news.get(timeout=TICK_SECONDS))
@@ -129,8 +131,8 @@ class JobWatch:
             self._note_suspension()
             self._found = found
             if gone and not self._state.has_ended:
-                self._pods.log.finish()
-                raise self._failure("it was deleted: by a person, by a newer run, or with the run that made it")
+                self._pods.log.finish_reading()
+                raise self._make_error("it was deleted: by a person, by a newer run, or with the run that made it")
 
     def _catch_up_with_pods(self) -> None:
         """Take in the pods that are left: news of the job may come before theirs, and without them there is no log."""
@@ -140,7 +142,7 @@ class JobWatch:
             if self._state.phase == "failed":
                 raise
             # A training that is done is worth more than its log.
-            return self._tell(f"is done; the end of its log cannot be read: {error}")
+            return self._print_line(f"is done; the end of its log cannot be read: {error}")
         for pod in pods:
             self._pods.take_in(pod, gone=False)
 
@@ -152,14 +154,14 @@ class JobWatch:
             if found is not None and found["metadata"]["uid"] == self._found["metadata"]["uid"]:
                 self._found = found
         if self._state.is_suspended:
-            self._pods.forget()
+            self._pods.forget_failures()
             if self._started is not None:
                 self._began, self._started, self._silence_told = time.monotonic(), None, 0.0
 
     def _note_start(self) -> None:
         if self._started is None and not self._state.is_suspended and self._pods.started >= self._settings.train_pods:
             self._started = time.monotonic()
-            self._tell("runs on all of its pods")
+            self._print_line("runs on all of its pods")
 
     def _tell_what_it_waits_for(self) -> None:
         """Say what keeps the job from running: when it is something new, after a minute, and then now and again."""
@@ -169,7 +171,7 @@ class JobWatch:
         causes |= {why} - {""}
         now, is_new = time.monotonic(), bool(causes - self._told)
         if is_new or (causes and now >= self._remind_at):
-            self._tell(f"waits: {'; '.join(filter(None, [*map(self._pods.describe, troubles), why]))}")
+            self._print_line(f"waits: {'; '.join(filter(None, [*map(self._pods.describe_trouble, troubles), why]))}")
             self._remind_at = now + (REMINDER_SECONDS if is_new else REMINDERS_SECONDS)
         self._told = frozenset(causes)
 
@@ -183,10 +185,11 @@ class JobWatch:
         silent = self._silent_seconds
         if silent >= (self._silence_told + STILL_SILENT_SECONDS if self._silence_told else SILENT_SECONDS):
             self._silence_told = silent
-            limit = span(self._settings.train_start_timeout_seconds)
-            self._tell(
-                f"has reported nothing in the {span(silent)} since all of its pods started: {self._what_to_look_at()}. "
-                f"It is deleted after {limit} without a report (jobs.train_start_timeout_seconds)"
+            limit = format_duration(self._settings.train_start_timeout_seconds)
+            self._print_line(
+                f"has reported nothing in the {format_duration(silent)} since all of its pods started: "
+                f"{self._what_to_look_at()}. It is deleted after {limit} without a report "
+                "(jobs.train_start_timeout_seconds)"
             )
 
     def _what_to_look_at(self) -> str:
@@ -206,41 +209,41 @@ class JobWatch:
         """Delete a job that does not start in time, or that the cluster did not end when its time was up."""
         now, patience = time.monotonic(), self._settings.train_start_timeout_seconds
         if self._started is None and now - self._began > patience:
-            what = "; ".join(map(self._pods.describe, self._pods.troubles)) or self._state.why
-            self._delete()
-            raise self._failure(
-                f"it did not start within {span(patience)} (jobs.train_start_timeout_seconds), and is deleted: "
-                f"{what or 'it has no pods'}"
+            what = "; ".join(map(self._pods.describe_trouble, self._pods.troubles)) or self._state.why
+            self._delete_job()
+            raise self._make_error(
+                f"it did not start within {format_duration(patience)} (jobs.train_start_timeout_seconds), and is "
+                f"deleted: {what or 'it has no pods'}"
             )
         if self._silent_seconds > patience:
-            self._delete()
-            raise self._failure(
-                f"it reported nothing within {span(patience)} after all of its pods ran "
+            self._delete_job()
+            raise self._make_error(
+                f"it reported nothing within {format_duration(patience)} after all of its pods ran "
                 f"(jobs.train_start_timeout_seconds), and is deleted: {self._what_to_look_at()}"
             )
         if self._started is not None and now - self._started > self._job.timeout_seconds + GRACE_SECONDS:
-            self._delete()
-            self._pods.log.finish()
-            raise self._failure(
-                f"not done after {span(self._job.timeout_seconds)} (policy.train_timeout_seconds), and the cluster did "
-                "not end it; it is deleted"
+            self._delete_job()
+            self._pods.log.finish_reading()
+            raise self._make_error(
+                f"not done after {format_duration(self._job.timeout_seconds)} (policy.train_timeout_seconds), and the "
+                "cluster did not end it; it is deleted"
             )
 
-    def _delete(self, pods_first: bool = False) -> None:
+    def _delete_job(self, pods_first: bool = False) -> None:
         self._cluster.delete(Resource.of(self._kind), self._found, owned_first=pods_first)
 
-    def _why(self) -> str:
+    def _explain_failure(self) -> str:
         """Say why the job failed: for want of time, by what its pods did, or else in the cluster's words."""
         if self._state.late:
-            limit = span(self._job.timeout_seconds)
+            limit = format_duration(self._job.timeout_seconds)
             return f"not done after {limit} (policy.train_timeout_seconds): {self._state.why}"
-        return self._pods.cause() or self._state.why
+        return self._pods.find_cause() or self._state.why
 
-    def _failure(self, why: str) -> TrainingFailed:
+    def _make_error(self, why: str) -> TrainingFailed:
         return TrainingFailed(
-            f"{self._kind.name} {self._job.name} failed after {span(self._age)}: {why.rstrip('.')}.\n"
-            f"{self._pods.last_lines()}"
+            f"{self._kind.name} {self._job.name} failed after {format_duration(self._age)}: {why.rstrip('.')}.\n"
+            f"{self._pods.read_last_lines()}"
         )
 
-    def _tell(self, words: str) -> None:
+    def _print_line(self, words: str) -> None:
         print(f"{self._kind.name} {self._job.name} {words}", flush=True)

@@ -1,7 +1,7 @@
-"""Who holds a claim: a process that can be seen to be dead, or just a name.
+"""The owner of a claim: a process that can be checked for being alive, or just a host name.
 
-`oatflow align` tells its steps who stands behind them through OATFLOW_OWNER. Where that process ran on this very
-host and is gone, its claim can be taken over at once; a pod has no such process, and its claim runs out.
+`oatflow align` passes its own process to its steps in OATFLOW_OWNER. If that process ran on this host and is gone, its
+claim can be taken over at once. A pod has no such process, and its claim expires.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ OWNER = "OATFLOW_OWNER"
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A host, and on it a process where one stands behind the whole run.
+    """A host, and the process on it that runs all steps, if there is one.
 
-    `world` names kernel boot and process namespace: only within one world do process numbers mean the same.
+    `world` names the kernel's boot and the process namespace, as process numbers are unique only within both.
+    `started` is the process's start in clock ticks since boot.
     """
 
     host: str
@@ -33,45 +34,48 @@ class Owner:
 
     @property
     def is_dead(self) -> bool:
-        """Whether the process is known to be gone. What cannot be known is not dead."""
-        if not self.pid or (self.host, self.world) != (socket.gethostname(), _world()):
+        """Whether the process is known to be gone. False where that cannot be known."""
+        if not self.pid or (self.host, self.world) != (socket.gethostname(), _read_world()):
             return False
-        return _start_ticks(self.pid) != self.started
+        return read_start_ticks(self.pid) != self.started
 
 
 def this_process() -> Owner:
     """Return this process as an owner, for `environment_of`."""
-    return Owner(socket.gethostname(), _world(), os.getpid(), _start_ticks(os.getpid()))
+    return Owner(socket.gethostname(), _read_world(), os.getpid(), read_start_ticks(os.getpid()))
 
 
 def environment_of(owner: Owner) -> dict[str, str]:
-    """Return the environment variable that makes an owner known to the steps it starts."""
+    """Return the environment variable that names the owner to the steps that it starts."""
     return {OWNER: json.dumps(asdict(owner))}
 
 
 def current_owner() -> Owner:
-    """Return the owner that stands behind this step."""
-    told = os.environ.get(OWNER)
-    return Owner(**json.loads(told)) if told else Owner(socket.gethostname())
+    """Return the owner of this step: from the environment, or else this host."""
+    given = os.environ.get(OWNER)
+    return Owner(**json.loads(given)) if given else Owner(socket.gethostname())
 
 
 def process_start() -> float:
-    """When this process began, in seconds since the epoch; where the system does not tell, now."""
-    ticks = _start_ticks(os.getpid())
+    """Return when this process began, in seconds since the epoch; where the system does not say, now."""
+    ticks = read_start_ticks(os.getpid())
     if not ticks:
         return time.time()
     return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
-def _world() -> str:
+def _read_world() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         return ""
 
 
-def _start_ticks(pid: int) -> float:
-    """Clock ticks from boot to the start of a process; 0 if there is none (or it is a zombie)."""
+def read_start_ticks(pid: int) -> float:
+    """Return the clock ticks from boot to the start of a process; 0 if there is none, or it is a zombie.
+
+    Not psutil's `create_time`: that adds the time of the boot, which changes when the clock is set.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

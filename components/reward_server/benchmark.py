@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import psutil
 
 from ..oracles import wire
 from ..records.records import Duel
@@ -55,28 +56,28 @@ class Load:
 
 def main() -> None:
     """Measure and print."""
-    given = _arguments()
+    given = _parse_arguments()
     with tempfile.TemporaryDirectory() as folder:
-        model = with_head(given.model, Path(folder) / given.model.name)
+        model = ensure_head(given.model, Path(folder) / given.model.name)
         flags = ["--scorer_dtype", given.dtype, "--max_wait", str(given.max_wait)]
-        with serving(model, flags) as (url, process):
+        with run_server(model, flags) as (url, process):
             print(f"{given.model.name}, {given.dtype}, {os.cpu_count()} cores; {given.words} words in each text")
-            _compare(url, given.concurrency, given.seconds, given.words)
+            _compare_loads(url, given.concurrency, given.seconds, given.words)
             if given.minutes:
-                soak(url, process, given.concurrency[-1], given.minutes * 60, given.words)
+                soak_server(url, process, given.concurrency[-1], given.minutes * 60, given.words)
 
 
-def _compare(url: str, concurrency: Sequence[int], seconds: float, words: int) -> None:
+def _compare_loads(url: str, concurrency: Sequence[int], seconds: float, words: int) -> None:
     print("concurrency  requests/s      p50 ms      p95 ms  requests a batch", flush=True)
     rates = []
     for clients in concurrency:
-        done = asyncio.run(load(url, clients, seconds, words))
+        done = asyncio.run(measure_load(url, clients, seconds, words))
         rates.append(done.rate)
         print(done, flush=True)
     print(f"{concurrency[-1]} / {concurrency[0]}: {rates[-1] / rates[0]:.2f} times", flush=True)
 
 
-def _arguments() -> argparse.Namespace:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="A load test of the reward model's server.")
     parser.add_argument("model", type=Path, help="model folder")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 16], help="clients at once (default: 1 16)")
@@ -88,7 +89,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def with_head(model: Path, folder: Path) -> Path:
+def ensure_head(model: Path, folder: Path) -> Path:
     """Return the folder of a reward model: the one given, or a copy of it with a head at random."""
     config = json.loads((model / "config.json").read_text())
     if config["architectures"][0].endswith("ForSequenceClassification"):
@@ -106,7 +107,7 @@ def with_head(model: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def serving(model: Path, flags: Sequence[str]) -> Iterator[tuple[str, int]]:
+def run_server(model: Path, flags: Sequence[str]) -> Iterator[tuple[str, int]]:
     """Run the server; yields its address and its process number."""
     command = [sys.executable, "-m", "oatflow.pipelines.cli", "serve-reward-model", "--scorer_model", str(model)]
     fixed = ["--host", "127.0.0.1", "--port", "0", "--timeout", "120", "--no_token"]
@@ -122,15 +123,15 @@ def serving(model: Path, flags: Sequence[str]) -> Iterator[tuple[str, int]]:
         process.wait()
 
 
-async def load(url: str, concurrency: int, seconds: float, words: int) -> Load:
+async def measure_load(url: str, concurrency: int, seconds: float, words: int) -> Load:
     """Ask for so long with so many clients, each of which asks again as soon as it is answered."""
     done = Load(concurrency)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300)) as session:
         warm = Load(concurrency)
         await _ask_all(session, url, warm, _WARM_UP, words)
-        before = await _batches(session, url)
+        before = await _count_batches(session, url)
         await _ask_all(session, url, done, seconds, words)
-        after = await _batches(session, url)
+        after = await _count_batches(session, url)
     done.batch = (after[0] - before[0]) / max(1.0, after[1] - before[1])
     return done
 
@@ -139,7 +140,7 @@ async def _ask_all(session: aiohttp.ClientSession, url: str, done: Load, seconds
     async def client() -> None:
         while time.monotonic() < began + seconds:
             asked = time.monotonic()
-            async with session.post(url + wire.COMPARE, data=_duel(words)) as answer:
+            async with session.post(url + wire.COMPARE, data=_make_request(words)) as answer:
                 answer.raise_for_status()
                 await answer.read()
             done.latencies.append(time.monotonic() - asked)
@@ -149,15 +150,17 @@ async def _ask_all(session: aiohttp.ClientSession, url: str, done: Load, seconds
     done.seconds = time.monotonic() - began
 
 
-def _text(words: int) -> str:
+def _random_text(words: int) -> str:
     return " ".join(random.choices(_WORDS, k=words))
 
 
-def _duel(words: int) -> bytes:
-    return wire.json_request([Duel("d", "p", _text(words), _text(words), _text(words), 0, 1, False)])
+def _make_request(words: int) -> bytes:
+    return wire.json_request(
+        [Duel("d", "p", _random_text(words), _random_text(words), _random_text(words), 0, 1, False)]
+    )
 
 
-async def _batches(session: aiohttp.ClientSession, url: str) -> tuple[float, float]:
+async def _count_batches(session: aiohttp.ClientSession, url: str) -> tuple[float, float]:
     """Return how many requests were in how many batches so far."""
     async with session.get(f"{url}/metrics") as answer:
         lines = (await answer.text()).splitlines()
@@ -165,12 +168,12 @@ async def _batches(session: aiohttp.ClientSession, url: str) -> tuple[float, flo
     return totals["mosec_service_batch_size_sum"], totals["mosec_service_batch_size_count"]
 
 
-def soak(url: str, process: int, concurrency: int, seconds: float, words: int) -> None:
+def soak_server(url: str, process: int, concurrency: int, seconds: float, words: int) -> None:
     """Ask for a long time, and print what the memory of the server's processes did.
 
     What a pass takes comes and goes, so that the least of each minute tells whether something stays.
     """
-    samples = asyncio.run(_watched(url, process, concurrency, seconds, words))
+    samples = asyncio.run(_sample_memory(url, process, concurrency, seconds, words))
     minutes: dict[int, float] = {}
     for at, size in samples:
         minutes[int(at // 60)] = min(size, minutes.get(int(at // 60), size))
@@ -180,25 +183,23 @@ def soak(url: str, process: int, concurrency: int, seconds: float, words: int) -
     print(f"MiB, least of each minute: {' '.join(f'{size:.0f}' for size in settled)}: {slope:+.2f} a minute")
 
 
-async def _watched(url: str, process: int, concurrency: int, seconds: float, words: int) -> list[tuple[float, float]]:
-    asking = asyncio.create_task(load(url, concurrency, seconds, words))
+async def _sample_memory(
+    url: str, process: int, concurrency: int, seconds: float, words: int
+) -> list[tuple[float, float]]:
+    asking = asyncio.create_task(measure_load(url, concurrency, seconds, words))
     began, samples = time.monotonic(), []
     while not asking.done():
-        samples.append((time.monotonic() - began, resident(process)))
+        samples.append((time.monotonic() - began, measure_memory(process)))
         await asyncio.wait({asking}, timeout=_LOOK)
     print((await asking), flush=True)
     return samples
 
 
-def resident(process: int) -> float:
-    """Return the MiB of memory of a process and all that it has started, each page once (PSS)."""
-    ours, total = [process], 0
-    for number in ours:
-        children = Path(f"/proc/{number}/task").glob("*/children")
-        ours += [int(child) for each in children for child in each.read_text().split()]
-        rollup = Path(f"/proc/{number}/smaps_rollup").read_text().splitlines()
-        total += next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
-    return total / 1024
+def measure_memory(process: int) -> float:
+    """Return the memory of a process and its descendants in MiB, each page counted once (PSS)."""
+    server = psutil.Process(process)
+    processes = [server, *server.children(recursive=True)]
+    return float(sum(each.memory_full_info().pss for each in processes)) / 2**20
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the gateway and the model say to each other, on this machine alone."""
+"""The messages between the gateway and the model's process, on this machine alone."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..oracles.settings import ScorerSettings
 
 ROUTE = "/scores"
 _SERVED = "OATFLOW_SERVED_MODEL"
-# A prompt goes in twice, once with each response; a letter that must be escaped takes six.
+# A prompt goes in twice, once with each response; a character that must be escaped takes six.
 LARGEST_GROWTH = 12
 
 Conversation = tuple[str, str]
 
 
 class Served(BaseModel):
-    """What the model's process is told. `key` opens its port, which others on this machine reach, too."""
+    """The settings of the model's process. `key` guards its port, which other users of this machine can reach, too."""
 
     scorer: ScorerSettings
     max_batch: int
@@ -55,13 +55,13 @@ def pack_conversations(conversations: Sequence[Conversation], key: str) -> bytes
 
 
 def unpack_conversations(data: bytes, key: str) -> list[Conversation]:
-    """Read a request; without the key it has no conversations. An error would fail all that are scored with it."""
+    """Read a request; without the key it has no conversations. Raising would fail the whole batch."""
     try:
         given, conversations = json.loads(data)
         known = hmac.compare_digest(str(given).encode(), key.encode())
         return [(prompt, response) for prompt, response in conversations] if known else []
     except (ValueError, TypeError, RecursionError):
-        return []  # Nobody who has the key writes so.
+        return []  # The gateway never writes this.
 
 
 def pack_scores(scores: Scores) -> bytes:

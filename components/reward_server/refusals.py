@@ -1,4 +1,4 @@
-"""Requests that are not answered as they wish: every one of them gets a status and a sentence, and is counted."""
+"""Refused requests: each gets a status and a sentence, and is counted."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from aiohttp.typedefs import Handler, Middleware
 
 
 class Refused(Exception):
-    """A request is refused: with a status, a letter to the client, and perhaps the seconds until it may ask again."""
+    """A request is refused, with a status, a message and optionally the seconds until the client may try again."""
 
     def __init__(self, status: int, message: str, retry_after: int | None = None):
         super().__init__(message)
         self.status, self.retry_after = status, retry_after
 
-    def response(self) -> web.Response:
+    def to_response(self) -> web.Response:
         """Return the answer."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         if self.status == 401:
@@ -27,33 +27,33 @@ class Refused(Exception):
         return web.json_response({"error": str(self)}, status=self.status, headers=headers)
 
 
-def answered(count: Callable[[str, int], None]) -> Middleware:
-    """Return what answers in all cases, and counts path and status."""
+def answer_always(count: Callable[[str, int], None]) -> Middleware:
+    """Return a middleware that turns every error into an answer, and counts path and status."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await _answer(request, handler)
+        response = await _answer_errors(request, handler)
         count(request.path, response.status)
         return response
 
     return middleware
 
 
-async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except Refused as error:
-        return error.response()
+        return error.to_response()
     except web.HTTPException as error:
-        return Refused(error.status, error.reason).response()
+        return Refused(error.status, error.reason).to_response()
     except Exception:
-        # The client hears nothing of it: it may tell of others' texts.
+        # The client gets no details: they may contain the texts of other clients.
         traceback.print_exc()
-        return Refused(500, "the server failed; its log says how").response()
+        return Refused(500, "the server failed; its log says how").to_response()
 
 
-def refuse_strangers(token: str | None, open_paths: Container[str]) -> Middleware:
-    """Return what lets nobody in without the token, but to the open paths; without a token, everybody."""
+def require_token(token: str | None, open_paths: Container[str]) -> Middleware:
+    """Return a middleware that refuses requests without the token, except to the open paths; no token, no check."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -66,8 +66,8 @@ def refuse_strangers(token: str | None, open_paths: Container[str]) -> Middlewar
     return middleware
 
 
-def quiet_log() -> logging.Logger:
-    """Return a log without what strangers sent that is no HTTP: it could hold anything, and fill the disk."""
+def make_quiet_log() -> logging.Logger:
+    """Return a log that drops requests that are not HTTP: they could contain anything, and fill the disk."""
     log = logging.getLogger(__name__)
     log.filters = [lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))]
     return log

@@ -1,4 +1,4 @@
-"""One command that starts both, the gateway and the model behind it, and ends both."""
+"""Starts the gateway and the model behind it, and stops both."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..errors import OracleError, RefusedInput, SettingsError
 from ..oracles.bearer import TOKEN, bearer_secret
 from ..oracles.scorer import ScorerOracle
 from ..oracles.settings import ScorerSettings
-from .batcher import Batcher, start
 from .gateway import Gateway
+from .mosec_process import MosecProcess, start_mosec
 from .settings import ServerSettings
 
 Say = Callable[[str], None]
 
 
 def read_token(wanted: bool) -> str | None:
-    """Return the token that clients must have, from the environment; None where none is wanted."""
+    """Return the token that clients must send, from the environment; None if none is wanted."""
     if not wanted:
         return None
     token = bearer_secret(TOKEN)
@@ -33,36 +33,36 @@ def read_token(wanted: bool) -> str | None:
 
 
 def serve(scorer: ScorerSettings, settings: ServerSettings, token: str | None, say: Say) -> None:
-    """Serve until a signal to stop comes, then end politely: what is under way is still answered.
+    """Serve until a signal to stop, then answer the requests in progress and end.
 
-    Raises `RefusedInput` where the model or the port cannot be had, and `OracleError` where the model's process ends.
+    Raises `RefusedInput` if the model or the port is not available, and `OracleError` if the model's process ends.
     """
-    # All that can be said of the model before it is loaded.
+    # All that can be checked before the model is loaded.
     ScorerOracle(scorer).check()
     asyncio.run(_serve(scorer, settings, token, say))
 
 
 async def _serve(scorer: ScorerSettings, settings: ServerSettings, token: str | None, say: Say) -> None:
-    stopped = _signalled()
-    async with start(scorer, settings) as batcher:
-        gateway = Gateway(batcher, settings, scorer.scorer_temperature, token)
-        runner = gateway.runner()
+    stopped = _stop_on_signals()
+    async with start_mosec(scorer, settings) as mosec:
+        gateway = Gateway(mosec, settings, scorer.scorer_temperature, token)
+        runner = gateway.make_runner()
         try:
-            address = await _listen(runner, settings)
-            await _until_stopped(stopped, batcher, lambda: say(_readiness(gateway, address)))
+            address = await _open_port(runner, settings)
+            await _wait_until_stopped(stopped, mosec, lambda: say(_describe_readiness(gateway, address)))
         finally:
             await runner.cleanup()
 
 
-def _signalled() -> asyncio.Event:
+def _stop_on_signals() -> asyncio.Event:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     return stopped
 
 
-async def _listen(runner: web.AppRunner, settings: ServerSettings) -> str:
-    """Open the port before the model is loaded: a long start is alive, and not ready."""
+async def _open_port(runner: web.AppRunner, settings: ServerSettings) -> str:
+    """Open the port before the model is loaded: a server that loads for long is alive, but not ready."""
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()
@@ -72,10 +72,10 @@ async def _listen(runner: web.AppRunner, settings: ServerSettings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-async def _until_stopped(stopped: asyncio.Event, batcher: Batcher, when_ready: Callable[[], None]) -> None:
-    """Return when told to stop. Raises `OracleError` if the model's process ends before."""
-    stop, end = asyncio.create_task(stopped.wait()), asyncio.create_task(batcher.process.wait())
-    ready = asyncio.create_task(batcher.become_ready())
+async def _wait_until_stopped(stopped: asyncio.Event, mosec: MosecProcess, when_ready: Callable[[], None]) -> None:
+    """Wait for the signal to stop. Raises `OracleError` if the model's process ends before it."""
+    stop, end = asyncio.create_task(stopped.wait()), asyncio.create_task(mosec.process.wait())
+    ready = asyncio.create_task(mosec.become_ready())
     try:
         await asyncio.wait({stop, end, ready}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done() and not end.done():
@@ -89,10 +89,11 @@ async def _until_stopped(stopped: asyncio.Event, batcher: Batcher, when_ready: C
             task.cancel()
 
 
-def _readiness(gateway: Gateway, address: str) -> str:
+def _describe_readiness(gateway: Gateway, address: str) -> str:
     settings = gateway.settings
     return (
-        f"{gateway.identity()} answers at {address}: up to {settings.max_batch} requests in a batch, for which they "
-        f"wait {settings.max_wait} ms; up to {settings.max_duels} duels and {settings.max_body} bytes in a request; "
+        f"{gateway.require_identity()} answers at {address}: up to {settings.max_batch} requests in a batch, for which "
+        f"they wait {settings.max_wait} ms; up to {settings.max_duels} duels and {settings.max_body} bytes in a "
+        "request; "
         f"{'a token is needed' if gateway.token else 'no token is needed'}"
     )

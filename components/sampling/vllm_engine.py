@@ -91,7 +91,7 @@ class VllmEngine:
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"vLLM failed while generating: {_describe_error(error)}") from error
         decode = self._engine.get_tokenizer().decode
-        return [[_draw(answer, decode) for answer in group] for group in answers]
+        return [[_make_draw(answer, decode) for answer in group] for group in answers]
 
     def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = quietly) -> list[float]:
         """Return the log-probability of each answer, as the model has it: no temperature, no top_p."""
@@ -104,7 +104,7 @@ class VllmEngine:
             while len(found) < len(asked):
                 for output in self._engine.step():
                     prompt, tokens = asked[output.request_id]
-                    found[output.request_id] = _logprob(output, prompt, tokens)
+                    found[output.request_id] = _sum_logprobs(output, prompt, tokens)
                     done += len(tokens)
                 on_progress(len(found), len(asked), done)
         except (RuntimeError, ValueError) as error:
@@ -127,10 +127,10 @@ class VllmEngine:
         room, done, tokens = self._cache_blocks(), 0, 0
         try:
             while waiting or running:
-                while waiting and (not running or self._blocks(waiting[0], decoding) <= room):
-                    room -= self._blocks(waiting[0], decoding)
+                while waiting and (not running or self._count_blocks(waiting[0], decoding) <= room):
+                    room -= self._count_blocks(waiting[0], decoding)
                     answer = waiting.popleft()
-                    running[self._submit(answer, decoding)] = answer
+                    running[self._submit_answer(answer, decoding)] = answer
                 for output in self._engine.step():
                     (part,) = output.outputs
                     answer = running[output.request_id]
@@ -138,13 +138,13 @@ class VllmEngine:
                     tokens += len(part.token_ids)
                     if output.finished:
                         answer.finish_reason = part.finish_reason
-                        room += self._blocks(running.pop(output.request_id), decoding)
+                        room += self._count_blocks(running.pop(output.request_id), decoding)
                         done += 1
                 yield done, tokens
         finally:
             self._engine.abort_request(list(running))
 
-    def _submit(self, answer: _Answer, decoding: Decoding) -> str:
+    def _submit_answer(self, answer: _Answer, decoding: Decoding) -> str:
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import RequestOutputKind
 
@@ -181,7 +181,7 @@ class VllmEngine:
         self._engine.add_request(name, TokensPrompt(prompt_token_ids=[*prompt, *tokens[:-1]]), params)
         return name
 
-    def _blocks(self, answer: _Answer, decoding: Decoding) -> int:
+    def _count_blocks(self, answer: _Answer, decoding: Decoding) -> int:
         """How much of the cache a request may come to need."""
         tokens = len(answer.request.prompt_tokens) + decoding.max_tokens
         return ceil(tokens / int(self._cache.block_size))
@@ -237,12 +237,12 @@ def _has_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _draw(answer: _Answer, decode: Any) -> Draw:
+def _make_draw(answer: _Answer, decode: Any) -> Draw:
     text = decode(answer.tokens, skip_special_tokens=True).strip()
     return Draw(tuple(answer.tokens), text, answer.finish_reason or "abort")
 
 
-def _logprob(output: Any, prompt: Sequence[int], tokens: Sequence[int]) -> float:
+def _sum_logprobs(output: Any, prompt: Sequence[int], tokens: Sequence[int]) -> float:
     """Add up what an engine's output says of an answer's tokens: the last one was drawn, the others stand in front."""
     (drawn,) = output.outputs
     places = [*output.prompt_logprobs[len(prompt) :], *drawn.logprobs]

@@ -71,7 +71,9 @@ DOORS = {
     "httpcore2": {"components/oracles/web.py"},
     "llm_blender": {"components/oracles/pairrm_network.py"},
     "krippendorff": {"components/oracles/agreement.py"},
-    "mosec": {"components/reward_server/batching.py"},
+    "mosec": {"components/reward_server/score_worker.py"},
+    "prometheus_client": {"components/reward_server/metrics.py"},
+    "psutil": {"components/reward_server/benchmark.py"},
     "msgspec": {"components/oracles/wire.py"},
     "multiprocessing": {"components/sampling/warm_engine.py", "components/simulator/workers.py"},
 }

@@ -18,7 +18,7 @@ SUPPORT = [
     [{tuple(pair) for pair in member["pairs(best,worst)"]} for member in prompt]
     for prompt in GOLDEN["support_per_prompt_and_belief"]
 ]
-DRAWS = 20_000
+DRAWS = 4_000
 
 
 def beliefs(rewards, alike=None):
@@ -55,7 +55,7 @@ def test_a_pair_is_the_best_and_the_worst_of_the_member_that_imagined_it():
             assert tuple(pair) in SUPPORT[prompt][member]
 
 
-def test_what_20000_seeds_imagine_is_within_five_sigma_of_the_law_as_is_what_oat_did():
+def test_what_4000_seeds_imagine_is_within_five_sigma_of_the_law_as_is_what_oat_did():
     golden = GOLDEN["random_select_20k"]
     believed = beliefs(REWARDS)
     rounds = [imagine_pairs(believed, golden["max_model_data_ratio"], seed) for seed in range(DRAWS)]

@@ -12,7 +12,7 @@ import pytest
 from oatflow.components.errors import ClusterError, SettingsError, TrainingFailed
 from oatflow.components.jobs import cluster, launcher, watch
 from oatflow.components.jobs.launcher import ClusterJobs
-from oatflow.components.jobs.waiting import pod_troubles
+from oatflow.components.jobs.run_in_cluster import pod_troubles
 
 from .kubernetes_api_double.server import RIGHTS
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 from oatflow.components.errors import TrainingFailed
+from oatflow.components.jobs.failure_messages import explain_exit
 from oatflow.components.jobs.job import TrainingJob
-from oatflow.components.jobs.letters import reason
 from oatflow.components.jobs.local import LocalJobs
 from oatflow.components.step_ending import BUG, LOST_PEER
 
@@ -43,7 +43,7 @@ Root Cause (first observed failure):
     ],
 )
 def test_the_reason_is_the_programs_own_or_how_its_worker_ended(returncode, output, expected):
-    assert reason(returncode, output).startswith(expected)
+    assert explain_exit(returncode, output).startswith(expected)
 
 
 @pytest.fixture

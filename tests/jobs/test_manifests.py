@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from oatflow.components.errors import SettingsError
-from oatflow.components.jobs import pods
+from oatflow.components.jobs import pod_template
 from oatflow.components.jobs.job import TrainingJob
-from oatflow.components.jobs.kinds import KINDS
+from oatflow.components.jobs.registry import KINDS
 from oatflow.components.jobs.settings import JobSettings
 
 BACKENDS = ["pytorchjob", "trainjob"]
@@ -140,7 +140,7 @@ def test_secrets_are_references_and_the_hubs_may_be_missing(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_settings_of_the_place_travel_along_and_nothing_else(backend):
-    place = {name: f"the {name}" for name in pods.PLACE}
+    place = {name: f"the {name}" for name in pod_template.PLACE}
     found = container(manifest(backend, environment=place | {"PATH": "/bin", "LD_PRELOAD": "x", "OATFLOW_OWNER": "{}"}))
     plain = {one["name"]: one["value"] for one in found["env"] if "value" in one}
     assert plain == place | {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "4"}

@@ -1,11 +1,11 @@
 """What jobs and pods say of themselves, put into words."""
 
 import pytest
-from oatflow.components.jobs.endings import Ending, ending, first_of
-from oatflow.components.jobs.kind import JobState
-from oatflow.components.jobs.kinds import KINDS
-from oatflow.components.jobs.letters import span
-from oatflow.components.jobs.troubles import troubles_of
+from oatflow.components.jobs.container_failures import ContainerFailure, find_failure, find_first_failure
+from oatflow.components.jobs.job_kind import JobState
+from oatflow.components.jobs.pod_troubles import find_troubles
+from oatflow.components.jobs.registry import KINDS
+from oatflow.components.progress import format_duration
 from oatflow.components.step_ending import BUG
 
 
@@ -136,25 +136,25 @@ def unscheduled(message):
     ],
 )
 def test_what_a_pod_waits_for(pod, words):
-    assert [str(trouble) for trouble in troubles_of([pod])] == [f"pod pod-1 {words}"]
+    assert [str(trouble) for trouble in find_troubles([pod])] == [f"pod pod-1 {words}"]
 
 
 def test_a_sidecar_that_runs_is_not_waited_for():
     pod = a_pod(initContainerStatuses=[initial({"running": {}})], containerStatuses=waiting("PodInitializing"))
     pod["spec"] = {"initContainers": [{"name": "init-pytorch", "restartPolicy": "Always"}]}
-    assert [one.cause for one in troubles_of([pod])] == ["PodInitializing"]
+    assert [one.cause for one in find_troubles([pod])] == ["PodInitializing"]
 
 
 def test_pods_that_run_or_have_ended_or_go_wait_for_nothing():
     going = a_pod()
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     running = a_pod("Running", containerStatuses=[{"name": "pytorch", "state": {"running": {}}}])
-    assert troubles_of([running, a_pod("Succeeded"), going]) == []
+    assert find_troubles([running, a_pod("Succeeded"), going]) == []
 
 
 def test_a_trouble_stays_the_same_while_only_its_numbers_change():
     three, two = unscheduled("0/3 nodes"), unscheduled("0/2 nodes")
-    assert troubles_of([three])[0].cause == troubles_of([two])[0].cause
+    assert find_troubles([three])[0].cause == find_troubles([two])[0].cause
 
 
 def evicted(pod):
@@ -197,37 +197,42 @@ def ended(code, reason="Error", restarts=0, at="2026-01-01T00:00:00Z", over=Fals
     ],
 )
 def test_how_a_pod_ended(pod, words):
-    assert ending(pod, 0, "pytorch").words("").startswith(words)
+    assert find_failure(pod, 0, "pytorch").describe_exit("").startswith(words)
 
 
 def test_a_pod_that_runs_or_ended_well_has_no_ending():
-    assert ending(ended(0, "Completed"), 0, "pytorch") is None and ending(a_pod("Running"), 0, "pytorch") is None
+    assert (
+        find_failure(ended(0, "Completed"), 0, "pytorch") is None
+        and find_failure(a_pod("Running"), 0, "pytorch") is None
+    )
 
 
 def test_an_ending_belongs_to_the_run_of_the_container_that_it_ended():
-    assert ending(ended(1, restarts=2), 0, "pytorch").restarts == 2
-    before = ending(ended(1, restarts=3, over=True), 0, "pytorch")
+    assert find_failure(ended(1, restarts=2), 0, "pytorch").restarts == 2
+    before = find_failure(ended(1, restarts=3, over=True), 0, "pytorch")
     assert before.restarts == 2 and before.is_over
 
 
 def test_the_first_to_fail_is_the_earliest_after_the_last_restart():
     def one(pod, restarts, second, reason="Error", code=1):
-        return Ending(pod, 0, restarts, f"2026-01-01T00:00:{second:02}Z", code, reason, "", False)
+        return ContainerFailure(pod, 0, restarts, f"2026-01-01T00:00:{second:02}Z", code, reason, "", False)
 
     old, early, late = one("a", 0, 1), one("b", 1, 7), one("c", 1, 8)
-    assert first_of([late, old, early]) == early
+    assert find_first_failure([late, old, early]) == early
     # Within one second, who was killed was not taken along.
     killed = one("d", 1, 7, "OOMKilled", 137)
-    assert first_of([early, killed]) == killed
+    assert find_first_failure([early, killed]) == killed
     # Nor within what the clocks of two nodes may differ by; much later, it was.
-    assert first_of([early, one("e", 1, 9, "OOMKilled", 137)]).pod == "e"
-    assert first_of([early, one("e", 1, 30, "OOMKilled", 137)]) == early
+    assert find_first_failure([early, one("e", 1, 9, "OOMKilled", 137)]).pod == "e"
+    assert find_first_failure([early, one("e", 1, 30, "OOMKilled", 137)]) == early
     # Of a container that nobody saw end, as its pod was deleted, the cluster gives no time.
-    assert first_of([Ending("f", 1, 1, "", 137, "ContainerStatusUnknown", "", False), early]) == early
-    assert first_of([Ending("g", 1, 1, "", 1, "Evicted", "", False), early]).pod == "g"
-    assert first_of([]) is None
+    assert (
+        find_first_failure([ContainerFailure("f", 1, 1, "", 137, "ContainerStatusUnknown", "", False), early]) == early
+    )
+    assert find_first_failure([ContainerFailure("g", 1, 1, "", 1, "Evicted", "", False), early]).pod == "g"
+    assert find_first_failure([]) is None
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(9, "9 s"), (119, "119 s"), (840, "14 min"), (9000, "2.5 h")])
 def test_times_are_told_as_people_do(seconds, words):
-    assert span(seconds) == words
+    assert format_duration(seconds) == words

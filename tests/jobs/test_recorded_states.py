@@ -5,11 +5,11 @@ import time
 
 import pytest
 from oatflow.components.errors import TrainingFailed
-from oatflow.components.jobs.endings import has_begun
+from oatflow.components.jobs.container_failures import has_begun
 from oatflow.components.jobs.job import TrainingJob
-from oatflow.components.jobs.kinds import KINDS
 from oatflow.components.jobs.launcher import ClusterJobs
-from oatflow.components.jobs.troubles import troubles_of
+from oatflow.components.jobs.pod_troubles import find_troubles
+from oatflow.components.jobs.registry import KINDS
 
 from .kubernetes_api_double.recorded import PYTORCHJOB, TRAINJOB, RecordedPod, RecordedRun, lost, running
 
@@ -24,7 +24,7 @@ def states(recording, job):
 def said_of(recording, kind, job):
     """What is said of each state of a job's pods: whether the training runs there, and what the pod waits for."""
     return [
-        (one["role"], has_begun(one, KINDS[kind].container), "; ".join(one.words for one in troubles_of([one])))
+        (one["role"], has_begun(one, KINDS[kind].container), "; ".join(one.words for one in find_troubles([one])))
         for one in states(recording, job)
         if one["role"] in TRAINING
     ]

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from oatflow.components.images import CONTROL, ORACLE
 from oatflow.components.jobs.job import TrainingJob
-from oatflow.components.jobs.pods import labels
+from oatflow.components.jobs.pod_template import labels
 from oatflow.components.jobs.settings import JobSettings
 from oatflow.components.store.s3_address import S3Address
 from oatflow.pipelines.alignment.round import PLACE, PLACE_VARIABLES, S3_KEYS

@@ -2,7 +2,7 @@
 
 import pytest
 from oatflow.components.jobs.job import TrainingJob
-from oatflow.components.jobs.kinds import KINDS
+from oatflow.components.jobs.registry import KINDS
 from oatflow.components.jobs.settings import JobSettings
 
 from .policy import pod_specs, problems

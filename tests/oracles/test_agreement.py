@@ -91,6 +91,7 @@ def test_agreement_is_told_with_its_interval_and_how_many_duels_it_is_over():
     assert found == agreement_facts(verdicts(ann="ffsfssfsff.t", ben="ffssssfffft."), 7)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_true_agreement_19_times_of_20():
     # Values of two are the same with 0.7, and either value is as likely as the other: alpha 1 - 0.3 / 0.5.
     rng = np.random.default_rng(0)

@@ -1,8 +1,10 @@
 """Oracles as users meet them, through the whole pipeline on scripted rooms: a function of one's own, and people."""
 
 import json
+import sys
 
 import pytest
+from oatflow.pipelines.cli import main
 
 from .test_align_scripted import oatflow, status
 
@@ -18,6 +20,7 @@ def align(folder, *flags):
     return oatflow(folder, "align", *SMALL, *flags)
 
 
+@pytest.mark.slow
 def test_a_python_function_beside_the_command_is_an_oracle(tmp_path):
     (tmp_path / "rewards.py").write_text(REWARD)
     done = align(tmp_path, "--reward", "rewards:warmth", "--rounds", "1")
@@ -51,11 +54,18 @@ def test_a_python_function_beside_the_command_is_an_oracle(tmp_path):
         (["--preference-oracle", "remote", "--remote-url", "ftp://x"], "remote_url='ftp://x'"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, flags, said):
+def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys, flags, said):
     (tmp_path / "rewards.py").write_text(REWARD)
-    refused = align(tmp_path, *flags)
-    assert refused.returncode == 2, refused.stderr
-    assert said in refused.stderr and refused.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OATFLOW_HOME", str(tmp_path / "home"))
+    # The command adds the folder that it runs in.
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "rewards", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        main(["align", *SMALL, *flags, "--ledger", f"file://{tmp_path}/ledger"])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2, error
+    assert said in error and error.count("\n") == 1
     assert not list((tmp_path / "ledger").rglob("HEAD.json"))
 
 
@@ -70,6 +80,7 @@ def waiting(tmp_path_factory):
 PEOPLE = ("--preference-oracle", "human", "--human-annotators", "2", "--eval-oracle", "simulated")
 
 
+@pytest.mark.slow
 def test_a_run_whose_people_have_not_answered_ends_as_waiting_and_not_as_failed(waiting):
     folder, first = waiting
     assert first.returncode == 4, first.stderr
@@ -80,6 +91,7 @@ def test_a_run_whose_people_have_not_answered_ends_as_waiting_and_not_as_failed(
     assert status(folder)["open_round"]["free"], "the next run need not wait for the lease to end"
 
 
+@pytest.mark.slow
 def test_a_run_that_can_only_wait_does_nothing(waiting):
     folder, _ = waiting
     before = sorted(path for path in (folder / "ledger").rglob("*") if path.is_file())
@@ -88,6 +100,7 @@ def test_a_run_that_can_only_wait_does_nothing(waiting):
     assert sorted(path for path in (folder / "ledger").rglob("*") if path.is_file()) == before
 
 
+@pytest.mark.slow
 def test_answers_carry_the_experiment_on(waiting):
     folder, _ = waiting
     assert oatflow(folder, "label", "demo", "--out", str(folder / "page")).returncode == 0
@@ -112,6 +125,7 @@ def test_answers_carry_the_experiment_on(waiting):
     assert row["pairs"] == 4
 
 
+@pytest.mark.slow
 def test_the_table_of_queries_is_part_of_the_status(waiting):
     lines = oatflow(waiting[0], "status", "demo").stdout.splitlines()
     head = next(number for number, line in enumerate(lines) if line == "oracle queries")

@@ -16,6 +16,9 @@ from oatflow.pipelines.alignment.form import form_arguments
 from oatflow.pipelines.alignment.pipeline import compile_pipeline
 
 COMMAND = [sys.executable, "-m", "oatflow.pipelines.cli"]
+# Every test needs whole runs of the command, which are many processes each.
+pytestmark = pytest.mark.slow
+
 BATCH = 6
 STEPS = ("open", "sample", "label", "train", "evaluate", "close")
 
@@ -175,7 +178,6 @@ def with_receipts(folder):
     return {row.duel_id for part in parts for row in from_parquet(part.read_bytes(), Receipt, part.name)}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_in_any_step_and_started_again_it_ends_the_same(finished, tmp_path, step, wait_for):
     running = start(tmp_path)
@@ -193,7 +195,6 @@ def test_killed_in_any_step_and_started_again_it_ends_the_same(finished, tmp_pat
     assert max(asked.values()) <= 2
 
 
-@pytest.mark.slow
 def test_of_two_at_once_one_works_and_the_other_says_who_and_until_when(tmp_path, wait_for):
     running = start(tmp_path)
     wait_for(tmp_path, "open", "end")
@@ -203,7 +204,6 @@ def test_of_two_at_once_one_works_and_the_other_says_who_and_until_when(tmp_path
     assert running.wait(timeout=120) == 0, running.stderr.read()
 
 
-@pytest.mark.slow
 def test_ctrl_c_stops_everything_that_was_started(tmp_path, wait_for):
     running = start(tmp_path)
     wait_for(tmp_path, "sample", "start")
@@ -213,7 +213,6 @@ def test_ctrl_c_stops_everything_that_was_started(tmp_path, wait_for):
     assert left == []
 
 
-@pytest.mark.slow
 def test_a_machines_own_store_that_is_killed_ends_the_command_with_the_cause(tmp_path, wait_for):
     """Whatever step meets it: also one that has not read yet how long its run wants to wait."""
     command = [*COMMAND, "align", "--preset", "scripted", "--store-patience-seconds", "3"]

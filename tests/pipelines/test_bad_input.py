@@ -110,6 +110,7 @@ def test_a_model_folder_without_weights_is_refused(refused, tmp_path):
     assert str(folder) in complaint and "safetensors" in complaint
 
 
+@pytest.mark.slow
 def test_a_model_that_brings_code_is_refused_with_the_setting_that_would_allow_it(refused, tmp_path, whole_model):
     model = shutil.copytree(whole_model, tmp_path / "model")
     (model / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}')

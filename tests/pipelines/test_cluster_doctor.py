@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from oatflow.components.jobs.kinds import KINDS
+from oatflow.components.jobs.registry import KINDS
 from oatflow.pipelines import cluster_doctor, probes
 from oatflow.pipelines.cli import main
 from oatflow.pipelines.cluster_checks import needed_rights, service_of, version_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from oatflow.components.errors import ClusterError
-from oatflow.components.jobs.waiting import RunInCluster
+from oatflow.components.jobs.run_in_cluster import RunInCluster
 from oatflow.components.rounds.opening import open_round
 from oatflow.pipelines import cluster_status
 from oatflow.pipelines.alignment.config import gather

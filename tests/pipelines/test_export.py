@@ -220,6 +220,7 @@ def test_before_the_first_round_is_finished_there_is_nothing_to_export(export, s
     assert code == 2 and "no round of this experiment is finished yet" in complaint
 
 
+@pytest.mark.slow
 def test_a_scripted_policy_is_no_model(export, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     flags = ["--rollout-batch-size", "4", "--max-queries", "4", "--max-eval", "4"]

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 from oatflow.components.errors import ClusterError
-from oatflow.components.jobs import waiting
-from oatflow.components.jobs.waiting import find_last_line, find_run, has_schedule, read_last_words
+from oatflow.components.jobs import run_in_cluster
+from oatflow.components.jobs.run_in_cluster import find_last_line, find_run, has_schedule, read_last_words
 
 from .recorded_runs import LOG_OF_TRAIN, recorded
 
@@ -89,7 +89,7 @@ def server(tmp_path, monkeypatch):
     for name in ("KUBERNETES_SERVICE_HOST", "POD_NAMESPACE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KUBECONFIG", str(file))
-    monkeypatch.setattr(waiting, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(run_in_cluster, "PATIENCE_SECONDS", 0.0)
     yield served
     served.shutdown()
     served.server_close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from oatflow.components.errors import ClusterError
-from oatflow.components.jobs.waiting import RunInCluster
+from oatflow.components.jobs.run_in_cluster import RunInCluster
 from oatflow.pipelines import cluster_status, run_watch
 from oatflow.pipelines.display import StepBar
 from oatflow.pipelines.kubeflow_client import Cluster

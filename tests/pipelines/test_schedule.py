@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from oatflow.components.jobs import waiting
+from oatflow.components.jobs import run_in_cluster
 from oatflow.pipelines import submission
 from oatflow.pipelines.cli import main
 
@@ -253,8 +253,8 @@ def test_another_cluster_in_the_kubeconfig_is_no_proof_that_a_run_is_gone(api, s
 
 def answer_no_workflow(monkeypatch, scheduled):
     """Let the Kubernetes API have no workflow of any run, and the objects of these schedules."""
-    monkeypatch.setattr(waiting, "find_run", lambda namespace, *_: waiting.RunInCluster(namespace, False))
-    monkeypatch.setattr(waiting, "has_schedule", lambda namespace, schedule_id: schedule_id in scheduled)
+    monkeypatch.setattr(run_in_cluster, "find_run", lambda namespace, *_: run_in_cluster.RunInCluster(namespace, False))
+    monkeypatch.setattr(run_in_cluster, "has_schedule", lambda namespace, schedule_id: schedule_id in scheduled)
 
 
 # Nothing changed, or only whether it is on.

@@ -31,6 +31,7 @@ def test_a_simulation_prints_a_table_and_writes_a_page_and_its_numbers(tmp_path,
     assert "2 strategies and random, 2 seeds, 20 queries each" in (tmp_path / "out" / "simulation.html").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bytes_with_any_number_of_processes(tmp_path):
     for folder, jobs in (("one", "1"), ("two", "2")):
         simulate(tmp_path / folder, *SMALL[:-1], jobs, "--strategies", "EnnBAITS")

@@ -23,13 +23,18 @@ def read(path):
     return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
-@pytest.fixture
-def compiled(tmp_path):
-    def make(rounds, build=None):
-        compile_pipeline(rounds, tmp_path / "pipeline.yaml", build)
-        return read(tmp_path / "pipeline.yaml")
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Return a compiler that compiles each number of rounds and build once."""
+    folder = tmp_path_factory.mktemp("compiled")
 
-    return make
+    def compile_(rounds, build=BUILDS[0]):
+        path = folder / f"{rounds}-{BUILDS.index(build)}.yaml"
+        if not path.exists():
+            compile_pipeline(rounds, path, build)
+        return read(path)
+
+    return compile_
 
 
 @pytest.mark.parametrize("build", BUILDS, ids=["cluster", "one"])
@@ -85,13 +90,14 @@ def test_a_run_that_kfp_can_retry_has_less_than_etcd_takes(compiled):
     assert size.specification + size.status < 1.5 * 1024 * 1024
 
 
-def test_more_rounds_than_fit_are_refused_in_one_line_that_says_how_many_do(compiled, monkeypatch):
+@pytest.mark.slow
+def test_more_rounds_than_fit_are_refused_in_one_line_that_says_how_many_do(tmp_path, monkeypatch):
     monkeypatch.setattr(sizes, "ARGO_LIMIT", 700_000)
     with pytest.raises(
         SettingsError, match=r"^rounds=10: one run takes at most [3-8], as .*; compile [3-8] and "
     ) as no:
-        compiled(10)
+        compile_pipeline(10, tmp_path / "pipeline.yaml")
     most = int(str(no.value).split("at most ")[1][0])
-    compiled(most)
+    compile_pipeline(most, tmp_path / "pipeline.yaml")
     with pytest.raises(SettingsError, match=f"rounds={most + 1}: one run takes at most {most},"):
-        compiled(most + 1)
+        compile_pipeline(most + 1, tmp_path / "pipeline.yaml")

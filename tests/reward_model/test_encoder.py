@@ -367,6 +367,7 @@ def test_the_scripted_encoder_counts_words_of_prompt_and_answer_apart():
     assert opened.encode([]).shape == (0, 16)
 
 
+@pytest.mark.slow
 def test_the_scripted_encoder_counts_alike_in_every_process_and_loads_no_transformers():
     program = (
         "import sys\n"

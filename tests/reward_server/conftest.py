@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 
+import psutil
 import pytest
 
 TOKEN = "a-word-nobody-guesses"
@@ -44,18 +45,8 @@ class Server:
 
     def children(self) -> dict[int, str]:
         """The processes that it has started, by number, with their commands."""
-        ours, found = {self.process.pid}, {}
-        for _ in range(3):
-            for stat in Path("/proc").glob("[0-9]*/stat"):
-                try:
-                    parent = int(stat.read_text().rpartition(")")[2].split()[1])
-                    command = (stat.parent / "cmdline").read_text().replace("\0", " ")
-                except OSError:
-                    continue
-                if parent in ours:
-                    ours.add(int(stat.parent.name))
-                    found[int(stat.parent.name)] = command
-        return found
+        started = psutil.Process(self.process.pid).children(recursive=True)
+        return {child.pid: " ".join(child.cmdline()) for child in started}
 
 
 Serve = Callable[..., "contextmanager[Server]"]

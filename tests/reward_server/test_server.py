@@ -193,7 +193,7 @@ def test_oats_client_gets_oats_numbers_and_the_end_is_polite(make_known_model, t
         said = msgspec.msgpack.decode(server.ask("/get_feedback", msgspec.msgpack.encode(compared))[1])
         assert said["batch_first_win_prob"] == pytest.approx(OAT["batch_first_win_prob"], abs=1e-6)
         children = server.children()
-        assert any("reward_server.batching" in command for command in children.values())
+        assert any("reward_server.score_worker" in command for command in children.values())
         answers = []
         asking = threading.Thread(
             target=lambda: answers.append(server.ask("/get_feedback", msgspec.msgpack.encode(rewarded)))

@@ -71,15 +71,15 @@ def test_the_models_process_is_told_by_its_environment(monkeypatch):
 def test_requests_are_counted_by_path_and_status_and_made_up_paths_together():
     metrics = Metrics()
     for path in ("/v1/compare", "/v1/compare", "/a", '/"}\n'):
-        metrics.note({"/v1/compare"}, path, 200 if path == "/v1/compare" else 404)
-    metrics.note_scored(4, 0.02)
-    metrics.note_scored(2, 60.0)
-    lines = metrics.text(ready=True).splitlines()
-    assert 'oatflow_reward_requests_total{path="/v1/compare",status="200"} 2' in lines
-    assert 'oatflow_reward_requests_total{path="other",status="404"} 2' in lines
-    assert "oatflow_reward_conversations_total 6" in lines
-    assert 'oatflow_reward_seconds_bucket{le="0.01"} 0' in lines
-    assert 'oatflow_reward_seconds_bucket{le="0.025"} 1' in lines
-    assert 'oatflow_reward_seconds_bucket{le="30.0"} 1' in lines
-    assert 'oatflow_reward_seconds_bucket{le="+Inf"} 2' in lines
-    assert "oatflow_reward_ready 1" in lines
+        metrics.count_request({"/v1/compare"}, path, 200 if path == "/v1/compare" else 404)
+    metrics.count_scored(4, 0.02)
+    metrics.count_scored(2, 60.0)
+    lines = metrics.write_text(ready=True).splitlines()
+    assert 'oatflow_reward_requests_total{path="/v1/compare",status="200"} 2.0' in lines
+    assert 'oatflow_reward_requests_total{path="other",status="404"} 2.0' in lines
+    assert "oatflow_reward_conversations_total 6.0" in lines
+    assert 'oatflow_reward_seconds_bucket{le="0.01"} 0.0' in lines
+    assert 'oatflow_reward_seconds_bucket{le="0.025"} 1.0' in lines
+    assert 'oatflow_reward_seconds_bucket{le="30.0"} 1.0' in lines
+    assert 'oatflow_reward_seconds_bucket{le="+Inf"} 2.0' in lines
+    assert "oatflow_reward_ready 1.0" in lines

@@ -313,7 +313,12 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("kill_at", "before"), [(6, True), (9, False), (13, True), (15, False), (24, True), (28, False)]
+    ("kill_at", "before"),
+    [
+        (6, True),
+        (15, False),
+        *(pytest.param(*at, marks=pytest.mark.slow) for at in [(9, False), (13, True), (24, True), (28, False)]),
+    ],
 )
 def test_killed_and_started_again_the_ensemble_and_its_duels_are_the_same_to_the_byte(
     experiment, undisturbed, monkeypatch, kill_at, before

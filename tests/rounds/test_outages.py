@@ -43,19 +43,16 @@ def undisturbed(tmp_path_factory):
     return play_undisturbed(tmp_path_factory.mktemp("undisturbed"))
 
 
-# Each kind in one step: the others are slow for so many.
-FEW = {("sample", "refuses"), ("label", "500"), ("train", "hangs")}
-
-
-def cases(steps):
+def cases(steps, *quick):
+    """All steps and kinds of outage; all but the `quick` ones are slow."""
     return [
-        pytest.param(step, kind, marks=[] if (step, kind) in FEW else pytest.mark.slow)
+        pytest.param(step, kind, marks=[] if (step, kind) in quick else pytest.mark.slow)
         for step in steps
         for kind in KINDS
     ]
 
 
-@pytest.mark.parametrize(("outage_in", "kind"), cases(ORDER))
+@pytest.mark.parametrize(("outage_in", "kind"), cases(ORDER, ("sample", "refuses"), ("label", "500")))
 def test_a_store_that_is_away_for_several_leases_fails_no_step(experiment, asked, undisturbed, capfd, outage_in, kind):
     for step in ORDER:
         if step == outage_in:
@@ -82,7 +79,7 @@ def test_a_store_that_is_away_when_a_step_begins_is_waited_for(experiment, undis
     assert experiment.truth() == undisturbed[0]
 
 
-@pytest.mark.parametrize(("step", "kind"), cases(STEPS))
+@pytest.mark.parametrize(("step", "kind"), cases(STEPS, ("train", "hangs")))
 def test_another_run_that_comes_while_the_store_is_away_wins_and_the_old_one_stops(
     experiment, asked, undisturbed, step, kind
 ):

@@ -112,7 +112,7 @@ def serving(folder, directory, monkeypatch, trust_remote_code=False, settings=SE
         engine = connect(settings)
         monkeypatch.delenv(WARM_ENGINE)
         if engine is None:
-            raise EngineError(started.address.last_words())
+            raise EngineError(started.address.read_log_end())
         yield engine
     finally:
         started.stop()

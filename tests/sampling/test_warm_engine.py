@@ -7,7 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import pytest
@@ -86,11 +89,17 @@ def test_only_its_owner_can_reach_it_and_only_with_the_key(warm, capsys):
     path = Path(warm.address.socket)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    with pytest.raises(AuthenticationError):
+        Client(str(path), authkey=b"guess")
     with socket.socket(socket.AF_UNIX) as stranger:
         stranger.connect(str(path))
         stranger.sendall(json.dumps({"key": "guess"}).encode() + b'\n{"call": "loaded"}\n')
         stranger.settimeout(5)
-        assert stranger.recv(100) == b""
+        said = b""
+        with suppress(ConnectionResetError):
+            while piece := stranger.recv(100):
+                said += piece
+        assert b"#CHALLENGE#" in said and b"result" not in said
     assert warm.address.key not in Path(f"/proc/{warm.process.pid}/cmdline").read_text()
     assert connect(SETTINGS) is not None
 
@@ -126,7 +135,7 @@ def test_without_a_warm_engine_there_is_none(monkeypatch):
 def test_a_failure_over_there_is_an_error_here_with_its_reason(warm):
     engine = connect(SETTINGS)
     with pytest.raises(EngineError, match=r"TypeError: .*unexpected keyword"):
-        engine._ask({"call": "generate", "requests": [], "decoding": {"warmth": 1}})
+        engine._request({"call": "generate", "requests": [], "decoding": {"warmth": 1}})
     assert "Traceback" in Path(warm.address.log).read_text()
     # Whatever state it was in, it does not serve on.
     assert warm.process.wait(120) != 0
@@ -157,8 +166,8 @@ def test_one_that_cannot_start_says_why(tmp_path, monkeypatch):
 
 def test_the_end_of_the_log_is_one_line(tmp_path):
     address = Address("socket", "key", str(tmp_path / "log"))
-    assert address.last_words() == "nothing"
+    assert address.read_log_end() == "nothing"
     (tmp_path / "log").write_text("one\n\ntwo\n  three\nfour\n")
-    assert replace(address).last_words() == "two / three / four"
+    assert replace(address).read_log_end() == "two / three / four"
     assert json.loads(address.environment()[WARM_ENGINE])["key"] == "key"
     assert os.environ.get(WARM_ENGINE) is None

@@ -52,6 +52,7 @@ def test_random_is_always_there_and_everybody_has_the_same_budget(small):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(small):
     assert repr(compare(worlds(2), ["EnnEETS"], RULES, jobs=2)) == repr(small)
 

@@ -1,4 +1,4 @@
-"""Mosec as a child: how it is started, asked and ended."""
+"""The Mosec process: start it, send it conversations, stop it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .settings import ServerSettings
 _LOOPBACK = "127.0.0.1"
 _POLL = 0.25
 _GRACE = 5.0
-# Not the model's business.
+# Variables that the model's process does not need.
 _NOT_HANDED_ON = ("MOSEC_", "OATFLOW_ORACLE_")
 
 
 class Overloaded(OracleError):
-    """The model takes no request now: its queue is full, or it starts or ends."""
+    """The model accepts no request now: its queue is full, or it is starting or stopping."""
 
 
 class TooSlow(OracleError):
@@ -37,8 +37,8 @@ class TooSlow(OracleError):
 
 
 @dataclass
-class Batcher:
-    """The running child. `identity` is None until the model is loaded."""
+class MosecProcess:
+    """The running process. `identity` is the name of its model, None until that is loaded."""
 
     process: asyncio.subprocess.Process
     session: aiohttp.ClientSession
@@ -46,28 +46,28 @@ class Batcher:
     key: str
     identity: str | None = None
 
-    async def scores(self, conversations: Sequence[Conversation]) -> list[float]:
-        """Score conversations, together with those of whoever else asks now."""
-        return (await self._ask(conversations)).scores
+    async def score_conversations(self, conversations: Sequence[Conversation]) -> list[float]:
+        """Return the score of each conversation; Mosec scores those of concurrent requests in one batch."""
+        return (await self._post_conversations(conversations)).scores
 
     async def become_ready(self) -> str:
-        """Wait until the model answers; returns its name. Ends never if the child ends first."""
+        """Wait until the model answers, and return its name. Never returns if the process exits first."""
         while self.identity is None:
             try:
-                self.identity = (await self._ask([])).identity
+                self.identity = (await self._post_conversations([])).identity
             except OracleError:
                 await asyncio.sleep(_POLL)
         return self.identity
 
     async def is_ready(self) -> bool:
-        """Whether requests are taken. Does not queue for it: a server with much to do is ready, too."""
-        return self.identity is not None and await self._look("/") is not None
+        """Whether requests are accepted. This asks outside of the queue, so a busy server is ready, too."""
+        return self.identity is not None and await self._get_text("/") is not None
 
-    async def metrics(self) -> str:
-        """Return Mosec's own metrics; nothing while it does not answer."""
-        return await self._look("/metrics") or ""
+    async def read_metrics(self) -> str:
+        """Return Mosec's own metrics, or an empty text while it does not answer."""
+        return await self._get_text("/metrics") or ""
 
-    async def _ask(self, conversations: Sequence[Conversation]) -> Scores:
+    async def _post_conversations(self, conversations: Sequence[Conversation]) -> Scores:
         try:
             body = pack_conversations(conversations, self.key)
             async with self.session.post(self.address + ROUTE, data=body) as answer:
@@ -78,16 +78,16 @@ class Batcher:
             raise TooSlow("the model did not answer in time") from None
         if answer.status == 200:
             return unpack_scores(said)
-        raise _refusal(answer.status)
+        raise _error_for_status(answer.status)
 
-    async def _look(self, path: str) -> str | None:
+    async def _get_text(self, path: str) -> str | None:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with self.session.get(self.address + path) as answer:
                 return await answer.text() if answer.status == 200 else None
         return None
 
 
-def _refusal(status: int) -> OracleError:
+def _error_for_status(status: int) -> OracleError:
     if status == 408:
         return TooSlow("the model did not answer in time")
     if status in (429, 503):
@@ -96,21 +96,24 @@ def _refusal(status: int) -> OracleError:
 
 
 @contextlib.asynccontextmanager
-async def start(scorer: ScorerSettings, settings: ServerSettings) -> AsyncIterator[Batcher]:
-    """Start the child, and end it politely, then by force, with everything that it has started."""
+async def start_mosec(scorer: ScorerSettings, settings: ServerSettings) -> AsyncIterator[MosecProcess]:
+    """Start Mosec; on leaving, terminate it, then kill it with all of its child processes."""
     with tempfile.TemporaryDirectory(prefix="oatflow-", ignore_cleanup_errors=True) as folder:
         port, key = _free_port(), secrets.token_hex(16)
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", f"{__package__}.batching",
-            env=_environment(scorer, settings, port, key, Path(folder)),
-            stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            f"{__package__}.score_worker",
+            env=_mosec_environment(scorer, settings, port, key, Path(folder)),
+            stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             timeout = aiohttp.ClientTimeout(total=settings.timeout + _GRACE)
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
-                yield Batcher(process, session, f"http://{_LOOPBACK}:{port}", key)
+                yield MosecProcess(process, session, f"http://{_LOOPBACK}:{port}", key)
         finally:
-            await _end(process, settings.timeout + _GRACE)
+            await _stop_process(process, settings.timeout + _GRACE)
 
 
 def _free_port() -> int:
@@ -120,13 +123,17 @@ def _free_port() -> int:
         return port
 
 
-def _environment(
+def _mosec_environment(
     scorer: ScorerSettings, settings: ServerSettings, port: int, key: str, folder: Path
 ) -> Mapping[str, str]:
     served = Served(
-        scorer=scorer, max_batch=settings.max_batch, max_wait=settings.max_wait, timeout=settings.timeout, key=key,
+        scorer=scorer,
+        max_batch=settings.max_batch,
+        max_wait=settings.max_wait,
+        timeout=settings.timeout,
+        key=key,
         parent=os.getpid(),
-    )  # fmt: skip
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_HANDED_ON)}
     return {
         **kept,
@@ -135,14 +142,14 @@ def _environment(
         "MOSEC_PORT": str(port),
         "MOSEC_PATH": str(folder / "mosec"),
         "MOSEC_TIMEOUT": str(round(settings.timeout * 1000)),
-        # Requests whose clients have gone away still stand in its queue.
+        # Requests of clients that have disconnected stay in its queue.
         "MOSEC_CAPACITY": str(2 * settings.max_waiting),
         "MOSEC_MAX_REQUEST_SIZE": str(LARGEST_GROWTH * settings.max_body + 65536),
         "MOSEC_LOG_LEVEL": "warning",
     }
 
 
-async def _end(process: asyncio.subprocess.Process, patience: float) -> None:
+async def _stop_process(process: asyncio.subprocess.Process, patience: float) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     with contextlib.suppress(TimeoutError):

@@ -1,7 +1,7 @@
-"""The model behind the gateway: Mosec gathers requests of many clients and scores them together. The only mosec.
+"""The model behind the gateway: Mosec batches the requests of many clients. The only module that imports mosec.
 
-`Batcher` runs this as a program, with its settings in the environment: Mosec starts the worker as a process of its own,
-which inherits nothing else. What goes in and comes out is in `envelope`.
+`MosecProcess` runs this as a program, with its settings in the environment: Mosec starts the worker as a process that
+inherits nothing else. `envelope` has the format of requests and answers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ScoreWorker(Worker):
         self._key = served.key
         try:
             self._scorer = open_scorer(served.scorer)
-            # The first pass is slow: it is nobody's request.
+            # The first pass is slow, so it is not left to a request.
             self._scorer.scores([("Hello", "Hello!")])
         except OatflowError as error:
             print(f"oatflow: {error}", file=sys.stderr, flush=True)
@@ -44,11 +44,11 @@ class ScoreWorker(Worker):
         try:
             scores = iter(self._scorer.scores([conversation for request in data for conversation in request]))
         except OracleError:
-            return [Scores(self._scorer.identity, self._alone(request)) for request in data]
+            return [Scores(self._scorer.identity, self._score_alone(request)) for request in data]
         return [Scores(self._scorer.identity, [next(scores) for _ in request]) for request in data]
 
-    def _alone(self, request: Sequence[Conversation]) -> list[float]:
-        """Score one request; NaN is no score, and its client is told so."""
+    def _score_alone(self, request: Sequence[Conversation]) -> list[float]:
+        """Score one request alone; where that fails, its scores are NaN, and the gateway refuses it."""
         try:
             return self._scorer.scores(request)
         except OracleError as error:
@@ -61,15 +61,18 @@ class ScoreWorker(Worker):
 
 
 def main() -> None:
-    """Serve until told to stop, or until nobody is left to tell."""
+    """Serve until terminated, or until the parent process ends."""
     served = Served.from_environment()
     die_with_parent(served.parent, signal.SIGTERM)
     server = Server()  # type: ignore[no-untyped-call]
     # With a batch of 1, Mosec would hand requests over bare.
     server.append_worker(
-        ScoreWorker, max_batch_size=max(2, served.max_batch), max_wait_time=served.max_wait, timeout=served.timeout,
+        ScoreWorker,
+        max_batch_size=max(2, served.max_batch),
+        max_wait_time=served.max_wait,
+        timeout=served.timeout,
         route=ROUTE,
-    )  # fmt: skip
+    )
     server.run()  # type: ignore[no-untyped-call]
 
 

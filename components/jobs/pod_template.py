@@ -92,9 +92,9 @@ def variables(job: TrainingJob, settings: JobSettings, environment: Mapping[str,
     plain |= {name: environment[name] for name in PLACE if environment.get(name)}
     return [
         *({"name": name, "value": value} for name, value in plain.items()),
-        _secret("AWS_ACCESS_KEY_ID", settings.s3_secret, "accesskey"),
-        _secret("AWS_SECRET_ACCESS_KEY", settings.s3_secret, "secretkey"),
-        _secret("HF_TOKEN", settings.keys_secret, "HF_TOKEN", optional=True),
+        _secret_variable("AWS_ACCESS_KEY_ID", settings.s3_secret, "accesskey"),
+        _secret_variable("AWS_SECRET_ACCESS_KEY", settings.s3_secret, "secretkey"),
+        _secret_variable("HF_TOKEN", settings.keys_secret, "HF_TOKEN", optional=True),
     ]
 
 
@@ -150,7 +150,7 @@ def placement(settings: JobSettings) -> dict[str, Any]:
     return {field: value for field, value in wanted.items() if value}
 
 
-def _secret(variable: str, secret: str, key: str, optional: bool = False) -> dict[str, Any]:
+def _secret_variable(variable: str, secret: str, key: str, optional: bool = False) -> dict[str, Any]:
     reference: dict[str, Any] = {"name": secret, "key": key}
     if optional:
         reference["optional"] = True

@@ -52,20 +52,20 @@ class JobKind:
     restarts_pods: bool
 
 
-def true_condition(found: Document, *types: str) -> Document | None:
+def find_true_condition(found: Document, *types: str) -> Document | None:
     """Return the first of these conditions that is true of an object."""
     conditions = found.get("status", {}).get("conditions") or []
     by_type = {condition["type"]: condition for condition in conditions if condition.get("status") == "True"}
     return next((by_type[name] for name in types if name in by_type), None)
 
 
-def suspended(queue: str | None) -> JobState:
+def suspended_state(queue: str | None) -> JobState:
     """Return the state of a job that is suspended: until its queue admits it, where it has one."""
     why = f"suspended, until queue {queue!r} of Kueue admits it" if queue else "suspended"
     return JobState("waiting", why, is_suspended=True)
 
 
-def said(condition: Document) -> str:
+def describe_condition(condition: Document) -> str:
     """Say a condition as its author wrote it."""
     reason, message = condition.get("reason", ""), condition.get("message", "")
     return f"{reason}: {message}" if reason and message else reason or message or condition["type"]

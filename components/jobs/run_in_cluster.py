@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .cluster import PODS, Cluster, Forbidden, NoSuchKind, Resource
-from .kind import Document, JobKind
-from .kinds import KINDS
-from .troubles import troubles_of
+from .job_kind import Document, JobKind
+from .pod_troubles import find_troubles
+from .registry import KINDS
 
 # A user waits for the answer.
 PATIENCE_SECONDS = 10.0
@@ -51,11 +51,11 @@ def find_run(namespace: str, run_id: str, workflow: str) -> RunInCluster:
     Without a namespace, that of the kubeconfig's context (or of this pod) is searched, then USUAL_NAMESPACE.
     Raises `ClusterError`.
     """
-    found = _look(_open(namespace), run_id, workflow)
+    found = _search_namespace(_open_cluster(namespace), run_id, workflow)
     if found.is_here or namespace or found.namespace == USUAL_NAMESPACE:
         return found
     try:
-        usual = _look(_open(USUAL_NAMESPACE), run_id, workflow)
+        usual = _search_namespace(_open_cluster(USUAL_NAMESPACE), run_id, workflow)
     except Forbidden:
         return found
     return usual if usual.is_here or usual.workflow is not None else found
@@ -63,20 +63,22 @@ def find_run(namespace: str, run_id: str, workflow: str) -> RunInCluster:
 
 def pod_troubles(namespace: str, run_id: str) -> list[str]:
     """Return what a run's pods wait for, those of its training jobs too. Raises `ClusterError`."""
-    cluster = _open(namespace)
-    return _troubles(cluster, cluster.list_all(PODS, labelSelector=f"{_RUN}={run_id}")["items"])
+    cluster = _open_cluster(namespace)
+    return _describe_troubles(cluster, cluster.list_all(PODS, labelSelector=f"{_RUN}={run_id}")["items"])
 
 
 def has_schedule(namespace: str, schedule_id: str) -> bool:
     """Whether the cluster has the object of one of KFP's schedules: its uid is the schedule's id."""
-    found = _open(namespace).list_all(SCHEDULES)["items"]
+    found = _open_cluster(namespace).list_all(SCHEDULES)["items"]
     return any(each["metadata"]["uid"] == schedule_id for each in found)
 
 
 def read_last_words(found: RunInCluster, pod: str) -> str | None:
     """Return the message that a step's pod left, else the last line of its log; None where it has neither."""
     message = _termination_message(found.pods, pod)
-    return message or find_last_line(_open(found.namespace).log(pod, container=_MAIN, tailLines=str(LAST_LINES)))
+    return message or find_last_line(
+        _open_cluster(found.namespace).log(pod, container=_MAIN, tailLines=str(LAST_LINES))
+    )
 
 
 def find_last_line(log: Iterable[str]) -> str | None:
@@ -86,13 +88,13 @@ def find_last_line(log: Iterable[str]) -> str | None:
     return next(reversed(ours or [line for line in lines if not _NOT_OURS.match(line)]), None)
 
 
-def _open(namespace: str) -> Cluster:
+def _open_cluster(namespace: str) -> Cluster:
     return Cluster.open(os.environ, namespace or None, PATIENCE_SECONDS)
 
 
-def _look(cluster: Cluster, run_id: str, workflow: str) -> RunInCluster:
+def _search_namespace(cluster: Cluster, run_id: str, workflow: str) -> RunInCluster:
     pods = cluster.list_all(PODS, labelSelector=f"{_RUN}={run_id}")["items"]
-    return RunInCluster(cluster.namespace, _has_workflow(cluster, workflow), pods, _troubles(cluster, pods))
+    return RunInCluster(cluster.namespace, _has_workflow(cluster, workflow), pods, _describe_troubles(cluster, pods))
 
 
 def _has_workflow(cluster: Cluster, name: str) -> bool | None:
@@ -112,18 +114,18 @@ def _termination_message(pods: Iterable[Document], name: str) -> str | None:
             for container in pod.get("status", {}).get("containerStatuses", ()):
                 ended = container.get("state", {}).get("terminated")
                 if container["name"] == _MAIN and ended:
-                    return str(ended.get("message") or "").strip() or _ending(ended)
+                    return str(ended.get("message") or "").strip() or _describe_exit(ended)
     return None
 
 
-def _ending(ended: Document) -> str | None:
+def _describe_exit(ended: Document) -> str | None:
     """Return how a container ended that could write nothing; None where its log has more."""
     reason = ended.get("reason", "")
     return f"{reason} (exit code {ended.get('exitCode')})" if reason not in ("", "Error", "Completed") else None
 
 
-def _troubles(cluster: Cluster, steps: Sequence[Document]) -> list[str]:
-    said = [str(trouble) for trouble in troubles_of(steps)]
+def _describe_troubles(cluster: Cluster, steps: Sequence[Document]) -> list[str]:
+    said = [str(trouble) for trouble in find_troubles(steps)]
     # A job belongs to the pod of its step, or to the Workflow that this pod belongs to.
     owners = {pod["metadata"]["uid"] for pod in steps}
     owners |= {owner["uid"] for pod in steps for owner in pod["metadata"].get("ownerReferences", ())}
@@ -148,4 +150,4 @@ def _jobs_of(cluster: Cluster, kind: JobKind, owners: set[str]) -> Iterator[Docu
 def _job_troubles(cluster: Cluster, kind: JobKind, job: Document) -> list[str]:
     name, state = job["metadata"]["name"], kind.state(job)
     said = [f"{kind.name} {name} waits: {state.why}"] if state.phase == "waiting" and state.why else []
-    return said + [str(one) for one in troubles_of(cluster.list_all(PODS, labelSelector=kind.pods(name))["items"])]
+    return said + [str(one) for one in find_troubles(cluster.list_all(PODS, labelSelector=kind.pods(name))["items"])]

@@ -26,13 +26,13 @@ class Trouble:
         return f"pod {self.pod} {self.words}"
 
 
-def troubles_of(pods: Iterable[dict[str, Any]]) -> list[Trouble]:
+def find_troubles(pods: Iterable[dict[str, Any]]) -> list[Trouble]:
     """Say of every pod that should run and does not what it waits for."""
-    found = (_trouble(pod) for pod in pods)
+    found = (_find_trouble(pod) for pod in pods)
     return [trouble for trouble in found if trouble is not None]
 
 
-def _trouble(pod: dict[str, Any]) -> Trouble | None:
+def _find_trouble(pod: dict[str, Any]) -> Trouble | None:
     """Say what a pod waits for; None where it runs, has ended well or is being deleted."""
     phase = pod.get("status", {}).get("phase", "Pending")
     if phase == "Succeeded" or "deletionTimestamp" in pod["metadata"]:
@@ -41,7 +41,7 @@ def _trouble(pod: dict[str, Any]) -> Trouble | None:
     if waits_for and phase == "Pending":
         words = f"waits for its init container {waits_for}"
         return Trouble(pod["metadata"]["name"], f"init {waits_for}", words, log_of=waits_for)
-    for cause, words in (*_failure(pod), *_waiting_containers(pod), *_scheduling(pod)):
+    for cause, words in (*_find_failure(pod), *_waiting_containers(pod), *_find_scheduling_trouble(pod)):
         return Trouble(pod["metadata"]["name"], cause, words)
     if phase == "Pending":
         return Trouble(pod["metadata"]["name"], "Pending", "is being prepared")
@@ -58,10 +58,10 @@ def _running_init_container(pod: dict[str, Any]) -> str:
     return ""
 
 
-def _failure(pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _find_failure(pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
     status = pod.get("status", {})
     if status.get("phase") == "Failed" and status.get("reason"):
-        yield status["reason"], f"failed: {_said(status)}"
+        yield status["reason"], f"failed: {_quote_reason(status)}"
 
 
 def _waiting_containers(pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -73,22 +73,22 @@ def _waiting_containers(pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for container, state in sorted(waiting, key=lambda one: one[1].get("reason") in _STARTING):
         reason = state.get("reason", "Waiting")
         if reason in _IMAGE:
-            yield "image", f"cannot pull the image {container.get('image')}: {_said(state)}"
+            yield "image", f"cannot pull the image {container.get('image')}: {_quote_reason(state)}"
         elif reason == "CrashLoopBackOff":
             which = f"init container {container['name']} " if container.get("name") in first else ""
             yield reason, f"{which}has been restarted {container.get('restartCount', 0)} times, and waits for the next"
         elif reason in _STARTING:
             yield reason, "is starting: its volumes or its image are on the way"
         else:
-            yield reason, f"cannot start: {_said(state)}"
+            yield reason, f"cannot start: {_quote_reason(state)}"
 
 
-def _scheduling(pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _find_scheduling_trouble(pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for condition in pod.get("status", {}).get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            yield condition.get("reason", "Unschedulable"), f"finds no node: {_said(condition)}"
+            yield condition.get("reason", "Unschedulable"), f"finds no node: {_quote_reason(condition)}"
 
 
-def _said(state: dict[str, Any]) -> str:
+def _quote_reason(state: dict[str, Any]) -> str:
     reason, message = state.get("reason", ""), state.get("message", "")
     return f"{reason}: {message}" if message else reason

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from . import pytorchjob, trainjob
-from .kind import JobKind
+from .job_kind import JobKind
 
 KINDS: dict[str, JobKind] = {"pytorchjob": pytorchjob.KIND, "trainjob": trainjob.KIND}

@@ -1,4 +1,4 @@
-"""Why a training failed, in words: what its program said of itself, or how its workers ended."""
+"""Messages for a failed training: from what its program wrote, or from how its workers exited."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ..step_ending import BUG, PREFIX, is_cause
 from .job import TrainingJob
 
 LAST_LINES = 100
-# The program's own sentence (the end of its traceback, in older images), and what torchrun says of the worker
+# The sentence that the program wrote (in older images, the end of its traceback), and torchrun's line on the worker
 # that failed first.
 _SENTENCE = re.compile(rf"^(?:\[[^\]]*\]:\s*)?(?:{PREFIX}|oatflow\.components\.errors\.\w+: )(.+)$", re.MULTILINE)
 _EXIT = re.compile(r"Root Cause.*?exitcode\s*: (-?\d+)", re.DOTALL)
 
 
-def reason(returncode: int, output: str) -> str:
-    """Return why a job failed, from the exit status of torchrun and the end of its output."""
-    own = own_letter(output)
+def explain_exit(returncode: int, output: str) -> str:
+    """Return why a job failed, given the exit status of torchrun and the end of its output."""
+    own = find_own_cause(output)
     if own is not None:
         return own
     worker = _EXIT.search(output)
@@ -32,19 +32,12 @@ def reason(returncode: int, output: str) -> str:
     return f"exit status {status}" + (f" ({bug})" if bug else "")
 
 
-def own_letter(output: str) -> str | None:
-    """Return the last cause of a failure that the program itself wrote, if it wrote any."""
+def find_own_cause(output: str) -> str | None:
+    """Return the last cause of failure that the program itself wrote, or None."""
     own = [said for said in _SENTENCE.findall(output) if is_cause(said)]
     return str(own[-1]) if own else None
 
 
-def letter(job: TrainingJob, seconds: float, why: str, last: Iterable[str]) -> str:
-    """Return the message of a failed job: one sentence, and the end of the log on the lines after it."""
+def format_failure(job: TrainingJob, seconds: float, why: str, last: Iterable[str]) -> str:
+    """Return the message of a failed job: one sentence, then the end of its log."""
     return f"{job.name} failed after {seconds:.0f} s: {why.rstrip('.')}.\nIts last lines:\n{''.join(last)}"
-
-
-def span(seconds: float) -> str:
-    """Say how long something took, as a person would."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

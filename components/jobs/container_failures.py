@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..step_ending import PREFIX, is_cause
-from . import letters
+from .failure_messages import explain_exit
 
 # Clocks of two nodes may differ by so much, and a job's other pods fail within less.
 TOGETHER = timedelta(seconds=5)
@@ -21,7 +21,7 @@ _UNEXPLAINED = frozenset({"", "Error", "Completed"})
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ContainerFailure:
     """A container that failed: of pod number `node`, after `restarts` restarts, `at` a time of the cluster's.
 
     `at` is empty where the cluster does not say. `is_over`: the container has been started again, and its log is the
@@ -48,12 +48,12 @@ class Ending:
         """Whether more is known than that the container failed, which it also does when another one has."""
         return self.own_sentence is not None or self.reason not in (*_UNEXPLAINED, _UNKNOWN)
 
-    def words(self, log: str) -> str:
+    def describe_exit(self, log: str) -> str:
         """Return how it ended; `log` is the end of what it wrote."""
         if self.reason in _UNEXPLAINED:
             # Above 128 a signal ended it: a shell's way to say so.
             status = 128 - self.exit_code if self.exit_code > 128 else self.exit_code
-            return self.own_sentence or letters.reason(status, log or f"{PREFIX}{self.message}")
+            return self.own_sentence or explain_exit(status, log or f"{PREFIX}{self.message}")
         if self.reason == _UNKNOWN:
             return f"its pod was deleted, or its node lost it ({_UNKNOWN})"
         return f"{self.reason}: {self.message}" if self.message else self.reason
@@ -75,7 +75,7 @@ class Ending:
         return ""
 
 
-def ending(pod: Mapping[str, Any], node: int, container: str) -> Ending | None:
+def find_failure(pod: Mapping[str, Any], node: int, container: str) -> ContainerFailure | None:
     """Return how this container of a pod failed last, if it ever did."""
     name, status = pod["metadata"]["name"], pod.get("status", {})
     found, restarts, back = _failed_state(status, container)
@@ -86,18 +86,18 @@ def ending(pod: Mapping[str, Any], node: int, container: str) -> Ending | None:
     if failed_init is not None:
         init, code = failed_init
         words = f"its init container {init} failed with exit status {code}"
-        return Ending(name, node, 0, _time_of_failure(status), code, words, "", is_over=False, log_of=init)
+        return ContainerFailure(name, node, 0, _time_of_failure(status), code, words, "", is_over=False, log_of=init)
     found = found or {}
     at = found.get("finishedAt") or _time_of_failure(status)
     code = found.get("exitCode", 1)
     reason, message = found.get("reason") or "", found.get("message") or ""
-    disruption = _disruption(status)
+    disruption = _find_disruption(status)
     if has_failed and status.get("reason"):
         # The node's word: the container was only stopped for it.
         reason, message = status["reason"], status.get("message", "")
     elif disruption and not back and reason in (*_UNEXPLAINED, _UNKNOWN):
         reason, message = disruption.get("reason", "Disrupted"), disruption.get("message", "")
-    return Ending(name, node, restarts - back, at, code, reason, message, is_over=bool(back))
+    return ContainerFailure(name, node, restarts - back, at, code, reason, message, is_over=bool(back))
 
 
 def has_begun(pod: Mapping[str, Any], container: str) -> bool:
@@ -109,7 +109,7 @@ def has_begun(pod: Mapping[str, Any], container: str) -> bool:
     return False
 
 
-def first_of(endings: Iterable[Ending]) -> Ending | None:
+def find_first_failure(endings: Iterable[ContainerFailure]) -> ContainerFailure | None:
     """Return the failure that brought the others about: the earliest after the last restart.
 
     Of those that came together, one that explains itself: a worker whose peer was killed only loses a connection.
@@ -151,7 +151,7 @@ def _has_run(state: Mapping[str, Any]) -> bool:
     return ended is not None and (bool(ended.get("startedAt")) or ended.get("reason") != _UNKNOWN)
 
 
-def _disruption(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _find_disruption(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return why the cluster ends this pod, where it does: drained, preempted, its node gone."""
     for condition in status.get("conditions") or ():
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
