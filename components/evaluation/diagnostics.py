@@ -12,9 +12,9 @@ from ..labeling.asking import join
 from ..ledger.step import Step
 from ..records.records import Duel, KnownReward, Preference
 from ..records.table import from_parquet
+from ..statistics.bootstrap import mean_interval
 from .calibration import agreement, brier, expected_calibration_error
 from .regret import duel_regret, simple_regret
-from .win_rate import mean_interval
 
 Facts = dict[str, float]
 

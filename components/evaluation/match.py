@@ -24,11 +24,12 @@ from ..oracles.oracle import Oracle
 from ..records.records import Duel, Preference, Verdict
 from ..records.table import from_parquet, to_parquet
 from ..seeds import derive
+from ..statistics.bootstrap import mean_interval
 from .answering import VERDICTS, Answered, answer_all
 from .diagnostics import diagnose
 from .judging import TIE, HeldOutAnswer, Pairing, as_duel, as_verdict, evaluated_before, is_evaluated, mean_or_none
 from .settings import EvaluationSettings
-from .win_rate import mean_interval, win_rate
+from .win_rate import win_rate
 
 JUDGEMENTS, ONLINE_JUDGEMENTS = "judgements", "online_judgements"
 

@@ -31,15 +31,6 @@ def simple_regret(rewards: Floats, picked: Indices) -> Floats:
     return regret
 
 
-def probability_regret(best_beats_first: Floats, best_beats_second: Floats) -> Floats:
-    """Regret of a duel where only probabilities are known: P(best > first) + P(best > second) - 1.
-
-    Both (M,), 0.5 where the best is that member itself. Returns (M,).
-    """
-    _check(best_beats_second, best_beats_first.shape, "best_beats_second")
-    return best_beats_first + best_beats_second - 1
-
-
 def _check(given: npt.NDArray[np.generic], shape: tuple[int, ...], name: str) -> None:
     if given.shape != shape:
         raise ValueError(f"{name} has shape {given.shape}, expected {shape}")

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isinf
 
-from .chart import EVEN, Chart, Curve, Point, Scale, curve_chart, estimated
-from .compared import Level, Reach, Reached, at_equal_labels, curve, extra_tokens, reach
-from .comparison import Comparison, Group, kind
-from .drawing import LOOKS
-from .statistics import Estimate
+from ..statistics.intervals import Estimate
+from .entrants import ExperimentComparison, Group, kind
+from .label_efficiency import Level, Reach, Reached, at_equal_labels, curve, extra_tokens, reach
+from .line_chart import EVEN, Chart, Curve, Point, Scale, curve_chart, estimated
+from .svg import LOOKS
 from .table import Column, Table
 from .templates import render_page
 from .words import NOT_MEASURED, count, interval, percent, points, rounded
@@ -23,7 +23,7 @@ LONGER = Scale(rounded, 0.0, "0: as long")
 _BANDED = 3
 
 
-def render(comparison: Comparison, levels: Sequence[float] = LEVELS) -> str:
+def render(comparison: ExperimentComparison, levels: Sequence[float] = LEVELS) -> str:
     """Return the comparison as HTML. Pure; the same experiments give the same bytes."""
     seed = _seed(comparison)
     compared = at_equal_labels(comparison, seed) if comparison.groups else []
@@ -44,14 +44,14 @@ def render(comparison: Comparison, levels: Sequence[float] = LEVELS) -> str:
     )
 
 
-def in_short(comparison: Comparison) -> list[str]:
+def in_short(comparison: ExperimentComparison) -> list[str]:
     """Return what the page says at its top, line by line."""
     compared = at_equal_labels(comparison, _seed(comparison)) if comparison.groups else []
     left_out = [f"not compared: {name}: {reason}" for name, reason in comparison.left_out]
     return [headline(comparison, compared), *verdicts(comparison, compared), *seed_notes(comparison), *left_out]
 
 
-def headline(comparison: Comparison, compared: Sequence[Level | None]) -> str:
+def headline(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> str:
     """Say who was compared, at how many labels, on how many prompts, against whom, and judged by whom."""
     if not comparison.groups:
         return "None of these experiments can be compared."
@@ -62,7 +62,7 @@ def headline(comparison: Comparison, compared: Sequence[Level | None]) -> str:
     return f"{what}{over} against {first.conditions['opponent']}, judged by {first.conditions['judge']}."
 
 
-def verdicts(comparison: Comparison, compared: Sequence[Level | None]) -> list[str]:
+def verdicts(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> list[str]:
     """Say of each group what its win rate is, and whether it can be told apart from the first."""
     told = []
     for group, level in zip(comparison.groups, compared, strict=True):
@@ -74,7 +74,7 @@ def verdicts(comparison: Comparison, compared: Sequence[Level | None]) -> list[s
     return told
 
 
-def seed_notes(comparison: Comparison) -> list[str]:
+def seed_notes(comparison: ExperimentComparison) -> list[str]:
     """Say what the intervals are over, and when they are not to be relied on."""
     notes = []
     single = [group.name for group in comparison.groups if len(group.seeds) == 1]
@@ -92,7 +92,7 @@ def seed_notes(comparison: Comparison) -> list[str]:
     return notes
 
 
-def length_notes(comparison: Comparison, compared: Sequence[Level | None]) -> list[str]:
+def length_notes(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> list[str]:
     """Say why a group has no win rate at equal length."""
     return [
         f"{group.name} has no win rate at equal length: {level.reason}."
@@ -101,7 +101,7 @@ def length_notes(comparison: Comparison, compared: Sequence[Level | None]) -> li
     ]
 
 
-def level_table(comparison: Comparison, compared: Sequence[Level | None]) -> Table:
+def level_table(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> Table:
     """Return the win rates at equal labels."""
     first, groups, unit = comparison.groups[0].name, comparison.groups, comparison.unit
 
@@ -121,7 +121,7 @@ def level_table(comparison: Comparison, compared: Sequence[Level | None]) -> Tab
     )
 
 
-def level_numbers(comparison: Comparison, compared: Sequence[Level | None]) -> Table:
+def level_numbers(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> Table:
     """Return the same as numbers, for programs."""
     estimates = {
         "Win rate": [level.rate if level else None for level in compared],
@@ -138,7 +138,7 @@ def level_numbers(comparison: Comparison, compared: Sequence[Level | None]) -> T
     )
 
 
-def reach_table(comparison: Comparison, reached: Sequence[Sequence[Reach]]) -> Table:
+def reach_table(comparison: ExperimentComparison, reached: Sequence[Sequence[Reach]]) -> Table:
     """Return the labels until each level was first measured. `reached`: by group, then by level."""
     groups, by_level = comparison.groups, list(zip(*reached, strict=True))
     return Table(
@@ -156,7 +156,7 @@ def reach_table(comparison: Comparison, reached: Sequence[Sequence[Reach]]) -> T
     )
 
 
-def reach_numbers(comparison: Comparison, reached: Sequence[Sequence[Reach]]) -> Table:
+def reach_numbers(comparison: ExperimentComparison, reached: Sequence[Sequence[Reach]]) -> Table:
     """Return the same as numbers, for programs: one line a group and level, inf where it was not reached."""
     lines = [
         (group, one) for group, found in zip(comparison.groups, reached, strict=True) for one in found
@@ -178,7 +178,7 @@ def _named(name: str, estimates: Sequence[Estimate | None]) -> list[Column]:
     return [value, replace(low, head=f"{name}, 95% from"), replace(high, head=f"{name}, to")]
 
 
-def rate_chart(comparison: Comparison, seed: int) -> Chart:
+def rate_chart(comparison: ExperimentComparison, seed: int) -> Chart:
     """Draw the win rates of all groups over labels, told apart by colour, marker and dashes."""
     found = [curve(group, seed) for group in comparison.groups]
     return curve_chart(
@@ -188,7 +188,7 @@ def rate_chart(comparison: Comparison, seed: int) -> Chart:
     )  # fmt: skip
 
 
-def length_chart(comparison: Comparison, seed: int) -> Chart:
+def length_chart(comparison: ExperimentComparison, seed: int) -> Chart:
     """Draw by how much the answers of all groups are longer than the opponent's."""
     found = [curve(group, seed, extra_tokens) for group in comparison.groups]
     return curve_chart(
@@ -200,7 +200,7 @@ def length_chart(comparison: Comparison, seed: int) -> Chart:
     )  # fmt: skip
 
 
-def _curves(comparison: Comparison, found: Sequence[Sequence[Reached]]) -> list[Curve]:
+def _curves(comparison: ExperimentComparison, found: Sequence[Sequence[Reached]]) -> list[Curve]:
     banded = len(found) <= _BANDED
     points_ = [[Point(one.labels, one.found.value, one.found.low, one.found.high) for one in ones] for ones in found]
     return [
@@ -209,7 +209,7 @@ def _curves(comparison: Comparison, found: Sequence[Sequence[Reached]]) -> list[
     ]
 
 
-def entrant_table(comparison: Comparison) -> Table:
+def entrant_table(comparison: ExperimentComparison) -> Table:
     """Return each experiment with its kind, seed, rounds and digest."""
     entrants = [(group.name, entrant) for group in comparison.groups for entrant in group.entrants]
     return Table(
@@ -224,7 +224,7 @@ def entrant_table(comparison: Comparison) -> Table:
     )
 
 
-def difference_table(comparison: Comparison) -> Table | None:
+def difference_table(comparison: ExperimentComparison) -> Table | None:
     """Return the settings in which the groups differ, or None where there is one group."""
     if len(comparison.groups) < 2:
         return None
@@ -241,7 +241,10 @@ def difference_table(comparison: Comparison) -> Table | None:
 
 
 def _over_labels(
-    comparison: Comparison, found: Sequence[Sequence[Reached]], name: str, shown: Callable[[float | None], str]
+    comparison: ExperimentComparison,
+    found: Sequence[Sequence[Reached]],
+    name: str,
+    shown: Callable[[float | None], str],
 ) -> Table:
     lines = [
         (group, place, one)
@@ -263,7 +266,7 @@ def _round(group: Group, place: int) -> int:
     return group.entrants[0].measured[place].round
 
 
-def _beside(comparison: Comparison, difference: Estimate) -> str:
+def _beside(comparison: ExperimentComparison, difference: Estimate) -> str:
     first = comparison.groups[0].name
     told = f"{points(difference.value)} {_points_interval(difference)} beside {first}"
     if difference.low > 0:
@@ -306,5 +309,5 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _seed(comparison: Comparison) -> int:
+def _seed(comparison: ExperimentComparison) -> int:
     return comparison.groups[0].seeds[0] if comparison.groups else 0

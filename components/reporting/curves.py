@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import fmean
 from typing import Any, TypeVar
 
-from ..evaluation.intervals import wilson_interval
 from ..ledger import layout
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
@@ -15,6 +14,7 @@ from ..ledger.sealed import digest_of, seal
 from ..records.records import Duel, Preference, Verdict
 from ..records.table import from_parquet
 from ..seeds import derive
+from ..statistics.intervals import wilson_interval
 from .held_out import HeldOut, read_verdicts
 from .queries import Queried, queried
 from .words import PREFERENCES, QUERIES, Unit

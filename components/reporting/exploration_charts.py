@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .chart import (
+from ..statistics.intervals import Estimate
+from .curves import RoundRow
+from .foretold import Foretold
+from .line_chart import (
     AMOUNT,
     CHANCE,
     EVEN,
@@ -17,10 +20,7 @@ from .chart import (
     plain_points,
     points_of,
 )
-from .curves import RoundRow
-from .drawing import OF_ALL, OF_ENSEMBLE, OF_POLICY, against_promise, draw
-from .foretold import Foretold
-from .statistics import Estimate
+from .svg import OF_ALL, OF_ENSEMBLE, OF_POLICY, against_promise, draw
 from .table import Column, Table
 from .words import count, percent, rounded
 

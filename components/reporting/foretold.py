@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from ..evaluation.intervals import wilson_interval
 from ..ledger.ledger import Ledger
+from ..statistics.intervals import wilson_interval
 from .curves import SampledDuel, answered_duels
 
 ROUNDS = 10

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ..ledger.ledger import Ledger
 from . import words
-from .charts import charts
 from .queries import oracle_notes, query_table
 from .report import Report, read_report
+from .report_charts import charts
 from .result import RESULT_NOTE, result_table
 from .summary import (
     duel_outcome,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..evaluation.intervals import normal_interval, wilson_interval
+from ..statistics.intervals import normal_interval, wilson_interval
 from .words import NOT_MEASURED, count, interval, percent, points
 
 CLASSES = ("unreadable", "lost", "undecided", "retried", "unpaid", "reused")

@@ -15,8 +15,8 @@ from ..reward_model.network import rewards
 from ..reward_model.replay import Replay
 from ..reward_model.settings import RewardModelSettings
 from ..seeds import derive
-from .duels import Flags, Law, clashes, duels
-from .held_out import measured
+from .duels import Flags, Law, find_clashes, pick_pairs
+from .held_out import measure_held_out
 from .worlds import Contexts, Floats, Indices, World
 
 PATIENCE = 10
@@ -99,8 +99,8 @@ def _begin(features: int, rules: Rules, seed: int) -> _Player:
 def _round(player: _Player, contexts: Contexts, strategy: str, rules: Rules, seed: int) -> tuple[_Player, float, float]:
     """Duel, ask, learn; returns the player after it, and the duels' regret and clash rate."""
     values = predicted(player.ensemble, contexts, rules)
-    pairs, kept = duels(strategy, values, contexts.alike, rules.law, derive(seed, "duels"))
-    clash = clashes(contexts.alike, pairs)
+    pairs, kept = pick_pairs(strategy, values, contexts.alike, rules.law, derive(seed, "duels"))
+    clash = find_clashes(contexts.alike, pairs)
     asked = affordable(kept if rules.law == "oat" else kept & ~clash, rules.queries - player.queries)
     queries = player.queries + int(asked.sum())
     answers = labelled(contexts, pairs, asked, ~clash, rules.temperature, derive(seed, "oracle"))
@@ -111,7 +111,7 @@ def _round(player: _Player, contexts: Contexts, strategy: str, rules: Rules, see
 
 
 def _measured(player: _Player, held_out: Contexts, rules: Rules) -> tuple[float, float, float]:
-    return measured(held_out.rewards, predicted(player.ensemble, held_out, rules))
+    return measure_held_out(held_out.rewards, predicted(player.ensemble, held_out, rules))
 
 
 def predicted(ensemble: Ensemble, contexts: Contexts, rules: Rules) -> Tensor:

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import matplotlib
 import pytest
-from oatflow.components.reporting.charts import (
+from oatflow.components.reporting.report_charts import (
     charts,
     length_chart,
     logprob_chart,
@@ -13,7 +13,7 @@ from oatflow.components.reporting.charts import (
     seconds_chart,
     win_rate_chart,
 )
-from oatflow.components.reporting.drawing import _apart
+from oatflow.components.reporting.svg import _apart
 
 OPPONENT = "the starting model"
 

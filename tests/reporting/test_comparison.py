@@ -3,9 +3,9 @@ from math import inf
 
 import pytest
 from oatflow.components.records.records import Verdict
-from oatflow.components.reporting.compared import at_equal_labels, curve, equal_labels, reach
-from oatflow.components.reporting.comparison import Entrant, Measurement, compare, kind, read_entrant
 from oatflow.components.reporting.comparison_page import headline, in_short, render, seed_notes, verdicts
+from oatflow.components.reporting.entrants import Entrant, Measurement, compare, kind, read_entrant
+from oatflow.components.reporting.label_efficiency import at_equal_labels, curve, equal_labels, reach
 from oatflow.components.reporting.words import PREFERENCES, QUERIES
 
 CONDITIONS = {"held-out prompts": "5097", "opponent": "the starting model", "starting model": "abcd", "judge": "vader"}

@@ -8,9 +8,9 @@ from math import ceil, floor
 
 from markupsafe import Markup
 
+from ..statistics.intervals import Estimate
 from .curves import RoundRow
-from .drawing import Axes, Look, band, draw, end_labels, level_line, line, over_labels
-from .statistics import Estimate
+from .svg import Axes, Look, band, draw, end_labels, level_line, line, over_labels
 from .table import Column, Table
 from .words import Unit, count, percent, rounded
 

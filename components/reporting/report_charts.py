@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..ledger.layout import STEPS
-from .chart import (
+from ..statistics.intervals import Estimate
+from .curves import RoundRow
+from .exploration_charts import exploration_charts
+from .foretold import Foretold
+from .line_chart import (
     CHANCE,
     EVEN,
     NUMBER,
@@ -19,11 +23,7 @@ from .chart import (
     plain_points,
     points_of,
 )
-from .curves import RoundRow
-from .drawing import OF_EQUAL_LENGTH, OF_OPPONENT, OF_POLICY, bars, draw
-from .exploration_charts import exploration_charts
-from .foretold import Foretold
-from .statistics import Estimate
+from .svg import OF_EQUAL_LENGTH, OF_OPPONENT, OF_POLICY, bars, draw
 from .table import Column, Table
 from .words import NOT_MEASURED, count, percent, rounded, seconds
 

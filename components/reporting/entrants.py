@@ -64,7 +64,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ExperimentComparison:
     """Groups that may be compared, and experiments that may not, each with the reason in words."""
 
     groups: tuple[Group, ...]
@@ -113,7 +113,7 @@ def read_entrant(ledger: Ledger, meaning: Mapping[str, Any]) -> Entrant:
     )
 
 
-def compare(entrants: Sequence[Entrant]) -> Comparison:
+def compare(entrants: Sequence[Entrant]) -> ExperimentComparison:
     """Group experiments by their settings, and leave out those that cannot be compared with the first named. Pure."""
     left_out: list[tuple[str, str]] = []
     groups: list[list[Entrant]] = []
@@ -131,7 +131,7 @@ def compare(entrants: Sequence[Entrant]) -> Comparison:
         else:
             groups.append([entrant])
     named = zip(_names(groups), groups, strict=True)
-    return Comparison(tuple(Group(name, tuple(group)) for name, group in named), tuple(left_out))
+    return ExperimentComparison(tuple(Group(name, tuple(group)) for name, group in named), tuple(left_out))
 
 
 def kind(entrant: Entrant) -> str:
