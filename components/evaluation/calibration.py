@@ -1,4 +1,4 @@
-"""How far a predicted probability of winning can be believed. Pure; B duels.
+"""Calibration of a predicted probability of winning. Pure; B duels.
 
 `predicted` (B,): the probability that the first answer wins, as the reward model sees it before it learns from the
 duel; `won` (B,): what the oracle said, a label (0 or 1) or a probability.

@@ -1,4 +1,4 @@
-"""What it costs not to pick the best candidate (SEA, arXiv:2411.01493, section 3). Pure.
+"""Regret: the cost of not picking the best candidate (SEA, arXiv:2411.01493, section 3). Pure.
 
 M prompts, N candidates each; rewards are the known, true ones. The best is the best of the candidates that were drawn,
 so that regret is never negative and 0 can be reached.

@@ -16,7 +16,7 @@ from .templates import render_page
 from .words import NOT_MEASURED, count, interval, percent, points, rounded
 
 LEVELS = (0.6, 0.7, 0.8)
-"""Win rates that labels are counted to, where nobody says otherwise."""
+"""Win rates to which labels are counted by default."""
 MOST_GROUPS = len(LOOKS)
 FEW_SEEDS = 5
 LONGER = Scale(rounded, 0.0, "0: as long")
@@ -45,14 +45,14 @@ def render(comparison: ExperimentComparison, levels: Sequence[float] = LEVELS) -
 
 
 def in_short(comparison: ExperimentComparison) -> list[str]:
-    """Return what the page says at its top, line by line."""
+    """Return the lines at the top of the page."""
     compared = at_equal_labels(comparison, _seed(comparison)) if comparison.groups else []
     left_out = [f"not compared: {name}: {reason}" for name, reason in comparison.left_out]
     return [headline(comparison, compared), *verdicts(comparison, compared), *seed_notes(comparison), *left_out]
 
 
 def headline(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> str:
-    """Say who was compared, at how many labels, on how many prompts, against whom, and judged by whom."""
+    """Return one sentence: what was compared, at how many labels, on which prompts, against which opponent."""
     if not comparison.groups:
         return "None of these experiments can be compared."
     first, level = comparison.groups[0].entrants[0], next((one for one in compared if one is not None), None)
@@ -63,7 +63,7 @@ def headline(comparison: ExperimentComparison, compared: Sequence[Level | None])
 
 
 def verdicts(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> list[str]:
-    """Say of each group what its win rate is, and whether it can be told apart from the first."""
+    """Return a sentence per group: its win rate, and whether it differs from that of the first group."""
     told = []
     for group, level in zip(comparison.groups, compared, strict=True):
         if level is None:
@@ -75,25 +75,25 @@ def verdicts(comparison: ExperimentComparison, compared: Sequence[Level | None])
 
 
 def seed_notes(comparison: ExperimentComparison) -> list[str]:
-    """Say what the intervals are over, and when they are not to be relied on."""
+    """Return what the intervals are over, and when they are unreliable."""
     notes = []
     single = [group.name for group in comparison.groups if len(group.seeds) == 1]
     few = [group.name for group in comparison.groups if 1 < len(group.seeds) < FEW_SEEDS]
     if single:
         notes.append(
-            f"{_listed(single)}: 1 seed; the interval is over prompts alone, and says nothing of another seed."
+            f"{_listed(single)}: 1 seed; the interval is over prompts alone and says nothing about other seeds."
         )
     if few:
         notes.append(f"{_listed(few)}: fewer than {FEW_SEEDS} seeds; intervals over so few tend to be too narrow.")
     if len(comparison.groups) > 2:
         notes.append(
-            f"With {len(comparison.groups) - 1} comparisons, each interval misses the truth 1 time in 20 on its own."
+            f"With {len(comparison.groups) - 1} comparisons, each interval misses the true value 1 time in 20."
         )
     return notes
 
 
 def length_notes(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> list[str]:
-    """Say why a group has no win rate at equal length."""
+    """Return why a group has no win rate at equal length."""
     return [
         f"{group.name} has no win rate at equal length: {level.reason}."
         for group, level in zip(comparison.groups, compared, strict=True)
@@ -139,7 +139,7 @@ def level_numbers(comparison: ExperimentComparison, compared: Sequence[Level | N
 
 
 def reach_table(comparison: ExperimentComparison, reached: Sequence[Sequence[Reach]]) -> Table:
-    """Return the labels until each level was first measured. `reached`: by group, then by level."""
+    """Return how many labels each group needed to first reach each level. `reached`: by group, then by level."""
     groups, by_level = comparison.groups, list(zip(*reached, strict=True))
     return Table(
         (
@@ -179,7 +179,7 @@ def _named(name: str, estimates: Sequence[Estimate | None]) -> list[Column]:
 
 
 def rate_chart(comparison: ExperimentComparison, seed: int) -> Chart:
-    """Draw the win rates of all groups over labels, told apart by colour, marker and dashes."""
+    """Draw the win rates of all groups over labels; colour, marker and dashes distinguish the groups."""
     found = [curve(group, seed) for group in comparison.groups]
     return curve_chart(
         "win-rates", "Win rate with its 95% interval", _curves(comparison, found), comparison.unit, EVEN,
@@ -195,8 +195,8 @@ def length_chart(comparison: ExperimentComparison, seed: int) -> Chart:
         "lengths", "Tokens more than the opponent’s answer", _curves(comparison, found), comparison.unit, LONGER,
         _over_labels(comparison, found, "Tokens more", rounded),
         label="by how many tokens the held-out answers are longer than the opponent’s",
-        note="Mean with its 95% interval. A win rate that rises with the length may be bought with it: look at the one "
-        "at equal length.",
+        note="Mean with its 95% interval. If the win rate rises with the length, length may explain it: look at the "
+        "win rate at equal length.",
     )  # fmt: skip
 
 
@@ -271,7 +271,7 @@ def _beside(comparison: ExperimentComparison, difference: Estimate) -> str:
     told = f"{points(difference.value)} {_points_interval(difference)} beside {first}"
     if difference.low > 0:
         return f"{told}, better"
-    return f"{told}, worse" if difference.high < 0 else f"{told}, not to be told apart"
+    return f"{told}, worse" if difference.high < 0 else f"{told}, not distinguishable"
 
 
 def _difference(level: Level) -> str | None:

@@ -80,7 +80,7 @@ def online_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
 
 
 def foresight_chart(rows: Sequence[RoundRow]) -> Chart | None:
-    """Draw the share of labels that the ensemble foresaw with its 95% interval, or None where it foretold none."""
+    """Draw the share of labels that the ensemble predicted, with its 95% interval, or None without predictions."""
     shares = [_with(row.explored.rm_accuracy, row.explored.foresight_interval) for row in rows]
     foretold, found = _known(rows, shares)
     if not found:
@@ -100,7 +100,7 @@ def foresight_chart(rows: Sequence[RoundRow]) -> Chart | None:
 
 
 def reliability_chart(foretold: Foretold | None) -> Chart | None:
-    """Draw how often the ensemble's favourite won over the chance that it was given, or None where it has none."""
+    """Draw how often the ensemble's favourite won over its predicted chance, or None without predictions."""
     if foretold is None:
         return None
     bins = foretold.bins
@@ -127,12 +127,12 @@ def reliability_chart(foretold: Foretold | None) -> Chart | None:
             )
         ),
         note=f"{count(foretold.duels)} duels of {where}, foretold before they were learned from. Below the dashed line "
-        "the ensemble is too sure of itself.",
+        "the ensemble is overconfident.",
     )  # fmt: skip
 
 
 def uncertainty_chart(rows: Sequence[RoundRow]) -> Chart | None:
-    """Draw how unsure the ensemble was of the pairs that it picked and of all pairs, or None where nobody knows."""
+    """Draw the ensemble's uncertainty of the picked pairs and of all pairs, or None where it was not measured."""
     unsure = [
         row for row in rows if row.explored.uncertainty_chosen is not None and row.explored.uncertainty_all is not None
     ]
@@ -169,7 +169,7 @@ def clash_chart(rows: Sequence[RoundRow]) -> Chart | None:
             *_before(met),
         ),
         label="the clash rate",
-        note="A clash teaches nothing and costs no query. A rate that rises says that the answers grow alike.",
+        note="A clash gives no label and costs no query. A rising rate means that the answers become alike.",
     )  # fmt: skip
 
 

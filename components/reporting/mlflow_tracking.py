@@ -1,4 +1,4 @@
-"""The same through MLflow: one run an experiment, its metrics by round. See `tracking`, which calls it."""
+"""Sends finished rounds to MLflow: one run per experiment, metrics by round. Called by `tracking`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROJECT, TAG = "oatflow", "oatflow.run"
 
 
 def send_to_mlflow(ledger: Ledger, settings: TrackingSettings) -> None:
-    """Carry the experiment's one run on. A round's metrics go last of it: where they are, all of the round is."""
+    """Continue the experiment's run. A round's metrics are sent last, so a round that has them is complete."""
     from mlflow import MlflowClient
 
     client = MlflowClient(settings.mlflow_uri or None)
@@ -28,7 +28,7 @@ def send_to_mlflow(ledger: Ledger, settings: TrackingSettings) -> None:
 
 
 def _run(client: Any, ledger: Ledger) -> str:
-    """Return the id of the experiment's run, which is found by its tag, or else begun."""
+    """Return the id of the experiment's run, found by its tag or created."""
     known = client.get_experiment_by_name(PROJECT)
     project = known.experiment_id if known else client.create_experiment(PROJECT)
     found = client.search_runs([project], f"tags.`{TAG}` = '{run_id(ledger)}'")

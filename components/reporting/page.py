@@ -15,7 +15,6 @@ from .summary import (
     reading,
     summary_table,
     verdict_outcome,
-    wall_seconds,
 )
 from .templates import render_page
 
@@ -87,7 +86,7 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
         *([("Synthetic pairs", words.count(synthetic), "")] if synthetic else []),
         *([("Duels picked by", report.strategy, "")] if report.strategy else []),
         *([("Seed", str(report.seed), "one run")] if report.seed is not None else []),
-        ("Time in steps", words.duration(sum(map(wall_seconds, report.rows))), ""),
+        ("Time in steps", words.duration(sum(row.wall_seconds for row in report.rows)), ""),
     ]
 
 

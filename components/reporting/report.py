@@ -1,4 +1,4 @@
-"""Everything that a report shows, gathered from the ledger once; what is made of it is pure."""
+"""Reads everything that a report shows from the ledger; rendering it is pure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def competitor(self) -> str:
-        """Whose answers the win rate is of, in words: where the reward model picks the best of several, that too."""
+        """Whose win rate it is, in words, including that the reward model picks the best of several answers."""
         name = "the starting model" if self.policy_is_fixed else "the policy"
         return f"{name}, best of {self.best_of} answers by its reward model," if self.best_of > 1 else name
 

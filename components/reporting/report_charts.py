@@ -27,7 +27,7 @@ from .svg import OF_EQUAL_LENGTH, OF_OPPONENT, OF_POLICY, bars, draw
 from .table import Column, Table
 from .words import NOT_MEASURED, count, percent, rounded, seconds
 
-ALL_PAIRS = "Means over the optimisation steps of a round, each over its pairs as they were met."
+ALL_PAIRS = "Means over the optimisation steps of a round; each step uses the policy before its update."
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def win_rate_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
 
 
 def length_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
-    """Draw how long the held-out answers are beside the opponent's, or None where nobody counted."""
+    """Draw the length of the held-out answers and of the opponent's, or None where it was not measured."""
     judged = [row for row in rows if row.answers is not None]
     told = [row.answers for row in judged if row.answers is not None]
     if not told:
@@ -94,7 +94,7 @@ def length_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
             Column("Held-out prompts", tuple(one.prompts for one in told), count),
         ),
         label="the mean length of held-out answers in tokens",
-        note="A win rate that rises with the length may be bought with it: look at the one at equal length.",
+        note="If the win rate rises with the length, length may explain it: look at the win rate at equal length.",
     )  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def margin_chart(rows: Sequence[RoundRow]) -> Chart | None:
 
 
 def logprob_chart(rows: Sequence[RoundRow]) -> Chart | None:
-    """Draw how probable the chosen and the rejected answers are to the policy, or None where nobody measured it."""
+    """Draw the log-probability of chosen and rejected answers, or None where it was not measured."""
     learned = [row for row in rows if row.chosen_logprob is not None and row.rejected_logprob is not None]
     if not learned:
         return None
@@ -172,7 +172,7 @@ def logprob_chart(rows: Sequence[RoundRow]) -> Chart | None:
             Column("Pairs", tuple(row.pairs for row in learned), count),
         ),
         label="the mean log-probability of whole answers",
-        note=f"{ALL_PAIRS} Where both fall, the policy moves away from all that it is shown.",
+        note=f"{ALL_PAIRS} Where both fall, the policy moves away from both answers.",
     )  # fmt: skip
 
 

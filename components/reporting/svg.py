@@ -35,7 +35,7 @@ _CSS |= {color: f"series-{place}" for place, color in enumerate(SERIES)}
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a curve looks: colour, marker and dashes, so that it is told apart without any one of them.
+    """How a curve looks: colour, marker and dashes, so that any one of them may be missing.
 
     `sign`: the marker as a character, for the key. `css`: the page's class of that colour.
     """

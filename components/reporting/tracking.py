@@ -1,10 +1,9 @@
-"""Tell a finished round to a tracker: Weights & Biases here, MLflow in `mlflow_tracking`.
+"""Sends finished rounds to a tracker: Weights & Biases here, MLflow in `mlflow_tracking`.
 
-A tracker is a guest. It works in a process of its own, with a limit on its time: a crash, a kill or a hang of it, a
-server that does not answer, or a library that is not installed costs one line that says so, and never the round.
-Nothing needs to be remembered of what was sent: a server knows the last round that it has, and gets those after it, so
-that rounds that were missed go with the next one, and none goes twice. An offline folder of W&B cannot know what others
-hold, and holds all rounds: the newest replaces the ones before it.
+A tracker runs in its own process with a time limit. If it crashes, hangs, cannot reach its server or is not installed,
+oatflow logs one line and the round goes on. No record of what was sent is kept: the server knows its last round and is
+sent the rounds after it, so missed rounds are sent with the next one and none is sent twice. An offline W&B folder does
+not know what others hold, so it always holds all rounds; the newest folder replaces the ones before it.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ INSTALL = {"wandb": "wandb", "mlflow": "mlflow-skinny"}
 def track(ledger: Ledger, round_: int, settings: TrackingSettings | None = None) -> None:
     """Send a finished round, and those before it that were not sent, within `track_seconds`.
 
-    `settings`: by default those of the run that did the round. Whatever goes wrong is told in one line; nothing is
-    raised.
+    `settings`: by default those of the run that did the round. Logs any failure in one line and raises nothing.
     """
     whom = ""
     try:
@@ -63,7 +61,7 @@ def send(ledger: Ledger, settings: TrackingSettings) -> None:
 
 
 def send_to_wandb(ledger: Ledger, settings: TrackingSettings) -> None:
-    """Carry the experiment's one run on. A round's metrics go last of it: where they are, all of the round is."""
+    """Continue the experiment's run. A round's metrics are sent last, so a round that has them is complete."""
     import wandb
 
     if settings.wandb_dir:
@@ -109,7 +107,7 @@ def _reference(policy: TrackedPolicy, experiment: str) -> Any:
 
 
 def _lacking(settings: TrackingSettings) -> str:
-    """Say what is not there that the tracker needs, if anything."""
+    """Return what the tracker needs and lacks, or ""."""
     if importlib.util.find_spec(settings.track) is None:
         remedy = f"pip install {INSTALL[settings.track]}, or set tracking.track=none"
         return f"{settings.track} is not installed here; {remedy}"
