@@ -35,8 +35,8 @@ def win_rate(wins: Probabilities, samples: int, seed: int) -> WinRate:
         raise ValueError("wins is empty: a win rate needs at least one judged prompt")
     counts = np.array([(wins > 0.5).sum(), (wins == 0.5).sum(), (wins < 0.5).sum()])
     low, high = outcome_interval(counts, samples, seed)
-    return WinRate(_share(counts), float(wins.mean()), low, high)
+    return WinRate(_win_share(counts), float(wins.mean()), low, high)
 
 
-def _share(counts: npt.NDArray[np.int64]) -> float:
+def _win_share(counts: npt.NDArray[np.int64]) -> float:
     return float((counts[0] + 0.5 * counts[1]) / counts.sum())

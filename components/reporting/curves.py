@@ -56,17 +56,17 @@ class Explored:
     @property
     def regret_interval(self) -> tuple[float, float] | None:
         """Where `duel_regret` lies with 95% confidence."""
-        return _between(self.duel_regret_low, self.duel_regret_high)
+        return _both_ends(self.duel_regret_low, self.duel_regret_high)
 
     @property
     def simple_interval(self) -> tuple[float, float] | None:
         """Where `simple_regret` lies with 95% confidence."""
-        return _between(self.simple_regret_low, self.simple_regret_high)
+        return _both_ends(self.simple_regret_low, self.simple_regret_high)
 
     @property
     def online_interval(self) -> tuple[float, float] | None:
         """Where `online_win_rate` lies with 95% confidence."""
-        return _between(self.online_low, self.online_high)
+        return _both_ends(self.online_low, self.online_high)
 
     @property
     def foresight_interval(self) -> tuple[float, float] | None:
@@ -146,7 +146,7 @@ class RoundRow:
     @property
     def win_interval(self) -> tuple[float, float] | None:
         """Where `win_rate` lies with 95% confidence."""
-        return _between(self.low, self.high)
+        return _both_ends(self.low, self.high)
 
     @property
     def held_out_interval(self) -> tuple[float, float] | None:
@@ -198,7 +198,7 @@ def software(ledger: Ledger) -> dict[str, str]:
 def answered_duels(ledger: Ledger, round_: int) -> list[SampledDuel]:
     """Return the duels of a round that somebody was asked about, whatever came of it. A clash is none of them."""
     duels = from_parquet(ledger.read(round_, "sampling", "duels.parquet"), Duel, "duels.parquet")
-    answers = {answer.duel_id: answer for answer in _preferences(ledger, round_)}
+    answers = {answer.duel_id: answer for answer in _read_preferences(ledger, round_)}
     found = ((duel, answers.get(duel.duel_id)) for duel in duels if not duel.clash)
     return [SampledDuel(duel, answer) for duel, answer in found if answer is not None and answer.oracle]
 
@@ -208,40 +208,44 @@ def sample_duels(ledger: Ledger, round_: int, count: int) -> list[SampledDuel]:
 
     A duel whose answer cannot be read, or names no winner, is as likely to be among them as any other.
     """
-    return _pick(ledger, round_, {sample.duel.duel_id: sample for sample in answered_duels(ledger, round_)}, count)
+    return _pick_samples(
+        ledger, round_, {sample.duel.duel_id: sample for sample in answered_duels(ledger, round_)}, count
+    )
 
 
 def sample_verdicts(ledger: Ledger, round_: int, count: int) -> list[Verdict]:
     """Return some held-out answers of a round's policy beside the opponent's, picked by seed and not by outcome."""
-    return _pick(ledger, round_, {verdict.prompt_id: verdict for verdict in read_verdicts(ledger, round_)}, count)
+    return _pick_samples(
+        ledger, round_, {verdict.prompt_id: verdict for verdict in read_verdicts(ledger, round_)}, count
+    )
 
 
 def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before: int) -> RoundRow:
     marks = {room: ledger.done(round_, room) for room in layout.ROOMS}
-    found = {room: _numbers(mark) for room, mark in marks.items()}
+    found = {room: _numbers_of(mark) for room, mark in marks.items()}
     labeled, recorded, record = found["labeling"], read_numbers(found), ledger.round_record(round_)
     queries, labels = int(labeled["queries"]), labeled.get("labels")
     return RoundRow(
-        **_select(RoundRow, recorded),
+        **_select_fields(RoundRow, recorded),
         round=round_,
         queries=queries,
         queries_total=queries_before + queries,
         labels=labels,
         labels_total=None if labels is None else labels_before + labels,
-        seconds={layout.STEPS[room]: _seconds(mark) for room, mark in marks.items() if mark},
+        seconds={layout.STEPS[room]: _seconds_of(mark) for room, mark in marks.items() if mark},
         policy=ledger.policy_digest(round_),
         digest=digest_of(seal(asdict(record))) if record else "",
         finished=max(mark.finished for mark in marks.values() if mark),
-        explored=Explored(**_select(Explored, recorded)),
+        explored=Explored(**_select_fields(Explored, recorded)),
         queried=queried(labeled, found["evaluation"]),
     )
 
 
-def _between(low: float | None, high: float | None) -> tuple[float, float] | None:
+def _both_ends(low: float | None, high: float | None) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _select(record: type[RoundRow] | type[Explored], numbers: Mapping[str, Any]) -> dict[str, Any]:
+def _select_fields(record: type[RoundRow] | type[Explored], numbers: Mapping[str, Any]) -> dict[str, Any]:
     return {field.name: numbers[field.name] for field in fields(record) if field.name in numbers}
 
 
@@ -256,20 +260,20 @@ def _with_past(explored: Explored, before: Sequence[Explored]) -> Explored:
     return replace(explored, regret_total=total + explored.duel_regret * explored.regret_duels)
 
 
-def _numbers(mark: Done | None) -> dict[str, Any]:
+def _numbers_of(mark: Done | None) -> dict[str, Any]:
     return {**mark.facts, **mark.counts} if mark else {}
 
 
-def _seconds(mark: Done) -> tuple[float, float]:
+def _seconds_of(mark: Done) -> tuple[float, float]:
     return mark.timings.get("startup", 0.0), mark.timings.get("work", mark.finished - mark.started)
 
 
-def _preferences(ledger: Ledger, round_: int) -> list[Preference]:
+def _read_preferences(ledger: Ledger, round_: int) -> list[Preference]:
     done = ledger.done(round_, "labeling")
     parts = [placed.name for placed in done.outputs if placed.name.startswith("preferences-")] if done else []
     return [row for name in parts for row in from_parquet(ledger.read(round_, "labeling", name), Preference, name)]
 
 
-def _pick(ledger: Ledger, round_: int, found: Mapping[str, Sample], count: int) -> list[Sample]:
+def _pick_samples(ledger: Ledger, round_: int, found: Mapping[str, Sample], count: int) -> list[Sample]:
     order: Sequence[str] = sorted(found, key=lambda name: derive(ledger.seed, round_, name, "report"))
     return [found[name] for name in order[:count]]

@@ -130,7 +130,7 @@ def compare(entrants: Sequence[Entrant]) -> ExperimentComparison:
             group.append(entrant)
         else:
             groups.append([entrant])
-    named = zip(_names(groups), groups, strict=True)
+    named = zip(_name_groups(groups), groups, strict=True)
     return ExperimentComparison(tuple(Group(name, tuple(group)) for name, group in named), tuple(left_out))
 
 
@@ -165,7 +165,7 @@ def _not_comparable(entrant: Entrant, standard: Entrant | None) -> str:
     return " and ".join(other)
 
 
-def _names(groups: Sequence[Sequence[Entrant]]) -> list[str]:
+def _name_groups(groups: Sequence[Sequence[Entrant]]) -> list[str]:
     """Call a group by the words that its experiments' names begin with, where no other group would be called so."""
     shared = [_shared_words([entrant.name for entrant in group]) for group in groups]
     return [

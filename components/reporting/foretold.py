@@ -64,9 +64,9 @@ def reliability(samples: Sequence[SampledDuel]) -> list[Bin]:
     sorted_in: dict[int, list[tuple[float, bool]]] = {}
     for chance, won in told:
         sorted_in.setdefault(min(int((chance - 0.5) * 2 * BINS), BINS - 1), []).append((chance, won))
-    return [_bin(sorted_in[place]) for place in sorted(sorted_in)]
+    return [_make_bin(sorted_in[place]) for place in sorted(sorted_in)]
 
 
-def _bin(told: Sequence[tuple[float, bool]]) -> Bin:
+def _make_bin(told: Sequence[tuple[float, bool]]) -> Bin:
     promised, kept = (fmean(values) for values in zip(*told, strict=True))
     return Bin(promised, kept, *wilson_interval(kept, len(told)), len(told))

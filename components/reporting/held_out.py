@@ -98,8 +98,8 @@ def sum_up(verdicts: Sequence[Verdict], seed: int) -> HeldOut | None:
         longer=mean_of(own - other),
         length_controlled=None if reason else estimate_from(*fit_equal_length(won, own - other, weights)),
         no_length_control=reason,
-        reward=_known([row.reward for row in verdicts], derive(seed, "reward")),
-        opponent_reward=_known([row.opponent_reward for row in verdicts], derive(seed, "reward")),
+        reward=_mean_reward([row.reward for row in verdicts], derive(seed, "reward")),
+        opponent_reward=_mean_reward([row.opponent_reward for row in verdicts], derive(seed, "reward")),
         outcomes={row.prompt_id: float(outcome) for row, outcome in zip(verdicts, won, strict=True)},
     )
 
@@ -112,6 +112,6 @@ def change(before: HeldOut, after: HeldOut, seed: int) -> tuple[Estimate, int] |
     return estimate_mean([after.outcomes[name] - before.outcomes[name] for name in shared], seed), len(shared)
 
 
-def _known(rewards: Sequence[float | None], seed: int) -> Estimate | None:
+def _mean_reward(rewards: Sequence[float | None], seed: int) -> Estimate | None:
     known = [reward for reward in rewards if reward is not None]
     return estimate_mean(known, seed) if known else None

@@ -81,10 +81,10 @@ def curve(group: Group, seed: int, of: Callable[[Verdict], float] = outcome) -> 
 
     `of`: what is averaged, the outcome or, for instance, the length of an answer.
     """
-    names = _prompts(group.entrants)
+    names = _list_prompts(group.entrants)
     rounds = min(len(entrant.measured) for entrant in group.entrants)
-    tables = [_table(entrant, names, of)[:rounds] for entrant in group.entrants]
-    weights, draws = draw_prompts(len(names), derive(seed, "prompts")), _draws(group, seed)
+    tables = [_tabulate_rounds(entrant, names, of)[:rounds] for entrant in group.entrants]
+    weights, draws = draw_prompts(len(names), derive(seed, "prompts")), _draw_group_seeds(group, seed)
     resampled = resample_seeds([resample_rates(table, weights) for table in tables], draws).mean(1)
     rates = np.mean([np.nanmean(table, 1) for table in tables], 0)
     labels = np.mean([[one.labels for one in entrant.measured[:rounds]] for entrant in group.entrants], 0)
@@ -111,24 +111,26 @@ def at_equal_labels(comparison: ExperimentComparison, seed: int) -> list[Level |
         return [None] * len(chosen)
     weights = draw_prompts(len(names), derive(seed, "prompts"))
     rates = [
-        _rates(group, ones, names, weights, seed) if there else None
+        _draw_rates(group, ones, names, weights, seed) if there else None
         for group, ones, there in zip(comparison.groups, chosen, whole, strict=True)
     ]
     return [
         None
         if own is None
-        else _level(most, ones, names, own, None if place == 0 else rates[0], _equal_length(group, ones, names, seed))
+        else _make_level(
+            most, ones, names, own, None if place == 0 else rates[0], _equal_length(group, ones, names, seed)
+        )
         for place, (group, ones, own) in enumerate(zip(comparison.groups, chosen, rates, strict=True))
     ]
 
 
 def reach(group: Group, level: float, seed: int) -> Reach:
     """Return how many labels the group needs until a win rate at `level` or above was measured for the first time."""
-    names = _prompts(group.entrants)
-    weights, draws = draw_prompts(len(names), derive(seed, "prompts")), _draws(group, seed)
+    names = _list_prompts(group.entrants)
+    weights, draws = draw_prompts(len(names), derive(seed, "prompts")), _draw_group_seeds(group, seed)
     own, resampled = [], []
     for entrant in group.entrants:
-        table, labels = _table(entrant, names, outcome), [one.labels for one in entrant.measured]
+        table, labels = _tabulate_rounds(entrant, names, outcome), [one.labels for one in entrant.measured]
         own.append(find_reach(np.nanmean(table, 1), labels, level))
         resampled.append(find_reach(resample_rates(table, weights), labels, level))
     first = np.array(own)
@@ -144,7 +146,7 @@ _Rates = tuple[float, Floats]
 """A number, and that of each resample."""
 
 
-def _level(
+def _make_level(
     most: int, ones: Sequence[Measurement], names: Sequence[str], own: _Rates, first: _Rates | None,
     equal_length: tuple[Estimate | None, str],
 ) -> Level:  # fmt: skip
@@ -153,11 +155,11 @@ def _level(
     return Level(most, (min(labels), max(labels)), len(names), estimate_from(*own), difference, *equal_length)
 
 
-def _rates(
+def _draw_rates(
     group: Group, ones: Sequence[Measurement], names: Sequence[str], weights: Floats, seed: int
 ) -> _Rates:  # fmt: skip
     won = [np.array([outcome(one.verdicts[name]) for name in names]) for one in ones]
-    resampled = resample_seeds([weights @ row for row in won], _draws(group, seed)).mean(1)
+    resampled = resample_seeds([weights @ row for row in won], _draw_group_seeds(group, seed)).mean(1)
     return float(np.mean(won)), resampled
 
 
@@ -173,7 +175,7 @@ def _equal_length(
         return None, reasons[0]
     weights = draw_prompts(len(names), derive(seed, "prompts"))
     fitted = [fit_equal_length(won, longer, weights) for won, longer in pairs]
-    resampled = resample_seeds([rates for _, rates in fitted], _draws(group, seed)).mean(1)
+    resampled = resample_seeds([rates for _, rates in fitted], _draw_group_seeds(group, seed)).mean(1)
     return estimate_from(float(np.mean([value for value, _ in fitted])), resampled), ""
 
 
@@ -181,15 +183,15 @@ def _last_within(entrant: Entrant, most: int) -> Measurement | None:
     return next((one for one in reversed(entrant.measured) if one.labels <= most), None)
 
 
-def _prompts(entrants: Sequence[Entrant]) -> list[str]:
+def _list_prompts(entrants: Sequence[Entrant]) -> list[str]:
     return sorted({name for entrant in entrants for one in entrant.measured for name in one.verdicts})
 
 
-def _table(entrant: Entrant, names: Sequence[str], of: Callable[[Verdict], float]) -> Floats:
+def _tabulate_rounds(entrant: Entrant, names: Sequence[str], of: Callable[[Verdict], float]) -> Floats:
     """Numbers of each measured round, (R, P); NaN where a prompt was not judged."""
     rows = [[of(one.verdicts[name]) if name in one.verdicts else np.nan for name in names] for one in entrant.measured]
     return np.array(rows, dtype=np.float64)
 
 
-def _draws(group: Group, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def _draw_group_seeds(group: Group, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     return draw_seeds(len(group.entrants), derive(seed, "seeds", group.name))

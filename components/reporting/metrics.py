@@ -211,17 +211,17 @@ TABLE: Mapping[str, TableColumn] = {
 """The columns of the table of rounds, in their order, by the name of the row's number."""
 
 
-def _counted(one: str, many: str) -> Callable[[Any], str]:
+def _count_of(one: str, many: str) -> Callable[[Any], str]:
     return lambda number: f"{count(number)} {one if number == 1 else many}" if number else ""
 
 
 LIVE: Mapping[str, Callable[[Any], str]] = {
-    "prompts": _counted("prompt", "prompts"),
-    "generated_tokens": _counted("token", "tokens"),
-    "queries": _counted("query", "queries"),
-    "labels": _counted("preference", "preferences"),
-    "clashes": _counted("clash", "clashes"),
-    "pairs": _counted("pair", "pairs"),
+    "prompts": _count_of("prompt", "prompts"),
+    "generated_tokens": _count_of("token", "tokens"),
+    "queries": _count_of("query", "queries"),
+    "labels": _count_of("preference", "preferences"),
+    "clashes": _count_of("clash", "clashes"),
+    "pairs": _count_of("pair", "pairs"),
     "synthetic": lambda pairs: f"{count(int(pairs))} synthetic" if pairs else "",
     "duel_regret": lambda regret: f"regret {rounded(regret)}",
     "online_win_rate": lambda rate: f"online win rate {percent(rate)}",

@@ -19,15 +19,15 @@ def send_to_mlflow(ledger: Ledger, settings: TrackingSettings) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(settings.mlflow_uri or None)
-    run = _run(client, ledger)
+    run = _find_run(client, ledger)
     # The server knows the last round that it has.
     steps = [point.step for point in client.get_metric_history(run, "round")]
     for found in tracked_rounds(ledger, sent=max(steps, default=-1) + 1):
-        _log(client, run, found)
+        _log_round(client, run, found)
     client.set_terminated(run)
 
 
-def _run(client: Any, ledger: Ledger) -> str:
+def _find_run(client: Any, ledger: Ledger) -> str:
     """Return the id of the experiment's run, found by its tag or created."""
     known = client.get_experiment_by_name(PROJECT)
     project = known.experiment_id if known else client.create_experiment(PROJECT)
@@ -40,18 +40,18 @@ def _run(client: Any, ledger: Ledger) -> str:
     return run
 
 
-def _log(client: Any, run: str, found: TrackedRound) -> None:
+def _log_round(client: Any, run: str, found: TrackedRound) -> None:
     from mlflow.entities import Metric
 
     for name, table in found.tables.items():
-        client.log_text(run, _csv(table), f"round-{found.number:05d}/{name}.csv")
+        client.log_text(run, _to_csv(table), f"round-{found.number:05d}/{name}.csv")
     if found.policy is not None:
         client.set_tag(run, f"policy.{found.number:05d}", f"{found.policy.uri} sha256={found.policy.digest}")
     now = int(1000 * time.time())
     client.log_batch(run, [Metric(name, value, now, found.number) for name, value in found.metrics.items()])
 
 
-def _csv(table: SampleTable) -> str:
+def _to_csv(table: SampleTable) -> str:
     text = io.StringIO(newline="")
     csv.writer(text).writerows([table.columns, *table.rows])
     return text.getvalue()

@@ -48,8 +48,8 @@ def render(report: Report) -> str:
         result_note=RESULT_NOTE,
         table=summary_table(report.rows),
         charts=charts(report.rows, report.opponent, report.reliability),
-        facts=_facts(report),
-        digests=_digests(report),
+        facts=_list_facts(report),
+        digests=_list_digests(report),
         queries=query_table([(row.round, row.clashes, row.queried) for row in report.rows]),
         oracle_notes=oracle_notes(report.rows[-1].queried) if report.rows else [],
     )
@@ -69,7 +69,7 @@ def fold(text: str, length: int = FOLD, most: int = MOST) -> tuple[str, str, int
     return text[:place], text[place:], cut
 
 
-def _facts(report: Report) -> list[tuple[str, str, str]]:
+def _list_facts(report: Report) -> list[tuple[str, str, str]]:
     """Return name, value and what it is out of."""
     if not report.rows:
         return []
@@ -90,7 +90,7 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
     ]
 
 
-def _digests(report: Report) -> list[tuple[str, str]]:
+def _list_digests(report: Report) -> list[tuple[str, str]]:
     chain = [
         line
         for row in report.rows

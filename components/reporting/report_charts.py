@@ -48,11 +48,11 @@ class Charts:
 def charts(rows: Sequence[RoundRow], opponent: str, foretold: Foretold | None = None) -> Charts:
     """Draw every chart that the rows have numbers for. `opponent`: who the policy is compared with, in words."""
     return Charts(
-        _drawn(win_rate_chart(rows, opponent), length_chart(rows, opponent), reward_chart(rows, opponent),
+        _drop_missing(win_rate_chart(rows, opponent), length_chart(rows, opponent), reward_chart(rows, opponent),
                held_out_chart(rows)),
-        _drawn(*exploration_charts(rows, opponent, foretold)),
-        _drawn(margin_chart(rows), logprob_chart(rows)),
-        _drawn(seconds_chart(rows)),
+        _drop_missing(*exploration_charts(rows, opponent, foretold)),
+        _drop_missing(margin_chart(rows), logprob_chart(rows)),
+        _drop_missing(seconds_chart(rows)),
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def win_rate_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
     judged = [row for row in rows if row.win_rate is not None and row.low is not None and row.high is not None]
     if not judged:
         return None
-    raw = [_estimate(row.win_rate, row.low, row.high) for row in judged]
+    raw = [_estimate_of(row.win_rate, row.low, row.high) for row in judged]
     equal = [row.answers.length_controlled if row.answers else None for row in judged]
     curves = [Curve(f"against {opponent}", OF_POLICY, points_of(judged, raw))]
     if any(equal):
@@ -103,7 +103,7 @@ def held_out_chart(rows: Sequence[RoundRow]) -> Chart | None:
     ranked = [row for row in rows if row.held_out_accuracy is not None and row.held_out_interval is not None]
     if not ranked:
         return None
-    shares = [_estimate(row.held_out_accuracy, *(row.held_out_interval or ())) for row in ranked]
+    shares = [_estimate_of(row.held_out_accuracy, *(row.held_out_interval or ())) for row in ranked]
     return curve_chart(
         "held-out", "Held-out accuracy with its 95% interval",
         [Curve("pairs ranked as in the set", OF_POLICY, points_of(ranked, shares))], rows[0].unit, CHANCE,
@@ -182,7 +182,7 @@ def seconds_chart(rows: Sequence[RoundRow]) -> Chart | None:
     if not means:
         return None
     steps, startups, works = zip(*means, strict=True)
-    labels = [_sum(taken) for taken in zip(startups, works, strict=True)]
+    labels = [_format_seconds(taken) for taken in zip(startups, works, strict=True)]
     parts = (f"{step} {seconds(startup)} of start-up and {seconds(work)} of work" for step, startup, work in means)
     return Chart(
         name="seconds",
@@ -212,11 +212,11 @@ def _sign_tests(rows: Sequence[RoundRow]) -> list[Column]:
     return [Column("Sign test, p", p_values, rounded), Column("Decided prompts", decided, count)]
 
 
-def _estimate(value: float | None, low: float | None = None, high: float | None = None) -> Estimate | None:
+def _estimate_of(value: float | None, low: float | None = None, high: float | None = None) -> Estimate | None:
     return None if value is None or low is None or high is None else Estimate(value, low, high)
 
 
-def _drawn(*found: Chart | None) -> tuple[Chart, ...]:
+def _drop_missing(*found: Chart | None) -> tuple[Chart, ...]:
     return tuple(chart for chart in found if chart is not None)
 
 
@@ -226,5 +226,5 @@ def _mean_seconds(rows: Sequence[RoundRow], step: str) -> tuple[float, float]:
     return startup, work
 
 
-def _sum(taken: tuple[float, float] | None) -> str:
+def _format_seconds(taken: tuple[float, float] | None) -> str:
     return NOT_MEASURED if taken is None else f"{seconds(taken[0])} + {seconds(taken[1])}"

@@ -25,16 +25,16 @@ def headline(report: Report) -> str:
     if row is not None:
         prompts = "the" if row.held_out is None else f"{row.held_out:,}"
         return (
-            f"{_after(row)} {report.competitor} wins {percent(row.win_rate)} {interval(row.low, row.high)} of "
+            f"{_after_labels(row)} {report.competitor} wins {percent(row.win_rate)} {interval(row.low, row.high)} of "
             f"{prompts} held-out prompts against {report.opponent}, judged by {report.oracle}."
         )
     row = report.ranked
     if row is not None:
         return (
-            f"{_after(row)} the policy ranks {_accuracy(row)} of {count(row.held_out_pairs)} held-out pairs as the "
-            "preference set does."
+            f"{_after_labels(row)} the policy ranks {_format_accuracy(row)} of {count(row.held_out_pairs)} held-out "
+            "pairs as the preference set does."
         )
-    return f"{_after(report.rows[-1])} nothing has been evaluated yet, so there is no win rate to report."
+    return f"{_after_labels(report.rows[-1])} nothing has been evaluated yet, so there is no win rate to report."
 
 
 def reading(report: Report) -> str:
@@ -154,7 +154,7 @@ def _write_cell(row: RoundRow, name: str, column: TableColumn) -> str:
     return f"{text} {ends}"
 
 
-def _accuracy(row: RoundRow) -> str:
+def _format_accuracy(row: RoundRow) -> str:
     return _write_cell(row, "held_out_accuracy", TABLE["held_out_accuracy"])
 
 
@@ -162,5 +162,5 @@ def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _after(row: RoundRow) -> str:
+def _after_labels(row: RoundRow) -> str:
     return f"After {row.unit.said(row.learned_from)}"

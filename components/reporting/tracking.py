@@ -43,7 +43,7 @@ def track(ledger: Ledger, round_: int, settings: TrackingSettings | None = None)
         if settings.track == "none":
             return
         whom = f" ({settings.track})"
-        trouble = _lacking(settings) or _in_a_process_of_its_own(ledger.store.uri, settings)
+        trouble = _find_missing(settings) or _in_a_process_of_its_own(ledger.store.uri, settings)
     except (OatflowError, OSError) as error:
         trouble = str(error)
     if trouble:
@@ -76,25 +76,25 @@ def send_to_wandb(ledger: Ledger, settings: TrackingSettings) -> None:
         name=ledger.name, config=dict(ledger.experiment.settings), settings=quiet,
     ) as run:  # fmt: skip
         for found in tracked_rounds(ledger, sent=run.step):
-            _log(run, found, ledger.name)
+            _log_round(run, found, ledger.name)
 
 
-def _log(run: Any, found: TrackedRound, experiment: str) -> None:
+def _log_round(run: Any, found: TrackedRound, experiment: str) -> None:
     axis = axis_of(found.metrics)
     run.define_metric(axis)
     run.define_metric("*", step_metric=axis)
     if found.policy is not None:
-        run.log_artifact(_reference(found.policy, experiment), aliases=[f"round-{found.number}", "latest"])
-    run.log({**found.metrics, **{name: _table(table) for name, table in found.tables.items()}}, step=found.number)
+        run.log_artifact(_policy_reference(found.policy, experiment), aliases=[f"round-{found.number}", "latest"])
+    run.log({**found.metrics, **{name: _wandb_table(table) for name, table in found.tables.items()}}, step=found.number)
 
 
-def _table(table: SampleTable) -> Any:
+def _wandb_table(table: SampleTable) -> Any:
     import wandb
 
     return wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
 
 
-def _reference(policy: TrackedPolicy, experiment: str) -> Any:
+def _policy_reference(policy: TrackedPolicy, experiment: str) -> Any:
     """Return an artifact that says where a policy lies and what its digest is; not a byte of it is uploaded."""
     import wandb
     from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
@@ -106,7 +106,7 @@ def _reference(policy: TrackedPolicy, experiment: str) -> Any:
     return artifact
 
 
-def _lacking(settings: TrackingSettings) -> str:
+def _find_missing(settings: TrackingSettings) -> str:
     """Return what the tracker needs and lacks, or ""."""
     if importlib.util.find_spec(settings.track) is None:
         remedy = f"pip install {INSTALL[settings.track]}, or set tracking.track=none"
@@ -132,11 +132,11 @@ def _in_a_process_of_its_own(uri: str, settings: TrackingSettings) -> str:
         except subprocess.TimeoutExpired:
             return f"it took longer than track_seconds={settings.track_seconds:g} and was stopped"
         finally:
-            _end(process)
+            _end_process(process)
         return _last_line(Path(scratch) / "said", code) if code else ""
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end_process(process: subprocess.Popen[bytes]) -> None:
     """End a process and what it started; also after Ctrl-C, which does not reach them by itself."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
