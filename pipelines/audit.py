@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from oatflow.components.errors import RecordError, RefusedInput
-from oatflow.components.evaluation.intervals import wilson_interval
 from oatflow.components.oracles.audit import (
     CANARIES,
     Account,
@@ -24,6 +23,7 @@ from oatflow.components.oracles.audit import (
 )
 from oatflow.components.oracles.oracle import Circumstances, Oracle
 from oatflow.components.oracles.registry import ORACLES, open_oracle
+from oatflow.components.statistics.intervals import wilson_interval
 
 from .flags import Flag, add_flags, command, given_settings, settings_flags
 

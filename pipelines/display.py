@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from oatflow.components.reporting.curves import RoundRow
+from oatflow.components.reporting.metrics import describe_live
 from oatflow.components.reporting.summary import summary_table
 from oatflow.components.reporting.words import count, duration, interval, percent, rounded, seconds
 from rich.console import Console, Group, RenderableType
@@ -25,20 +26,6 @@ from rich.table import Table
 from rich.text import Text
 
 STEPS = ("open", "sample", "label", "train", "fit", "evaluate", "close")
-_COUNTED = {
-    "prompts": ("prompt", "prompts"),
-    "generated_tokens": ("token", "tokens"),
-    "queries": ("query", "queries"),
-    "labels": ("preference", "preferences"),
-    "clashes": ("clash", "clashes"),
-    "pairs": ("pair", "pairs"),
-}
-_MEASURED: Mapping[str, Callable[[float], str]] = {
-    "synthetic": lambda pairs: f"{count(int(pairs))} synthetic" if pairs else "",
-    "duel_regret": lambda regret: f"regret {rounded(regret)}",
-    "online_win_rate": lambda rate: f"online win rate {percent(rate)}",
-    "rm_accuracy": lambda share: f"{percent(share)} of the labels foreseen",
-}
 _EXPENDABLE = (
     "Clashes", "Pairs", "Opponent's", "Loss", "Margin", "Synthetic", "Reward", "Foreseen", "Time", "Online win rate",
     "Regret",
@@ -86,18 +73,14 @@ class StepState:
         """Say what the step measured, or measures, or waits for."""
         if self.waits is not None:
             return self.waits
-        parts = [
-            f"{count(self.counts[name])} {one if self.counts[name] == 1 else many}"
-            for name, (one, many) in _COUNTED.items()
-            if self.counts.get(name)
-        ]
+        parts = [*describe_live(self.counts)]
         if self.tokens_per_second is not None:
             parts.append(f"{self.tokens_per_second:,.0f} tokens/s")
         loss = self.facts.get("loss", self.facts.get("rm_loss", self.loss))
         if loss is not None:
             parts.append(f"loss {rounded(loss)}")
-        parts += [say(self.facts[name]) for name, say in _MEASURED.items() if self.facts.get(name) is not None]
-        return ", ".join(filter(None, parts))
+        parts += describe_live(self.facts)
+        return ", ".join(parts)
 
 
 @dataclass

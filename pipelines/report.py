@@ -17,7 +17,7 @@ from .flags import Flag, add_flags, command
 from .place import experiment_uri, home_folder, ledger_root
 
 if TYPE_CHECKING:
-    from oatflow.components.reporting.comparison import Comparison
+    from oatflow.components.reporting.entrants import ExperimentComparison
 
 LONGEST_NAME = 120
 FLAGS: list[Flag] = [
@@ -72,9 +72,9 @@ def meaning(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def compare_ledgers(ledgers: Sequence[Ledger]) -> Comparison:
+def compare_ledgers(ledgers: Sequence[Ledger]) -> ExperimentComparison:
     """Read experiments and put them side by side."""
-    from oatflow.components.reporting.comparison import compare, read_entrant
+    from oatflow.components.reporting.entrants import compare, read_entrant
 
     return compare([read_entrant(ledger, meaning(ledger.experiment.settings)) for ledger in ledgers])
 

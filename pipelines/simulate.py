@@ -14,8 +14,8 @@ from oatflow.components.errors import RefusedInput
 from .flags import Flag, add_flags, command
 
 if TYPE_CHECKING:
-    from oatflow.components.simulator.comparison import Comparison
     from oatflow.components.simulator.play import Rules
+    from oatflow.components.simulator.tournament import Tournament
     from oatflow.components.simulator.worlds import World
 
 OF_SYNTHETIC = {"reward": "linear", "candidates": 10, "features": 16}
@@ -52,19 +52,19 @@ def simulate_parser(commands: Any) -> None:
 
 
 def _simulate(given: argparse.Namespace) -> int:
-    from oatflow.components.simulator.comparison import compare
-    from oatflow.components.simulator.duels import PLAYERS, names_of
-    from oatflow.components.simulator.table import lines, table, verdicts
+    from oatflow.components.simulator.duels import PLAYERS, list_players
+    from oatflow.components.simulator.tournament import play_tournament
+    from oatflow.components.simulator.tournament_table import align_columns, state_findings, tabulate_tournament
 
     _check(given)
-    strategies = names_of(given.strategies.split(",") if given.strategies else PLAYERS)
+    strategies = list_players(given.strategies.split(",") if given.strategies else PLAYERS)
     worlds, described = _worlds(given)
     jobs = given.jobs or len(os.sched_getaffinity(0))
-    comparison = compare(worlds, strategies, _rules(given), jobs, _tell if sys.stderr.isatty() else _silent)
+    tournament = play_tournament(worlds, strategies, _rules(given), jobs, _tell if sys.stderr.isatty() else _silent)
     print(described)
-    for line in [*lines(table(comparison)), *verdicts(comparison)]:
+    for line in [*align_columns(tabulate_tournament(tournament)), *state_findings(tournament)]:
         print(line)
-    _write(given.out, comparison, described, _settings(given, strategies))
+    _write(given.out, tournament, described, _settings(given, strategies))
     return 0
 
 
@@ -115,14 +115,14 @@ def _settings(given: argparse.Namespace, strategies: list[str]) -> dict[str, obj
     return {"strategies": ", ".join(strategies), **where, **{name: getattr(given, name) for name in names}}
 
 
-def _write(out: Path, comparison: Comparison, described: str, settings: Mapping[str, object]) -> None:
-    from oatflow.components.simulator.page import render
-    from oatflow.components.simulator.table import to_csv
+def _write(out: Path, tournament: Tournament, described: str, settings: Mapping[str, object]) -> None:
+    from oatflow.components.simulator.tournament_page import render_tournament
+    from oatflow.components.simulator.tournament_table import write_csv
 
     out.mkdir(parents=True, exist_ok=True)
     for name, text in (
-        ("simulation.csv", to_csv(comparison)),
-        ("simulation.html", render(comparison, described, settings)),
+        ("simulation.csv", write_csv(tournament)),
+        ("simulation.html", render_tournament(tournament, described, settings)),
     ):
         (out / name).write_text(text, encoding="utf-8")
         print(out / name)

@@ -1,4 +1,4 @@
-"""How far a predicted probability of winning can be believed. Pure; B duels.
+"""Calibration of a predicted probability of winning. Pure; B duels.
 
 `predicted` (B,): the probability that the first answer wins, as the reward model sees it before it learns from the
 duel; `won` (B,): what the oracle said, a label (0 or 1) or a probability.
@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.floating]
 
 def brier(predicted: Floats, won: Floats) -> float:
     """Mean squared error of the prediction (Brier 1950): 0 is perfect, 0.25 is what a constant one half gets."""
-    _check(predicted, won)
+    _check_shapes(predicted, won)
     return float(np.mean((predicted - won) ** 2))
 
 
@@ -23,7 +23,7 @@ def expected_calibration_error(predicted: Floats, won: Floats, bins: int = 10) -
 
     A prediction on an edge belongs to the bin above it; 1 belongs to the last.
     """
-    _check(predicted, won)
+    _check_shapes(predicted, won)
     bin_of = np.minimum((predicted * bins).astype(np.int64), bins - 1)
     gaps = np.bincount(bin_of, predicted - won, minlength=bins)
     return float(np.abs(gaps).sum() / len(predicted))
@@ -31,11 +31,11 @@ def expected_calibration_error(predicted: Floats, won: Floats, bins: int = 10) -
 
 def agreement(predicted: Floats, won: Floats) -> float:
     """Share of duels where prediction and outcome name the same winner; where either is one half, half agrees."""
-    _check(predicted, won)
+    _check_shapes(predicted, won)
     return float(np.mean((1 + np.sign(predicted - 0.5) * np.sign(won - 0.5)) / 2))
 
 
-def _check(predicted: Floats, won: Floats) -> None:
+def _check_shapes(predicted: Floats, won: Floats) -> None:
     if predicted.shape != won.shape or predicted.ndim != 1:
         raise ValueError(f"predicted has shape {predicted.shape} and won {won.shape}; expected (B,) for both")
     if not len(predicted):

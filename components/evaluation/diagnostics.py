@@ -11,9 +11,9 @@ import numpy.typing as npt
 from ..records.keep import FinishedSteps, read_table
 from ..records.records import Duel, Preference
 from ..records.tables import DUELS, KNOWN_REWARDS, PREFERENCES
+from ..statistics.bootstrap import mean_interval
 from .calibration import agreement, brier, expected_calibration_error
 from .regret import duel_regret, simple_regret
-from .win_rate import mean_interval
 
 Facts = dict[str, float]
 

@@ -14,8 +14,9 @@ from ..records.keep import StepOutputs, StepReport
 from ..records.records import Duel, Preference, Prompt, Verdict
 from ..records.tables import JUDGEMENTS, ONLINE_JUDGEMENTS, VERDICTS, Table
 from ..seeds import derive
+from ..statistics.bootstrap import mean_interval
 from .pairings import TIE, Answers, Pairing, find_mean, make_duel, make_verdict, pair_duels
-from .win_rate import mean_interval, win_rate
+from .win_rate import win_rate
 
 
 @dataclass(frozen=True, slots=True)

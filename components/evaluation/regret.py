@@ -1,4 +1,4 @@
-"""What it costs not to pick the best candidate (SEA, arXiv:2411.01493, section 3). Pure.
+"""Regret: the cost of not picking the best candidate (SEA, arXiv:2411.01493, section 3). Pure.
 
 M prompts, N candidates each; rewards are the known, true ones. The best is the best of the candidates that were drawn,
 so that regret is never negative and 0 can be reached.
@@ -18,7 +18,7 @@ def duel_regret(rewards: Floats, pairs: Indices) -> Floats:
 
     rewards: (M, N); pairs: (M, 2) candidate indices, equal ones for a clash. Returns (M,).
     """
-    _check(pairs, (len(rewards), 2), "pairs")
+    _check_shape(pairs, (len(rewards), 2), "pairs")
     regret: Floats = rewards.max(axis=1) - np.take_along_axis(rewards, pairs, axis=1).mean(axis=1)
     # A mean may round to a little more than the best.
     return np.maximum(regret, 0)
@@ -26,20 +26,11 @@ def duel_regret(rewards: Floats, pairs: Indices) -> Floats:
 
 def simple_regret(rewards: Floats, picked: Indices) -> Floats:
     """Regret of one recommended candidate: r* - r. rewards: (M, N); picked: (M,). Returns (M,)."""
-    _check(picked, (len(rewards),), "picked")
+    _check_shape(picked, (len(rewards),), "picked")
     regret: Floats = rewards.max(axis=1) - np.take_along_axis(rewards, picked[:, None], axis=1)[:, 0]
     return regret
 
 
-def probability_regret(best_beats_first: Floats, best_beats_second: Floats) -> Floats:
-    """Regret of a duel where only probabilities are known: P(best > first) + P(best > second) - 1.
-
-    Both (M,), 0.5 where the best is that member itself. Returns (M,).
-    """
-    _check(best_beats_second, best_beats_first.shape, "best_beats_second")
-    return best_beats_first + best_beats_second - 1
-
-
-def _check(given: npt.NDArray[np.generic], shape: tuple[int, ...], name: str) -> None:
+def _check_shape(given: npt.NDArray[np.generic], shape: tuple[int, ...], name: str) -> None:
     if given.shape != shape:
         raise ValueError(f"{name} has shape {given.shape}, expected {shape}")

@@ -6,26 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isinf
 
-from .chart import EVEN, Chart, Curve, Point, Scale, curve_chart, estimated
-from .compared import Level, Reach, Reached, at_equal_labels, curve, extra_tokens, reach
-from .comparison import Comparison, Group, kind
-from .drawing import LOOKS
-from .statistics import Estimate
+from ..statistics.intervals import Estimate
+from .entrants import ExperimentComparison, Group, kind
+from .label_efficiency import Level, Reach, Reached, at_equal_labels, curve, extra_tokens, reach
+from .line_chart import EVEN, Chart, Curve, Point, Scale, curve_chart, estimated
+from .svg import LOOKS
 from .table import Column, Table
 from .templates import render_page
 from .words import NOT_MEASURED, count, interval, percent, points, rounded
 
 LEVELS = (0.6, 0.7, 0.8)
-"""Win rates that labels are counted to, where nobody says otherwise."""
+"""Win rates to which labels are counted by default."""
 MOST_GROUPS = len(LOOKS)
 FEW_SEEDS = 5
 LONGER = Scale(rounded, 0.0, "0: as long")
 _BANDED = 3
 
 
-def render(comparison: Comparison, levels: Sequence[float] = LEVELS) -> str:
+def render(comparison: ExperimentComparison, levels: Sequence[float] = LEVELS) -> str:
     """Return the comparison as HTML. Pure; the same experiments give the same bytes."""
-    seed = _seed(comparison)
+    seed = _seed_of(comparison)
     compared = at_equal_labels(comparison, seed) if comparison.groups else []
     reached = [[reach(group, level, seed) for level in levels] for group in comparison.groups]
     return render_page(
@@ -44,15 +44,15 @@ def render(comparison: Comparison, levels: Sequence[float] = LEVELS) -> str:
     )
 
 
-def in_short(comparison: Comparison) -> list[str]:
-    """Return what the page says at its top, line by line."""
-    compared = at_equal_labels(comparison, _seed(comparison)) if comparison.groups else []
+def in_short(comparison: ExperimentComparison) -> list[str]:
+    """Return the lines at the top of the page."""
+    compared = at_equal_labels(comparison, _seed_of(comparison)) if comparison.groups else []
     left_out = [f"not compared: {name}: {reason}" for name, reason in comparison.left_out]
     return [headline(comparison, compared), *verdicts(comparison, compared), *seed_notes(comparison), *left_out]
 
 
-def headline(comparison: Comparison, compared: Sequence[Level | None]) -> str:
-    """Say who was compared, at how many labels, on how many prompts, against whom, and judged by whom."""
+def headline(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> str:
+    """Return one sentence: what was compared, at how many labels, on which prompts, against which opponent."""
     if not comparison.groups:
         return "None of these experiments can be compared."
     first, level = comparison.groups[0].entrants[0], next((one for one in compared if one is not None), None)
@@ -62,38 +62,40 @@ def headline(comparison: Comparison, compared: Sequence[Level | None]) -> str:
     return f"{what}{over} against {first.conditions['opponent']}, judged by {first.conditions['judge']}."
 
 
-def verdicts(comparison: Comparison, compared: Sequence[Level | None]) -> list[str]:
-    """Say of each group what its win rate is, and whether it can be told apart from the first."""
+def verdicts(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> list[str]:
+    """Return a sentence per group: its win rate, and whether it differs from that of the first group."""
     told = []
     for group, level in zip(comparison.groups, compared, strict=True):
         if level is None:
             told.append(f"{group.name} measured no round so early.")
             continue
         rate = f"{group.name} wins {percent(level.rate.value)} {interval(level.rate.low, level.rate.high)}"
-        told.append(f"{rate}." if level.difference is None else f"{rate}: {_beside(comparison, level.difference)}.")
+        told.append(
+            f"{rate}." if level.difference is None else f"{rate}: {_describe_difference(comparison, level.difference)}."
+        )
     return told
 
 
-def seed_notes(comparison: Comparison) -> list[str]:
-    """Say what the intervals are over, and when they are not to be relied on."""
+def seed_notes(comparison: ExperimentComparison) -> list[str]:
+    """Return what the intervals are over, and when they are unreliable."""
     notes = []
     single = [group.name for group in comparison.groups if len(group.seeds) == 1]
     few = [group.name for group in comparison.groups if 1 < len(group.seeds) < FEW_SEEDS]
     if single:
         notes.append(
-            f"{_listed(single)}: 1 seed; the interval is over prompts alone, and says nothing of another seed."
+            f"{_join_names(single)}: 1 seed; the interval is over prompts alone and says nothing about other seeds."
         )
     if few:
-        notes.append(f"{_listed(few)}: fewer than {FEW_SEEDS} seeds; intervals over so few tend to be too narrow.")
+        notes.append(f"{_join_names(few)}: fewer than {FEW_SEEDS} seeds; intervals over so few tend to be too narrow.")
     if len(comparison.groups) > 2:
         notes.append(
-            f"With {len(comparison.groups) - 1} comparisons, each interval misses the truth 1 time in 20 on its own."
+            f"With {len(comparison.groups) - 1} comparisons, each interval misses the true value 1 time in 20."
         )
     return notes
 
 
-def length_notes(comparison: Comparison, compared: Sequence[Level | None]) -> list[str]:
-    """Say why a group has no win rate at equal length."""
+def length_notes(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> list[str]:
+    """Return why a group has no win rate at equal length."""
     return [
         f"{group.name} has no win rate at equal length: {level.reason}."
         for group, level in zip(comparison.groups, compared, strict=True)
@@ -101,7 +103,7 @@ def length_notes(comparison: Comparison, compared: Sequence[Level | None]) -> li
     ]
 
 
-def level_table(comparison: Comparison, compared: Sequence[Level | None]) -> Table:
+def level_table(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> Table:
     """Return the win rates at equal labels."""
     first, groups, unit = comparison.groups[0].name, comparison.groups, comparison.unit
 
@@ -111,17 +113,17 @@ def level_table(comparison: Comparison, compared: Sequence[Level | None]) -> Tab
     return Table(
         (
             Column("Experiment", tuple(group.name for group in groups)),
-            column("Win rate", lambda level: _share(level.rate)),
+            column("Win rate", lambda level: _format_share(level.rate)),
             column("At equal length", _equal_length),
-            column(f"Beside {first}", _difference),
+            column(f"Beside {first}", _format_difference),
             Column("Seeds", tuple(len(group.seeds) for group in groups), count),
             column("Prompts", lambda level: count(level.prompts)),
-            column(f"Measured at ({unit.many})", lambda level: _span(level.labels)),
+            column(f"Measured at ({unit.many})", lambda level: _format_span(level.labels)),
         )
     )
 
 
-def level_numbers(comparison: Comparison, compared: Sequence[Level | None]) -> Table:
+def level_numbers(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> Table:
     """Return the same as numbers, for programs."""
     estimates = {
         "Win rate": [level.rate if level else None for level in compared],
@@ -133,13 +135,13 @@ def level_numbers(comparison: Comparison, compared: Sequence[Level | None]) -> T
             Column("Experiment", tuple(group.name for group in comparison.groups)),
             Column("Seeds", tuple(len(group.seeds) for group in comparison.groups)),
             Column("Prompts", tuple(level.prompts if level else None for level in compared)),
-            *(column for name, found in estimates.items() for column in _named(name, found)),
+            *(column for name, found in estimates.items() for column in _estimate_columns(name, found)),
         )
     )
 
 
-def reach_table(comparison: Comparison, reached: Sequence[Sequence[Reach]]) -> Table:
-    """Return the labels until each level was first measured. `reached`: by group, then by level."""
+def reach_table(comparison: ExperimentComparison, reached: Sequence[Sequence[Reach]]) -> Table:
+    """Return how many labels each group needed to first reach each level. `reached`: by group, then by level."""
     groups, by_level = comparison.groups, list(zip(*reached, strict=True))
     return Table(
         (
@@ -148,7 +150,7 @@ def reach_table(comparison: Comparison, reached: Sequence[Sequence[Reach]]) -> T
             *(
                 Column(
                     f"To {percent(found[0].level)}",
-                    tuple(_reached(one, len(group.seeds)) for one, group in zip(found, groups, strict=True)),
+                    tuple(_format_reach(one, len(group.seeds)) for one, group in zip(found, groups, strict=True)),
                 )
                 for found in by_level
             ),
@@ -156,7 +158,7 @@ def reach_table(comparison: Comparison, reached: Sequence[Sequence[Reach]]) -> T
     )
 
 
-def reach_numbers(comparison: Comparison, reached: Sequence[Sequence[Reach]]) -> Table:
+def reach_numbers(comparison: ExperimentComparison, reached: Sequence[Sequence[Reach]]) -> Table:
     """Return the same as numbers, for programs: one line a group and level, inf where it was not reached."""
     lines = [
         (group, one) for group, found in zip(comparison.groups, reached, strict=True) for one in found
@@ -165,7 +167,7 @@ def reach_numbers(comparison: Comparison, reached: Sequence[Sequence[Reach]]) ->
         (
             Column("Experiment", tuple(group.name for group, _ in lines)),
             Column("Level", tuple(one.level for _, one in lines)),
-            *_named(comparison.unit.many.capitalize(), [one.labels for _, one in lines]),
+            *_estimate_columns(comparison.unit.many.capitalize(), [one.labels for _, one in lines]),
             Column("Seeds that reached it", tuple(one.seeds for _, one in lines)),
             Column("Seeds", tuple(len(group.seeds) for group, _ in lines)),
             Column("Within", tuple(one.within for _, one in lines)),
@@ -173,34 +175,34 @@ def reach_numbers(comparison: Comparison, reached: Sequence[Sequence[Reach]]) ->
     )
 
 
-def _named(name: str, estimates: Sequence[Estimate | None]) -> list[Column]:
+def _estimate_columns(name: str, estimates: Sequence[Estimate | None]) -> list[Column]:
     value, low, high = estimated(name, estimates, rounded)
     return [value, replace(low, head=f"{name}, 95% from"), replace(high, head=f"{name}, to")]
 
 
-def rate_chart(comparison: Comparison, seed: int) -> Chart:
-    """Draw the win rates of all groups over labels, told apart by colour, marker and dashes."""
+def rate_chart(comparison: ExperimentComparison, seed: int) -> Chart:
+    """Draw the win rates of all groups over labels; colour, marker and dashes distinguish the groups."""
     found = [curve(group, seed) for group in comparison.groups]
     return curve_chart(
-        "win-rates", "Win rate with its 95% interval", _curves(comparison, found), comparison.unit, EVEN,
+        "win-rates", "Win rate with its 95% interval", _make_curves(comparison, found), comparison.unit, EVEN,
         _over_labels(comparison, found, "Win rate", percent),
         label="the win rates", note="Mean over seeds of each round, at the mean number of labels up to its end.",
     )  # fmt: skip
 
 
-def length_chart(comparison: Comparison, seed: int) -> Chart:
+def length_chart(comparison: ExperimentComparison, seed: int) -> Chart:
     """Draw by how much the answers of all groups are longer than the opponent's."""
     found = [curve(group, seed, extra_tokens) for group in comparison.groups]
     return curve_chart(
-        "lengths", "Tokens more than the opponent’s answer", _curves(comparison, found), comparison.unit, LONGER,
+        "lengths", "Tokens more than the opponent’s answer", _make_curves(comparison, found), comparison.unit, LONGER,
         _over_labels(comparison, found, "Tokens more", rounded),
         label="by how many tokens the held-out answers are longer than the opponent’s",
-        note="Mean with its 95% interval. A win rate that rises with the length may be bought with it: look at the one "
-        "at equal length.",
+        note="Mean with its 95% interval. If the win rate rises with the length, length may explain it: look at the "
+        "win rate at equal length.",
     )  # fmt: skip
 
 
-def _curves(comparison: Comparison, found: Sequence[Sequence[Reached]]) -> list[Curve]:
+def _make_curves(comparison: ExperimentComparison, found: Sequence[Sequence[Reached]]) -> list[Curve]:
     banded = len(found) <= _BANDED
     points_ = [[Point(one.labels, one.found.value, one.found.low, one.found.high) for one in ones] for ones in found]
     return [
@@ -209,7 +211,7 @@ def _curves(comparison: Comparison, found: Sequence[Sequence[Reached]]) -> list[
     ]
 
 
-def entrant_table(comparison: Comparison) -> Table:
+def entrant_table(comparison: ExperimentComparison) -> Table:
     """Return each experiment with its kind, seed, rounds and digest."""
     entrants = [(group.name, entrant) for group in comparison.groups for entrant in group.entrants]
     return Table(
@@ -224,7 +226,7 @@ def entrant_table(comparison: Comparison) -> Table:
     )
 
 
-def difference_table(comparison: Comparison) -> Table | None:
+def difference_table(comparison: ExperimentComparison) -> Table | None:
     """Return the settings in which the groups differ, or None where there is one group."""
     if len(comparison.groups) < 2:
         return None
@@ -241,7 +243,10 @@ def difference_table(comparison: Comparison) -> Table | None:
 
 
 def _over_labels(
-    comparison: Comparison, found: Sequence[Sequence[Reached]], name: str, shown: Callable[[float | None], str]
+    comparison: ExperimentComparison,
+    found: Sequence[Sequence[Reached]],
+    name: str,
+    shown: Callable[[float | None], str],
 ) -> Table:
     lines = [
         (group, place, one)
@@ -251,7 +256,7 @@ def _over_labels(
     return Table(
         (
             Column("Experiment", tuple(group.name for group, _, _ in lines)),
-            Column("Round", tuple(_round(group, place) for group, place, _ in lines)),
+            Column("Round", tuple(_round_at(group, place) for group, place, _ in lines)),
             Column(comparison.unit.many.capitalize(), tuple(one.labels for _, _, one in lines), count),
             *estimated(name, [one.found for _, _, one in lines], shown),
             Column("Seeds", tuple(len(group.seeds) for group, _, _ in lines)),
@@ -259,19 +264,19 @@ def _over_labels(
     )
 
 
-def _round(group: Group, place: int) -> int:
+def _round_at(group: Group, place: int) -> int:
     return group.entrants[0].measured[place].round
 
 
-def _beside(comparison: Comparison, difference: Estimate) -> str:
+def _describe_difference(comparison: ExperimentComparison, difference: Estimate) -> str:
     first = comparison.groups[0].name
     told = f"{points(difference.value)} {_points_interval(difference)} beside {first}"
     if difference.low > 0:
         return f"{told}, better"
-    return f"{told}, worse" if difference.high < 0 else f"{told}, not to be told apart"
+    return f"{told}, worse" if difference.high < 0 else f"{told}, not distinguishable"
 
 
-def _difference(level: Level) -> str | None:
+def _format_difference(level: Level) -> str | None:
     found = level.difference
     return None if found is None else f"{points(found.value)} {_points_interval(found)}"
 
@@ -280,31 +285,31 @@ def _points_interval(found: Estimate) -> str:
     return f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
-def _share(found: Estimate) -> str:
+def _format_share(found: Estimate) -> str:
     return f"{percent(found.value)} {interval(found.low, found.high)}"
 
 
 def _equal_length(level: Level) -> str | None:
-    return _share(level.equal_length) if level.equal_length else None
+    return _format_share(level.equal_length) if level.equal_length else None
 
 
-def _reached(found: Reach, seeds: int) -> str:
+def _format_reach(found: Reach, seeds: int) -> str:
     by = f", by {found.seeds} of {seeds} seeds" if seeds > 1 else ""
-    ends = ", ".join(_labels(value, found.within) for value in (found.labels.low, found.labels.high))
-    return f"{_labels(found.labels.value, found.within)} [{ends}]{by}"
+    ends = ", ".join(_format_labels(value, found.within) for value in (found.labels.low, found.labels.high))
+    return f"{_format_labels(found.labels.value, found.within)} [{ends}]{by}"
 
 
-def _labels(value: float, within: int) -> str:
+def _format_labels(value: float, within: int) -> str:
     return f"> {count(within)}" if isinf(value) else count(int(value))
 
 
-def _span(ends: tuple[int, int]) -> str:
+def _format_span(ends: tuple[int, int]) -> str:
     return count(ends[0]) if ends[0] == ends[1] else f"{count(ends[0])} to {count(ends[1])}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _seed(comparison: Comparison) -> int:
+def _seed_of(comparison: ExperimentComparison) -> int:
     return comparison.groups[0].seeds[0] if comparison.groups else 0

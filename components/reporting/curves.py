@@ -1,4 +1,4 @@
-"""From the ledger to rows: what each finished round did, cost and reached. Reads only; invents nothing."""
+"""Reads the ledger into rows, one for each finished round."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import fmean
 from typing import Any, TypeVar
 
-from ..evaluation.intervals import wilson_interval
 from ..ledger import layout
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
@@ -15,7 +14,9 @@ from ..ledger.sealed import digest_of, seal
 from ..records.records import Duel, Preference, Verdict
 from ..records.table import from_parquet
 from ..seeds import derive
+from ..statistics.intervals import wilson_interval
 from .held_out import HeldOut, read_verdicts
+from .metrics import read_numbers
 from .queries import Queried, queried
 from .words import PREFERENCES, QUERIES, Unit
 
@@ -24,17 +25,7 @@ Sample = TypeVar("Sample")
 
 @dataclass(frozen=True, slots=True)
 class Explored:
-    """What a round's exploration was worth; None where it was not measured.
-
-    `duel_regret`: mean over the `regret_duels` duels of the best candidate's known reward minus the mean of both
-    answers', from `duel_regret_low` to `duel_regret_high` with 95% confidence, and `regret_total` its sum up to this
-    round; `simple_regret`: the same for the answer that the ensemble recommends, and `anytime_regret` its mean over the
-    rounds up to this one. `online_win_rate`: of both members of each duel against the opponent, over `online_prompts`
-    prompts. `rm_accuracy`, `rm_brier`, `rm_ece`: how well the ensemble foresaw the labels of `rm_foretold` duels,
-    before it learned from them. `uncertainty_chosen`, `uncertainty_all`: standard deviation over the members of a
-    pair's win probability, mean over the picked pairs and over all. `synthetic`: pairs that a member labelled; of those
-    whose rewards are known, `synthetic_accuracy` were labelled as these say.
-    """
+    """What a round's exploration was worth. METRICS explains each number; None where it was not measured."""
 
     duel_regret: float | None = None
     duel_regret_low: float | None = None
@@ -65,17 +56,17 @@ class Explored:
     @property
     def regret_interval(self) -> tuple[float, float] | None:
         """Where `duel_regret` lies with 95% confidence."""
-        return _between(self.duel_regret_low, self.duel_regret_high)
+        return _both_ends(self.duel_regret_low, self.duel_regret_high)
 
     @property
     def simple_interval(self) -> tuple[float, float] | None:
         """Where `simple_regret` lies with 95% confidence."""
-        return _between(self.simple_regret_low, self.simple_regret_high)
+        return _both_ends(self.simple_regret_low, self.simple_regret_high)
 
     @property
     def online_interval(self) -> tuple[float, float] | None:
         """Where `online_win_rate` lies with 95% confidence."""
-        return _between(self.online_low, self.online_high)
+        return _both_ends(self.online_low, self.online_high)
 
     @property
     def foresight_interval(self) -> tuple[float, float] | None:
@@ -87,18 +78,12 @@ class Explored:
 
 @dataclass(frozen=True, slots=True)
 class RoundRow:
-    """One finished round. What was not measured is None.
+    """One finished round. METRICS explains its numbers; None where one was not measured.
 
-    `queries_total` counts up to and including this round, and so does `labels_total`, for labels that a preference set
-    gave; both kinds of labels are never in one experiment. `win_rate` lies between `low` and `high` with 95% confidence
-    over `held_out` prompts. `held_out_accuracy`: share of `held_out_pairs` that the policy's implicit reward ranks as
-    the set does, by `held_out_margin` in the mean. `seconds`: by step, those before the first useful work and those of
-    work.
-    `chosen_logprob`, `rejected_logprob`: of a whole answer under the policy, mean over the pairs as each was met.
-    `outside_pairs`: of the pairs, those that were made elsewhere. `answers`: what the verdicts say beyond the win
-    rate; only reports and trackers read them.
-    `policy`, `digest`: SHA-256 of the policy that the round made, and of the record that closed it. `finished`:
-    seconds since the epoch at the end of its last step.
+    seconds: of each step, before its first useful work and of its work.
+    policy, digest: SHA-256 of the policy that the round made, and of the record that closed the round.
+    finished: seconds since the epoch at the end of its last step.
+    answers: what the verdicts say beyond the win rate; only reports and trackers read them.
     """
 
     round: int
@@ -154,6 +139,16 @@ class RoundRow:
         return QUERIES if self.labels_total is None else PREFERENCES
 
     @property
+    def wall_seconds(self) -> float:
+        """Seconds that its steps took together."""
+        return sum(startup + work for startup, work in self.seconds.values())
+
+    @property
+    def win_interval(self) -> tuple[float, float] | None:
+        """Where `win_rate` lies with 95% confidence."""
+        return _both_ends(self.low, self.high)
+
+    @property
     def held_out_interval(self) -> tuple[float, float] | None:
         """Where `held_out_accuracy` lies with 95% confidence."""
         if self.held_out_accuracy is None or not self.held_out_pairs:
@@ -163,7 +158,7 @@ class RoundRow:
 
 @dataclass(frozen=True, slots=True)
 class SampledDuel:
-    """A duel with what the oracle said of it."""
+    """A duel and the oracle's preference."""
 
     duel: Duel
     preference: Preference
@@ -203,7 +198,7 @@ def software(ledger: Ledger) -> dict[str, str]:
 def answered_duels(ledger: Ledger, round_: int) -> list[SampledDuel]:
     """Return the duels of a round that somebody was asked about, whatever came of it. A clash is none of them."""
     duels = from_parquet(ledger.read(round_, "sampling", "duels.parquet"), Duel, "duels.parquet")
-    answers = {answer.duel_id: answer for answer in _preferences(ledger, round_)}
+    answers = {answer.duel_id: answer for answer in _read_preferences(ledger, round_)}
     found = ((duel, answers.get(duel.duel_id)) for duel in duels if not duel.clash)
     return [SampledDuel(duel, answer) for duel, answer in found if answer is not None and answer.oracle]
 
@@ -213,66 +208,49 @@ def sample_duels(ledger: Ledger, round_: int, count: int) -> list[SampledDuel]:
 
     A duel whose answer cannot be read, or names no winner, is as likely to be among them as any other.
     """
-    return _pick(ledger, round_, {sample.duel.duel_id: sample for sample in answered_duels(ledger, round_)}, count)
+    return _pick_samples(
+        ledger, round_, {sample.duel.duel_id: sample for sample in answered_duels(ledger, round_)}, count
+    )
 
 
 def sample_verdicts(ledger: Ledger, round_: int, count: int) -> list[Verdict]:
     """Return some held-out answers of a round's policy beside the opponent's, picked by seed and not by outcome."""
-    return _pick(ledger, round_, {verdict.prompt_id: verdict for verdict in read_verdicts(ledger, round_)}, count)
+    return _pick_samples(
+        ledger, round_, {verdict.prompt_id: verdict for verdict in read_verdicts(ledger, round_)}, count
+    )
 
 
 def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before: int) -> RoundRow:
     marks = {room: ledger.done(round_, room) for room in layout.ROOMS}
-    found = {room: _numbers(mark) for room, mark in marks.items()}
-    sampled, labeled, trained, fitted, judged = (found[room] for room in layout.ROOMS)
+    found = {room: _numbers_of(mark) for room, mark in marks.items()}
+    labeled, recorded, record = found["labeling"], read_numbers(found), ledger.round_record(round_)
     queries, labels = int(labeled["queries"]), labeled.get("labels")
-    record = ledger.round_record(round_)
     return RoundRow(
+        **_select_fields(RoundRow, recorded),
         round=round_,
-        prompts=sampled.get("prompts"),
-        duels=sampled.get("duels"),
-        clashes=sampled.get("clashes"),
         queries=queries,
         queries_total=queries_before + queries,
         labels=labels,
         labels_total=None if labels is None else labels_before + labels,
-        pairs=trained.get("pairs"),
-        loss=trained.get("loss"),
-        reward_margin=trained.get("reward_margin"),
-        accuracy=trained.get("accuracy"),
-        win_rate=judged.get("win_rate"),
-        low=judged.get("low"),
-        high=judged.get("high"),
-        mean_probability=judged.get("mean_probability"),
-        mean_reward=judged.get("mean_reward"),
-        opponent_mean_reward=judged.get("opponent_mean_reward"),
-        held_out=judged.get("prompts"),
-        held_out_accuracy=trained.get("held_out_accuracy"),
-        held_out_margin=trained.get("held_out_margin"),
-        held_out_pairs=trained.get("held_out_pairs"),
-        generated_tokens=sampled.get("generated_tokens"),
-        seconds={layout.STEPS[room]: _seconds(mark) for room, mark in marks.items() if mark},
+        seconds={layout.STEPS[room]: _seconds_of(mark) for room, mark in marks.items() if mark},
         policy=ledger.policy_digest(round_),
         digest=digest_of(seal(asdict(record))) if record else "",
         finished=max(mark.finished for mark in marks.values() if mark),
-        explored=_explored({**sampled, **fitted, **judged}),
-        queried=queried(labeled, judged),
-        chosen_logprob=trained.get("chosen_logprob"),
-        rejected_logprob=trained.get("rejected_logprob"),
-        outside_pairs=trained.get("outside_pairs"),
+        explored=Explored(**_select_fields(Explored, recorded)),
+        queried=queried(labeled, found["evaluation"]),
     )
 
 
-def _between(low: float | None, high: float | None) -> tuple[float, float] | None:
+def _both_ends(low: float | None, high: float | None) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _explored(found: Mapping[str, Any]) -> Explored:
-    return Explored(**{field.name: found[field.name] for field in fields(Explored) if field.name in found})
+def _select_fields(record: type[RoundRow] | type[Explored], numbers: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: numbers[field.name] for field in fields(record) if field.name in numbers}
 
 
 def _with_past(explored: Explored, before: Sequence[Explored]) -> Explored:
-    """Add up a round's regret and those of the rounds before; unknown from the first round without one."""
+    """Add the running regret; it is None from the first round whose regret was not measured."""
     total, simple = before[-1].regret_total if before else 0, [past.simple_regret for past in (*before, explored)]
     known = [regret for regret in simple if regret is not None]
     if len(known) == len(simple):
@@ -282,20 +260,20 @@ def _with_past(explored: Explored, before: Sequence[Explored]) -> Explored:
     return replace(explored, regret_total=total + explored.duel_regret * explored.regret_duels)
 
 
-def _numbers(mark: Done | None) -> dict[str, Any]:
+def _numbers_of(mark: Done | None) -> dict[str, Any]:
     return {**mark.facts, **mark.counts} if mark else {}
 
 
-def _seconds(mark: Done) -> tuple[float, float]:
+def _seconds_of(mark: Done) -> tuple[float, float]:
     return mark.timings.get("startup", 0.0), mark.timings.get("work", mark.finished - mark.started)
 
 
-def _preferences(ledger: Ledger, round_: int) -> list[Preference]:
+def _read_preferences(ledger: Ledger, round_: int) -> list[Preference]:
     done = ledger.done(round_, "labeling")
     parts = [placed.name for placed in done.outputs if placed.name.startswith("preferences-")] if done else []
     return [row for name in parts for row in from_parquet(ledger.read(round_, "labeling", name), Preference, name)]
 
 
-def _pick(ledger: Ledger, round_: int, found: Mapping[str, Sample], count: int) -> list[Sample]:
+def _pick_samples(ledger: Ledger, round_: int, found: Mapping[str, Sample], count: int) -> list[Sample]:
     order: Sequence[str] = sorted(found, key=lambda name: derive(ledger.seed, round_, name, "report"))
     return [found[name] for name in order[:count]]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .chart import (
+from ..statistics.intervals import Estimate
+from .curves import RoundRow
+from .foretold import Foretold
+from .line_chart import (
     AMOUNT,
     CHANCE,
     EVEN,
@@ -17,10 +20,7 @@ from .chart import (
     plain_points,
     points_of,
 )
-from .curves import RoundRow
-from .drawing import OF_ALL, OF_ENSEMBLE, OF_POLICY, against_promise, draw
-from .foretold import Foretold
-from .statistics import Estimate
+from .svg import OF_ALL, OF_ENSEMBLE, OF_POLICY, against_promise, draw
 from .table import Column, Table
 from .words import count, percent, rounded
 
@@ -50,9 +50,9 @@ def regret_chart(rows: Sequence[RoundRow]) -> Chart | None:
         "regret", "Regret within the candidates", curves, rows[0].unit, AMOUNT,
         over_rounds(
             known, Column("Duels", tuple(one.regret_duels for one in told), count),
-            Column("Mean regret", tuple(duels), rounded), *_ends(of_duels, ""),
+            Column("Mean regret", tuple(duels), rounded), *_interval_columns(of_duels, ""),
             Column("Sum so far", tuple(one.regret_total for one in told), rounded),
-            Column("Ensemble’s choice", tuple(picked), rounded), *_ends(of_picked, "its "),
+            Column("Ensemble’s choice", tuple(picked), rounded), *_interval_columns(of_picked, "its "),
             Column("Its mean so far", tuple(one.anytime_regret for one in told), rounded),
         ),
         label="the mean regret of a round’s duels",
@@ -63,8 +63,8 @@ def regret_chart(rows: Sequence[RoundRow]) -> Chart | None:
 
 def online_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
     """Draw the win rate of both answers of each duel with its 95% interval, or None where it was not measured."""
-    rates = [_with(row.explored.online_win_rate, row.explored.online_interval) for row in rows]
-    judged, found = _known(rows, rates)
+    rates = [_estimate_of(row.explored.online_win_rate, row.explored.online_interval) for row in rows]
+    judged, found = _keep_known(rows, rates)
     if not found:
         return None
     return curve_chart(
@@ -80,9 +80,9 @@ def online_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
 
 
 def foresight_chart(rows: Sequence[RoundRow]) -> Chart | None:
-    """Draw the share of labels that the ensemble foresaw with its 95% interval, or None where it foretold none."""
-    shares = [_with(row.explored.rm_accuracy, row.explored.foresight_interval) for row in rows]
-    foretold, found = _known(rows, shares)
+    """Draw the share of labels that the ensemble predicted, with its 95% interval, or None without predictions."""
+    shares = [_estimate_of(row.explored.rm_accuracy, row.explored.foresight_interval) for row in rows]
+    foretold, found = _keep_known(rows, shares)
     if not found:
         return None
     told = [row.explored for row in foretold]
@@ -100,7 +100,7 @@ def foresight_chart(rows: Sequence[RoundRow]) -> Chart | None:
 
 
 def reliability_chart(foretold: Foretold | None) -> Chart | None:
-    """Draw how often the ensemble's favourite won over the chance that it was given, or None where it has none."""
+    """Draw how often the ensemble's favourite won over its predicted chance, or None without predictions."""
     if foretold is None:
         return None
     bins = foretold.bins
@@ -127,12 +127,12 @@ def reliability_chart(foretold: Foretold | None) -> Chart | None:
             )
         ),
         note=f"{count(foretold.duels)} duels of {where}, foretold before they were learned from. Below the dashed line "
-        "the ensemble is too sure of itself.",
+        "the ensemble is overconfident.",
     )  # fmt: skip
 
 
 def uncertainty_chart(rows: Sequence[RoundRow]) -> Chart | None:
-    """Draw how unsure the ensemble was of the pairs that it picked and of all pairs, or None where nobody knows."""
+    """Draw the ensemble's uncertainty of the picked pairs and of all pairs, or None where it was not measured."""
     unsure = [
         row for row in rows if row.explored.uncertainty_chosen is not None and row.explored.uncertainty_all is not None
     ]
@@ -166,27 +166,29 @@ def clash_chart(rows: Sequence[RoundRow]) -> Chart | None:
         over_rounds(
             met, *estimated("Clash rate", shares, percent), Column("Clashes", tuple(row.clashes for row in met), count),
             Column("Duels", tuple(row.duels for row in met), count),
-            *_before(met),
+            *_repair_columns(met),
         ),
         label="the clash rate",
-        note="A clash teaches nothing and costs no query. A rate that rises says that the answers grow alike.",
+        note="A clash gives no label and costs no query. A rising rate means that the answers become alike.",
     )  # fmt: skip
 
 
-def _before(rows: Sequence[RoundRow]) -> list[Column]:
+def _repair_columns(rows: Sequence[RoundRow]) -> list[Column]:
     before = tuple(row.explored.clash_rate_before for row in rows)
     return [Column("Before repair", before, percent)] if any(share is not None for share in before) else []
 
 
-def _ends(intervals: Sequence[tuple[float, float] | None], whose: str) -> list[Column]:
+def _interval_columns(intervals: Sequence[tuple[float, float] | None], whose: str) -> list[Column]:
     lows, highs = zip(*(ends or (None, None) for ends in intervals), strict=True)
     return [Column(f"{whose}95% from", lows, rounded), Column(f"{whose}to", highs, rounded)]
 
 
-def _with(value: float | None, interval: tuple[float, float] | None) -> Estimate | None:
+def _estimate_of(value: float | None, interval: tuple[float, float] | None) -> Estimate | None:
     return None if value is None or interval is None else Estimate(value, *interval)
 
 
-def _known(rows: Sequence[RoundRow], estimates: Sequence[Estimate | None]) -> tuple[list[RoundRow], list[Estimate]]:
+def _keep_known(
+    rows: Sequence[RoundRow], estimates: Sequence[Estimate | None]
+) -> tuple[list[RoundRow], list[Estimate]]:
     pairs = [(row, found) for row, found in zip(rows, estimates, strict=True) if found is not None]
     return [row for row, _ in pairs], [found for _, found in pairs]

@@ -1,4 +1,4 @@
-"""How far the ensemble's foretellings can be believed: what it promised against what came true."""
+"""Reliability of the ensemble: the win probabilities that it predicted against how often they came true."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from ..evaluation.intervals import wilson_interval
 from ..ledger.ledger import Ledger
+from ..statistics.intervals import wilson_interval
 from .curves import SampledDuel, answered_duels
 
 ROUNDS = 10
-"""Last rounds whose foretellings are looked at: an ensemble of long ago is another one."""
+"""Only the predictions of this many last rounds count: the ensemble of earlier rounds was a different one."""
 BINS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Duels whose favourite the ensemble gave about the same chance: the mean of it, and how often it won."""
+    """Duels whose favourite had about the same predicted chance: its mean, and how often the favourite won."""
 
     promised: float
     kept: float
@@ -41,7 +41,7 @@ class Foretold:
 
 
 def read_foretold(ledger: Ledger, rounds: Sequence[int]) -> Foretold | None:
-    """Compare what the ensemble foretold in the last of these rounds with the labels; None where it foretold none."""
+    """Compare the ensemble's predictions in the last of these rounds with the labels; None without predictions."""
     looked = list(rounds)[-ROUNDS:]
     if not looked:
         return None
@@ -53,8 +53,8 @@ def read_foretold(ledger: Ledger, rounds: Sequence[int]) -> Foretold | None:
 def reliability(samples: Sequence[SampledDuel]) -> list[Bin]:
     """Sort duels by the ensemble's chance for its favourite, from 50% to 100%, and count how often it won.
 
-    Which answer is first means nothing, so that a foretelling of 20% is one of 80% for the other. Labels that a member
-    of the ensemble gave are left out: it would be judged by itself.
+    The order of the answers means nothing, so a prediction of 20% is one of 80% for the other answer. Labels from a
+    member of the ensemble are left out: the ensemble would be judged by itself.
     """
     told = [
         (max(duel.predicted, 1 - duel.predicted), (preference.chosen == "first") == (duel.predicted >= 0.5))
@@ -64,9 +64,9 @@ def reliability(samples: Sequence[SampledDuel]) -> list[Bin]:
     sorted_in: dict[int, list[tuple[float, bool]]] = {}
     for chance, won in told:
         sorted_in.setdefault(min(int((chance - 0.5) * 2 * BINS), BINS - 1), []).append((chance, won))
-    return [_bin(sorted_in[place]) for place in sorted(sorted_in)]
+    return [_make_bin(sorted_in[place]) for place in sorted(sorted_in)]
 
 
-def _bin(told: Sequence[tuple[float, bool]]) -> Bin:
+def _make_bin(told: Sequence[tuple[float, bool]]) -> Bin:
     promised, kept = (fmean(values) for values in zip(*told, strict=True))
     return Bin(promised, kept, *wilson_interval(kept, len(told)), len(told))

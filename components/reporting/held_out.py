@@ -11,17 +11,10 @@ from ..ledger.ledger import Ledger
 from ..records.records import Verdict
 from ..records.table import from_parquet
 from ..seeds import derive
-from .statistics import (
-    Estimate,
-    Floats,
-    at_equal_length,
-    between,
-    mean,
-    no_length_control,
-    outcomes,
-    prompt_weights,
-    sign_test,
-)
+from ..statistics.bootstrap import Floats, draw_prompts, estimate_from, estimate_mean, score_outcomes
+from ..statistics.equal_length import fit_equal_length, refuse_length_control
+from ..statistics.exact import sign_test
+from ..statistics.intervals import Estimate
 
 VERDICTS = "verdicts.parquet"
 
@@ -83,16 +76,16 @@ def sum_up(verdicts: Sequence[Verdict], seed: int) -> HeldOut | None:
     """Sum up a round's verdicts, or return None where there is none. Pure; the same seed gives the same intervals."""
     if not verdicts:
         return None
-    won = outcomes([row.policy_wins for row in verdicts])
+    won = score_outcomes([row.policy_wins for row in verdicts])
     own, other = (
         np.array([getattr(row, name) for row in verdicts], dtype=np.float64)
         for name in ("response_tokens", "opponent_tokens")
     )
     wins, losses = int((won == 1).sum()), int((won == 0).sum())
-    reason, weights = no_length_control(won, own - other), prompt_weights(len(won), derive(seed, "prompts"))
+    reason, weights = refuse_length_control(won, own - other), draw_prompts(len(won), derive(seed, "prompts"))
 
     def mean_of(values: Floats) -> Estimate:
-        return between(float(values.mean()), weights @ values)
+        return estimate_from(float(values.mean()), weights @ values)
 
     return HeldOut(
         wins=wins,
@@ -103,10 +96,10 @@ def sum_up(verdicts: Sequence[Verdict], seed: int) -> HeldOut | None:
         tokens=mean_of(own),
         opponent_tokens=mean_of(other),
         longer=mean_of(own - other),
-        length_controlled=None if reason else between(*at_equal_length(won, own - other, weights)),
+        length_controlled=None if reason else estimate_from(*fit_equal_length(won, own - other, weights)),
         no_length_control=reason,
-        reward=_known([row.reward for row in verdicts], derive(seed, "reward")),
-        opponent_reward=_known([row.opponent_reward for row in verdicts], derive(seed, "reward")),
+        reward=_mean_reward([row.reward for row in verdicts], derive(seed, "reward")),
+        opponent_reward=_mean_reward([row.opponent_reward for row in verdicts], derive(seed, "reward")),
         outcomes={row.prompt_id: float(outcome) for row, outcome in zip(verdicts, won, strict=True)},
     )
 
@@ -116,9 +109,9 @@ def change(before: HeldOut, after: HeldOut, seed: int) -> tuple[Estimate, int] |
     shared = sorted(before.outcomes.keys() & after.outcomes.keys())
     if not shared:
         return None
-    return mean([after.outcomes[name] - before.outcomes[name] for name in shared], seed), len(shared)
+    return estimate_mean([after.outcomes[name] - before.outcomes[name] for name in shared], seed), len(shared)
 
 
-def _known(rewards: Sequence[float | None], seed: int) -> Estimate | None:
+def _mean_reward(rewards: Sequence[float | None], seed: int) -> Estimate | None:
     known = [reward for reward in rewards if reward is not None]
-    return mean(known, seed) if known else None
+    return estimate_mean(known, seed) if known else None

@@ -1,4 +1,4 @@
-"""The same through MLflow: one run an experiment, its metrics by round. See `tracking`, which calls it."""
+"""Sends finished rounds to MLflow: one run per experiment, metrics by round. Called by `tracking`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ PROJECT, TAG = "oatflow", "oatflow.run"
 
 
 def send_to_mlflow(ledger: Ledger, settings: TrackingSettings) -> None:
-    """Carry the experiment's one run on. A round's metrics go last of it: where they are, all of the round is."""
+    """Continue the experiment's run. A round's metrics are sent last, so a round that has them is complete."""
     from mlflow import MlflowClient
 
     client = MlflowClient(settings.mlflow_uri or None)
-    run = _run(client, ledger)
+    run = _find_run(client, ledger)
     # The server knows the last round that it has.
     steps = [point.step for point in client.get_metric_history(run, "round")]
     for found in tracked_rounds(ledger, sent=max(steps, default=-1) + 1):
-        _log(client, run, found)
+        _log_round(client, run, found)
     client.set_terminated(run)
 
 
-def _run(client: Any, ledger: Ledger) -> str:
-    """Return the id of the experiment's run, which is found by its tag, or else begun."""
+def _find_run(client: Any, ledger: Ledger) -> str:
+    """Return the id of the experiment's run, found by its tag or created."""
     known = client.get_experiment_by_name(PROJECT)
     project = known.experiment_id if known else client.create_experiment(PROJECT)
     found = client.search_runs([project], f"tags.`{TAG}` = '{run_id(ledger)}'")
@@ -40,18 +40,18 @@ def _run(client: Any, ledger: Ledger) -> str:
     return run
 
 
-def _log(client: Any, run: str, found: TrackedRound) -> None:
+def _log_round(client: Any, run: str, found: TrackedRound) -> None:
     from mlflow.entities import Metric
 
     for name, table in found.tables.items():
-        client.log_text(run, _csv(table), f"round-{found.number:05d}/{name}.csv")
+        client.log_text(run, _to_csv(table), f"round-{found.number:05d}/{name}.csv")
     if found.policy is not None:
         client.set_tag(run, f"policy.{found.number:05d}", f"{found.policy.uri} sha256={found.policy.digest}")
     now = int(1000 * time.time())
     client.log_batch(run, [Metric(name, value, now, found.number) for name, value in found.metrics.items()])
 
 
-def _csv(table: SampleTable) -> str:
+def _to_csv(table: SampleTable) -> str:
     text = io.StringIO(newline="")
     csv.writer(text).writerows([table.columns, *table.rows])
     return text.getvalue()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ..ledger.ledger import Ledger
 from . import words
-from .charts import charts
 from .queries import oracle_notes, query_table
 from .report import Report, read_report
+from .report_charts import charts
 from .result import RESULT_NOTE, result_table
 from .summary import (
     duel_outcome,
@@ -15,7 +15,6 @@ from .summary import (
     reading,
     summary_table,
     verdict_outcome,
-    wall_seconds,
 )
 from .templates import render_page
 
@@ -49,8 +48,8 @@ def render(report: Report) -> str:
         result_note=RESULT_NOTE,
         table=summary_table(report.rows),
         charts=charts(report.rows, report.opponent, report.reliability),
-        facts=_facts(report),
-        digests=_digests(report),
+        facts=_list_facts(report),
+        digests=_list_digests(report),
         queries=query_table([(row.round, row.clashes, row.queried) for row in report.rows]),
         oracle_notes=oracle_notes(report.rows[-1].queried) if report.rows else [],
     )
@@ -70,7 +69,7 @@ def fold(text: str, length: int = FOLD, most: int = MOST) -> tuple[str, str, int
     return text[:place], text[place:], cut
 
 
-def _facts(report: Report) -> list[tuple[str, str, str]]:
+def _list_facts(report: Report) -> list[tuple[str, str, str]]:
     """Return name, value and what it is out of."""
     if not report.rows:
         return []
@@ -87,11 +86,11 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
         *([("Synthetic pairs", words.count(synthetic), "")] if synthetic else []),
         *([("Duels picked by", report.strategy, "")] if report.strategy else []),
         *([("Seed", str(report.seed), "one run")] if report.seed is not None else []),
-        ("Time in steps", words.duration(sum(map(wall_seconds, report.rows))), ""),
+        ("Time in steps", words.duration(sum(row.wall_seconds for row in report.rows)), ""),
     ]
 
 
-def _digests(report: Report) -> list[tuple[str, str]]:
+def _list_digests(report: Report) -> list[tuple[str, str]]:
     chain = [
         line
         for row in report.rows

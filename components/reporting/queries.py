@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ..evaluation.intervals import normal_interval, wilson_interval
+from ..statistics.intervals import normal_interval, wilson_interval
 from .words import NOT_MEASURED, count, interval, percent, points
 
 CLASSES = ("unreadable", "lost", "undecided", "retried", "unpaid", "reused")
@@ -15,17 +15,7 @@ _SUMMED = ("cost", "input_tokens", "output_tokens")
 
 @dataclass(frozen=True, slots=True)
 class Queried:
-    """What one round asked its oracles, and what came of it; None where a step did not measure it.
-
-    `training_queries` count against the budget; `evaluation_queries` and `online_queries` judge held-out answers and
-    the duels' own, and do not. Over all three: `unreadable` answers, which are left out; `lost` ones, perhaps given but
-    not kept; `undecided` ones, where neither is better; requests `retried`; duels `unpaid` at the spending limit; duels
-    `reused`, answered in the ledger already. `cost`: in the currency of the price list. `latency`: median seconds of an
-    answer. `position_bias`: probability that what was shown first wins, minus one half, mean over `shown` duels, among
-    which its standard deviation is `position_spread`. `consistent`: share of `asked_in_both_orders` duels with the same
-    winner in both. `krippendorff_alpha`: how far people agree on the `agreed_upon` duels that two or more of them
-    judged, from `krippendorff_low` to `krippendorff_high` with 95% confidence.
-    """
+    """What one round asked its oracles, and the outcome. METRICS explains each number; None where not measured."""
 
     training_queries: int | None = None
     evaluation_queries: int | None = None
@@ -53,8 +43,8 @@ class Queried:
 
 def queried(labeled: Mapping[str, Any], judged: Mapping[str, Any]) -> Queried:
     """Gather what the labeling and the evaluation step counted and measured."""
-    found = {name: _sum([labeled.get(name, 0), *_of_evaluation(judged, name)]) for name in CLASSES}
-    found |= {name: _sum([labeled.get(name), judged.get(name), judged.get(f"online_{name}")]) for name in _SUMMED}
+    found = {name: _sum_known([labeled.get(name, 0), *_of_evaluation(judged, name)]) for name in CLASSES}
+    found |= {name: _sum_known([labeled.get(name), judged.get(name), judged.get(f"online_{name}")]) for name in _SUMMED}
     told = {field.name: labeled.get(field.name) for field in fields(Queried) if field.name not in found}
     counts = {
         "training_queries": labeled.get("queries"),
@@ -69,12 +59,12 @@ def query_table(rounds: Sequence[tuple[int, int | None, Queried]]) -> list[list[
 
     `rounds`: number, clashes and queries of each. A class that never occurred is left out, but for the first three.
     """
-    rows = [_line(clashes, asked) for _, clashes, asked in rounds]
-    total = [_sum(column) for column in zip(*rows, strict=True)]
+    rows = [_table_line(clashes, asked) for _, clashes, asked in rounds]
+    total = [_sum_known(column) for column in zip(*rows, strict=True)]
     shown = [place for place, value in enumerate(total) if place < 2 or value]
-    lines = [[str(number), *_texts(row, shown)] for (number, _, _), row in zip(rounds, rows, strict=True)]
+    lines = [[str(number), *_format_line(row, shown)] for (number, _, _), row in zip(rounds, rows, strict=True)]
     head = ["Round", *(_HEAD[place] for place in shown)]
-    return [head, *lines, ["all", *_texts(total, shown)]] if lines else [head]
+    return [head, *lines, ["all", *_format_line(total, shown)]] if lines else [head]
 
 
 def oracle_notes(asked: Queried) -> list[str]:
@@ -88,28 +78,29 @@ def oracle_notes(asked: Queried) -> list[str]:
             between = f", 95% interval {points(low)} to {points(high)}"
         notes.append(
             f"Position bias: what is shown first wins {points(asked.position_bias)} more than half"
-            f"{between} ({_duels(asked.shown)})."
+            f"{between} ({_count_duels(asked.shown)})."
         )
     if asked.consistent is not None and asked.asked_in_both_orders:
         number = asked.asked_in_both_orders
         share = f"{percent(asked.consistent)} {interval(*wilson_interval(asked.consistent, number))}"
-        notes.append(f"Asked in both orders, {share} of {_duels(number)} have the same winner (95% interval).")
+        notes.append(f"Asked in both orders, {share} of {_count_duels(number)} have the same winner (95% interval).")
     if asked.krippendorff_alpha is not None:
-        notes.append(
-            f"The annotators' agreement (Krippendorff's alpha) is {asked.krippendorff_alpha:.2f}{_agreed(asked)}."
-        )
+        alpha = f"{asked.krippendorff_alpha:.2f}{_agreement_text(asked)}"
+        notes.append(f"The annotators' agreement (Krippendorff's alpha) is {alpha}.")
     return notes
 
 
-def _agreed(asked: Queried) -> str:
+def _agreement_text(asked: Queried) -> str:
     """Say how far to trust the agreement. An experiment begun before it was counted does not know."""
     between = ""
     if asked.krippendorff_low is not None and asked.krippendorff_high is not None:
         between = f", 95% interval {asked.krippendorff_low:.2f} to {asked.krippendorff_high:.2f}"
-    return between if asked.agreed_upon is None else f"{between} ({_duels(asked.agreed_upon)} judged by two or more)"
+    return (
+        between if asked.agreed_upon is None else f"{between} ({_count_duels(asked.agreed_upon)} judged by two or more)"
+    )
 
 
-def _duels(number: int) -> str:
+def _count_duels(number: int) -> str:
     return f"{count(number)} duel{'' if number == 1 else 's'}"
 
 
@@ -119,21 +110,21 @@ _HEAD = (
 )  # fmt: skip
 
 
-def _line(clashes: int | None, asked: Queried) -> list[float | None]:
+def _table_line(clashes: int | None, asked: Queried) -> list[float | None]:
     classes = (getattr(asked, name) for name in CLASSES)
     return [asked.training_queries, asked.evaluation_queries, asked.online_queries, clashes, *classes, asked.cost]
 
 
-def _texts(values: Sequence[float | None], shown: Sequence[int]) -> list[str]:
+def _format_line(values: Sequence[float | None], shown: Sequence[int]) -> list[str]:
     last = len(_HEAD) - 1
-    return [_price(values[place]) if place == last else count(_whole(values[place])) for place in shown]
+    return [_format_price(values[place]) if place == last else count(_to_whole(values[place])) for place in shown]
 
 
-def _price(value: float | None) -> str:
+def _format_price(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{value:.4f}"
 
 
-def _whole(value: float | None) -> int | None:
+def _to_whole(value: float | None) -> int | None:
     return None if value is None else int(value)
 
 
@@ -141,6 +132,6 @@ def _of_evaluation(judged: Mapping[str, Any], name: str) -> list[Any]:
     return [judged.get(f"evaluation_{name}"), judged.get(f"online_{name}")]
 
 
-def _sum(values: Sequence[Any]) -> Any:
+def _sum_known(values: Sequence[Any]) -> Any:
     known = [value for value in values if value is not None]
     return sum(known) if known else None

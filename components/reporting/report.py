@@ -1,4 +1,4 @@
-"""Everything that a report shows, gathered from the ledger once; what is made of it is pure."""
+"""Reads everything that a report shows from the ledger; rendering it is pure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def competitor(self) -> str:
-        """Whose answers the win rate is of, in words: where the reward model picks the best of several, that too."""
+        """Whose win rate it is, in words, including that the reward model picks the best of several answers."""
         name = "the starting model" if self.policy_is_fixed else "the policy"
         return f"{name}, best of {self.best_of} answers by its reward model," if self.best_of > 1 else name
 
@@ -119,13 +119,13 @@ def read_report(ledger: Ledger) -> Report:
         rows=rows,
         rounds=ledger.plan(head.round).rounds if rows else None,
         budget=int(settings["labeling"]["max_queries"]),
-        oracle=_oracle(ledger, head.round, judged),
+        oracle=_find_oracle(ledger, head.round, judged),
         opponent=OPPONENTS[settings["evaluation"]["opponent"]],
         duels=duels,
         verdicts=tuple(sample_verdicts(ledger, judged[-1], SAMPLES)) if judged else (),
         settings=settings,
         software=software(ledger),
-        seen=_seen(ledger),
+        seen=_count_seen(ledger),
         digests={
             "starting model": experiment.starting_model,
             "training prompts": experiment.prompts["train"].sha256,
@@ -136,7 +136,7 @@ def read_report(ledger: Ledger) -> Report:
     )
 
 
-def _seen(ledger: Ledger) -> int:
+def _count_seen(ledger: Ledger) -> int:
     """Count the held-out prompts whose text is also among those that are learned from."""
     learned = {prompt.text for prompt in (*ledger.train_prompts(), *ledger.outside_preferences())}
     return sum(prompt.text in learned for prompt in ledger.eval_prompts())
@@ -152,7 +152,7 @@ def with_answers(ledger: Ledger, rows: Sequence[RoundRow]) -> list[RoundRow]:
     ]
 
 
-def _oracle(ledger: Ledger, round_: int, judged: Sequence[int]) -> str:
+def _find_oracle(ledger: Ledger, round_: int, judged: Sequence[int]) -> str:
     """Return the identity of who judged the policy last, or else the labels; before the first, the settings' name."""
     marks = [*(ledger.done(evaluated, "evaluation") for evaluated in judged[-1:]), ledger.done(round_, "labeling")]
     known = [mark.facts["oracle"] for mark in marks if mark and "oracle" in mark.facts]

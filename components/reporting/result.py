@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..seeds import derive
+from ..statistics.equal_length import EVIDENCE
 from .curves import RoundRow
 from .held_out import HeldOut, change
 from .report import Report
-from .statistics import EVIDENCE
 from .table import Column, Table
 from .words import NOT_MEASURED, chance, count, interval, percent, points, rounded
 
@@ -25,12 +25,12 @@ def result_table(report: Report) -> Table | None:
     row = report.evaluated
     if row is None or row.answers is None:
         return None
-    lines = [*_lines(row, row.answers), *_since(report, row, row.answers)]
+    lines = [*_result_lines(row, row.answers), *_change_lines(report, row, row.answers)]
     heads = ("After round " + str(row.round), "Value", "95% interval", "Over")
     return Table(tuple(Column(head, values) for head, values in zip(heads, zip(*lines, strict=True), strict=True)))
 
 
-def _lines(row: RoundRow, found: HeldOut) -> Iterator[tuple[str, str, str, str]]:
+def _result_lines(row: RoundRow, found: HeldOut) -> Iterator[tuple[str, str, str, str]]:
     prompts = f"{count(found.prompts)} prompts"
     equal = f", {count(found.equal)} of them equal texts" if found.equal else ""
     told = f"{prompts}: {count(found.wins)} won, {count(found.ties)} tied{equal}, {count(found.losses)} lost"
@@ -49,7 +49,7 @@ def _lines(row: RoundRow, found: HeldOut) -> Iterator[tuple[str, str, str, str]]
         yield "Reward of an answer", rounded(found.reward.value), span, prompts
 
 
-def _since(report: Report, row: RoundRow, found: HeldOut) -> Iterator[tuple[str, str, str, str]]:
+def _change_lines(report: Report, row: RoundRow, found: HeldOut) -> Iterator[tuple[str, str, str, str]]:
     """Compare with the first round that was evaluated, where that is another one."""
     first = next(one for one in report.rows if one.answers is not None)
     if first is row or first.answers is None:

@@ -1,4 +1,4 @@
-"""Settings of tracking: whom a finished round is told to, besides its own report."""
+"""Settings of tracking: where finished rounds are sent, besides their report."""
 
 from __future__ import annotations
 

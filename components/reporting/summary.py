@@ -7,20 +7,14 @@ from collections.abc import Sequence
 from ..labeling.given import PREFERENCE_SET
 from ..labeling.labels import MEMBER
 from ..records.records import Duel, Preference, Verdict
-from .curves import Explored, RoundRow, SampledDuel
+from .curves import RoundRow, SampledDuel
+from .metrics import TABLE, TableColumn
 from .report import BLIND, Report
-from .words import NOT_MEASURED, count, duration, interval, percent, rounded
+from .words import NOT_MEASURED, count, interval, percent
 
 TIE = 0.5
 ORDERS = {"given": ", the first shown first", "swapped": ", the second shown first", "both": ", in both orders"}
 """In which order an oracle saw two answers, in words."""
-
-_COLUMNS = (
-    "Round", "Queries", "Preferences", "Win rate", "95% interval", "Online win rate", "Regret", "Foreseen", "Reward",
-    "Opponent's", "Held-out accuracy", "Pairs", "Synthetic", "Clashes", "Loss", "Margin", "Time",
-)  # fmt: skip
-_SAYS_NOTHING = {"Synthetic": "0"}
-"""What a column may be left out for where it holds nothing else, besides numbers that were not measured."""
 
 
 def headline(report: Report) -> str:
@@ -31,20 +25,20 @@ def headline(report: Report) -> str:
     if row is not None:
         prompts = "the" if row.held_out is None else f"{row.held_out:,}"
         return (
-            f"{_after(row)} {report.competitor} wins {percent(row.win_rate)} {interval(row.low, row.high)} of "
+            f"{_after_labels(row)} {report.competitor} wins {percent(row.win_rate)} {interval(row.low, row.high)} of "
             f"{prompts} held-out prompts against {report.opponent}, judged by {report.oracle}."
         )
     row = report.ranked
     if row is not None:
         return (
-            f"{_after(row)} the policy ranks {_accuracy(row)} of {count(row.held_out_pairs)} held-out pairs as the "
-            "preference set does."
+            f"{_after_labels(row)} the policy ranks {_format_accuracy(row)} of {count(row.held_out_pairs)} held-out "
+            "pairs as the preference set does."
         )
-    return f"{_after(report.rows[-1])} nothing has been evaluated yet, so there is no win rate to report."
+    return f"{_after_labels(report.rows[-1])} nothing has been evaluated yet, so there is no win rate to report."
 
 
 def reading(report: Report) -> str:
-    """Say what the interval allows to conclude, and what it does not."""
+    """Return what the interval allows to conclude, and what it does not."""
     row = report.evaluated
     if row is None:
         return _reading_of_ranks(report.ranked)
@@ -59,16 +53,16 @@ def reading(report: Report) -> str:
     if row.high < 0.5:
         return f"All of the interval lies below 50%: the policy is worse than {report.opponent}. {limits}"
     return (
-        f"The interval includes 50%: the policy cannot be told apart from {report.opponent} yet. More rounds may move "
-        f"it; more held-out prompts make it narrower. {limits}"
+        f"The interval includes 50%: the policy is not yet distinguishable from {report.opponent}. More rounds may "
+        f"move it; more held-out prompts make it narrower. {limits}"
     )
 
 
 def summary_table(rows: Sequence[RoundRow]) -> list[list[str]]:
     """Return the table of rounds as text, its head first. A column that has no number in any round is left out."""
-    lines = [_line(row) for row in rows]
-    told = [place for place in range(len(_COLUMNS)) if not rows or _is_told(place, lines)]
-    return [[line[place] for place in told] for line in (_COLUMNS, *lines)]
+    written = {name: [_write_cell(row, name, column) for row in rows] for name, column in TABLE.items()}
+    shown = [[TABLE[name].head, *cells] for name, cells in written.items() if not rows or _is_told(cells, TABLE[name])]
+    return [list(line) for line in zip(*shown, strict=True)]
 
 
 def page_markdown(report: Report) -> str:
@@ -80,7 +74,7 @@ def page_markdown(report: Report) -> str:
 
 
 def duel_outcome(sample: SampledDuel) -> str:
-    """Say what came of a duel, in the words that it can be searched by."""
+    """Return the outcome of a duel, in the words of the page's search."""
     chosen = sample.preference.chosen
     if chosen is not None:
         return f"{chosen} chosen"
@@ -90,33 +84,33 @@ def duel_outcome(sample: SampledDuel) -> str:
 
 
 def verdict_outcome(verdict: Verdict) -> str:
-    """Say who won a held-out prompt."""
+    """Return which answer won a held-out prompt."""
     if verdict.policy_wins == TIE:
         return "tie"
     return "policy better" if verdict.policy_wins > TIE else "policy worse"
 
 
 def how_it_came(sample: SampledDuel) -> str:
-    """Say what picked the two answers, who judged them in which order, and what became of an answer without a label."""
+    """Return how a duel was picked and judged, and why its answer gave no label where it gave none."""
     return " ".join(part for part in (how_picked(sample.duel), how_judged(sample.preference)) if part)
 
 
 def how_judged(preference: Preference) -> str:
-    """Say who was asked and how; nothing of a label that a member of the ensemble gave, or a preference set."""
+    """Return which oracle was asked and how; "" for a label from a member of the ensemble or a preference set."""
     if preference.oracle.startswith(MEMBER) or preference.oracle == PREFERENCE_SET:
         return ""
     said = f"Judged by {preference.oracle}{ORDERS.get(preference.orders or '', '')}."
     if preference.lost:
-        return f"{said} The answer was lost before it was kept, so nothing was learned from it."
+        return f"{said} The answer was lost before it was stored, so nothing was learned from it."
     if preference.unreadable:
         return f"{said} The answer cannot be read as a verdict, so nothing was learned from it."
     return f"{said} It says that neither is better, so nothing was learned from it." if preference.undecided else said
 
 
 def how_picked(duel: Duel) -> str:
-    """Say what picked two answers, and what the ensemble expected of them; nothing where neither is worth a word."""
+    """Return which strategy picked the answers and what the ensemble predicted; "" where there is neither."""
     if duel.synthetic and duel.labelled_by_member:
-        parts = [f"Synthetic pair: labelled by member {duel.member} of the ensemble, the oracle was not asked."]
+        parts = [f"Synthetic pair: labelled by member {duel.member} of the ensemble, without asking the oracle."]
     elif duel.synthetic:
         parts = [f"Synthetic pair: proposed by member {duel.member} of the ensemble, labelled by the oracle."]
     elif duel.strategy in (None, *BLIND):
@@ -125,13 +119,8 @@ def how_picked(duel: Duel) -> str:
         parts = [f"Picked by {duel.strategy}."]
     if duel.predicted is not None:
         spread = "" if duel.uncertainty is None else f" ± {100 * duel.uncertainty:.1f} points"
-        parts.append(f"Foretold by the ensemble: the first wins with {percent(duel.predicted)}{spread}.")
+        parts.append(f"The ensemble’s prediction: the first wins with {percent(duel.predicted)}{spread}.")
     return " ".join(parts)
-
-
-def wall_seconds(row: RoundRow) -> float:
-    """Return the seconds that a round's steps took together."""
-    return sum(startup + work for startup, work in row.seconds.values())
 
 
 def _reading_of_ranks(row: RoundRow | None) -> str:
@@ -139,49 +128,39 @@ def _reading_of_ranks(row: RoundRow | None) -> str:
         return ""
     low, high = row.held_out_interval
     limits = (
-        "The brackets are a 95% interval over these pairs. Nothing was sampled: this says how the policy weighs "
-        "answers that it is given, not how good its own are."
+        "The brackets are a 95% interval over these pairs. Nothing was sampled: this says how the policy ranks "
+        "given answers, not how good its own are."
     )
     if low > 0.5:
-        return f"All of the interval lies above 50%: the policy tells the better answer from the worse. {limits}"
+        return f"All of the interval lies above 50%: the policy ranks the better answer above the worse one. {limits}"
     if high < 0.5:
         return f"All of the interval lies below 50%: the policy prefers the worse answer. {limits}"
-    return f"The interval includes 50%: the policy's preferences cannot be told apart from chance yet. {limits}"
+    return f"The interval includes 50%: the policy's preferences are not yet distinguishable from chance. {limits}"
 
 
-def _is_told(place: int, lines: Sequence[Sequence[str]]) -> bool:
-    silent = {NOT_MEASURED, _SAYS_NOTHING.get(_COLUMNS[place], NOT_MEASURED)}
-    return any(line[place] not in silent for line in lines)
+def _is_told(cells: Sequence[str], column: TableColumn) -> bool:
+    return not set(cells) <= {NOT_MEASURED, column.silent}
 
 
-def _line(row: RoundRow) -> list[str]:
-    told = row.explored
-    return [
-        str(row.round), count(row.queries_total if row.labels_total is None else None), count(row.labels_total),
-        percent(row.win_rate), interval(row.low, row.high), _with_interval(told.online_win_rate, told.online_interval),
-        _regret(told), _with_interval(told.rm_accuracy, told.foresight_interval), rounded(row.mean_reward),
-        rounded(row.opponent_mean_reward), _accuracy(row), count(row.pairs), count(told.synthetic), count(row.clashes),
-        rounded(row.loss), rounded(row.reward_margin), duration(wall_seconds(row)),
-    ]  # fmt: skip
+def _write_cell(row: RoundRow, name: str, column: TableColumn) -> str:
+    holder = row if hasattr(row, name) else row.explored
+    # An offline experiment makes no queries, so their count of 0 is no measurement.
+    hidden = name == "queries_total" and row.labels_total is not None
+    text = NOT_MEASURED if hidden else column.written(getattr(holder, name))
+    between = getattr(holder, column.interval) if column.interval else None
+    if between is None:
+        return text
+    ends = interval(*between) if column.written is percent else f"[{', '.join(map(column.written, between))}]"
+    return f"{text} {ends}"
 
 
-def _regret(told: Explored) -> str:
-    between = told.regret_interval
-    ends = "" if between is None else f" [{rounded(between[0])}, {rounded(between[1])}]"
-    return rounded(told.duel_regret) + ends
-
-
-def _accuracy(row: RoundRow) -> str:
-    return _with_interval(row.held_out_accuracy, row.held_out_interval)
-
-
-def _with_interval(share: float | None, between: tuple[float, float] | None) -> str:
-    return percent(share) if between is None else f"{percent(share)} {interval(*between)}"
+def _format_accuracy(row: RoundRow) -> str:
+    return _write_cell(row, "held_out_accuracy", TABLE["held_out_accuracy"])
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _after(row: RoundRow) -> str:
+def _after_labels(row: RoundRow) -> str:
     return f"After {row.unit.said(row.learned_from)}"

@@ -45,11 +45,11 @@ class Table:
         writer = csv.writer(written, lineterminator="\n")
         writer.writerow(self.head)
         rows = zip(*(column.values for column in self.columns), strict=True)
-        writer.writerows([_raw(value) for value in row] for row in rows)
+        writer.writerows([_raw_text(value) for value in row] for row in rows)
         return written.getvalue()
 
 
-def _raw(value: Cell) -> str:
+def _raw_text(value: Cell) -> str:
     if value is None:
         return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)

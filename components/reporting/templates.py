@@ -38,7 +38,9 @@ def render_page(
         **(filters or {}),
     }
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    return environment.get_template(template).render(script=Markup(script), script_digest=_digest(script), **shown)
+    return environment.get_template(template).render(
+        script=Markup(script), script_digest=_script_digest(script), **shown
+    )
 
 
 def data_link(csv: str) -> str:
@@ -46,5 +48,5 @@ def data_link(csv: str) -> str:
     return "data:text/csv;charset=utf-8," + quote(csv, safe=",.-")
 
 
-def _digest(script: str) -> str:
+def _script_digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -62,7 +62,7 @@ def run_id(ledger: Ledger) -> str:
 def tracked_rounds(ledger: Ledger, sent: int) -> Iterator[TrackedRound]:
     """Walk the finished rounds but for the first `sent`, oldest first."""
     for row in with_answers(ledger, read_rounds(ledger)[sent:]):
-        yield TrackedRound(row.round, metrics_of(row), _tables(ledger, row), _policy(ledger, row))
+        yield TrackedRound(row.round, metrics_of(row), _sample_tables(ledger, row), _tracked_policy(ledger, row))
 
 
 def axis_of(metrics: dict[str, float]) -> str:
@@ -72,29 +72,29 @@ def axis_of(metrics: dict[str, float]) -> str:
 
 def duel_table(round_: int, samples: Sequence[SampledDuel]) -> SampleTable:
     """Return sampled duels as a table."""
-    rows = [{**_fields(sample.duel), **_fields(sample.preference), "round": round_} for sample in samples]
+    rows = [{**_fields_of(sample.duel), **_fields_of(sample.preference), "round": round_} for sample in samples]
     return SampleTable(_DUEL, tuple(tuple(row[name] for name in _DUEL) for row in rows))
 
 
 def verdict_table(round_: int, verdicts: Sequence[Verdict]) -> SampleTable:
     """Return sampled verdicts as a table."""
-    rows = [{**_fields(verdict), "round": round_} for verdict in verdicts]
+    rows = [{**_fields_of(verdict), "round": round_} for verdict in verdicts]
     return SampleTable(_VERDICT, tuple(tuple(row[name] for name in _VERDICT) for row in rows))
 
 
-def _tables(ledger: Ledger, row: RoundRow) -> dict[str, SampleTable]:
+def _sample_tables(ledger: Ledger, row: RoundRow) -> dict[str, SampleTable]:
     tables = {DUELS: duel_table(row.round, sample_duels(ledger, row.round, SAMPLES))}
     if row.win_rate is not None:
         tables[VERDICTS] = verdict_table(row.round, sample_verdicts(ledger, row.round, SAMPLES))
     return {name: table for name, table in tables.items() if table.rows}
 
 
-def _policy(ledger: Ledger, row: RoundRow) -> TrackedPolicy | None:
+def _tracked_policy(ledger: Ledger, row: RoundRow) -> TrackedPolicy | None:
     done = ledger.done(row.round, "policy")
     if done is None or done.facts.get(FIXED_POLICY):
         return None
     return TrackedPolicy(folder_uri(ledger, row.round, "policy", "model"), row.policy)
 
 
-def _fields(record: Any) -> dict[str, Any]:
+def _fields_of(record: Any) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__slots__}

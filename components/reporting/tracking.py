@@ -1,10 +1,9 @@
-"""Tell a finished round to a tracker: Weights & Biases here, MLflow in `mlflow_tracking`.
+"""Sends finished rounds to a tracker: Weights & Biases here, MLflow in `mlflow_tracking`.
 
-A tracker is a guest. It works in a process of its own, with a limit on its time: a crash, a kill or a hang of it, a
-server that does not answer, or a library that is not installed costs one line that says so, and never the round.
-Nothing needs to be remembered of what was sent: a server knows the last round that it has, and gets those after it, so
-that rounds that were missed go with the next one, and none goes twice. An offline folder of W&B cannot know what others
-hold, and holds all rounds: the newest replaces the ones before it.
+A tracker runs in its own process with a time limit. If it crashes, hangs, cannot reach its server or is not installed,
+oatflow logs one line and the round goes on. No record of what was sent is kept: the server knows its last round and is
+sent the rounds after it, so missed rounds are sent with the next one and none is sent twice. An offline W&B folder does
+not know what others hold, so it always holds all rounds; the newest folder replaces the ones before it.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ INSTALL = {"wandb": "wandb", "mlflow": "mlflow-skinny"}
 def track(ledger: Ledger, round_: int, settings: TrackingSettings | None = None) -> None:
     """Send a finished round, and those before it that were not sent, within `track_seconds`.
 
-    `settings`: by default those of the run that did the round. Whatever goes wrong is told in one line; nothing is
-    raised.
+    `settings`: by default those of the run that did the round. Logs any failure in one line and raises nothing.
     """
     whom = ""
     try:
@@ -45,7 +43,7 @@ def track(ledger: Ledger, round_: int, settings: TrackingSettings | None = None)
         if settings.track == "none":
             return
         whom = f" ({settings.track})"
-        trouble = _lacking(settings) or _in_a_process_of_its_own(ledger.store.uri, settings)
+        trouble = _find_missing(settings) or _in_a_process_of_its_own(ledger.store.uri, settings)
     except (OatflowError, OSError) as error:
         trouble = str(error)
     if trouble:
@@ -63,7 +61,7 @@ def send(ledger: Ledger, settings: TrackingSettings) -> None:
 
 
 def send_to_wandb(ledger: Ledger, settings: TrackingSettings) -> None:
-    """Carry the experiment's one run on. A round's metrics go last of it: where they are, all of the round is."""
+    """Continue the experiment's run. A round's metrics are sent last, so a round that has them is complete."""
     import wandb
 
     if settings.wandb_dir:
@@ -78,25 +76,25 @@ def send_to_wandb(ledger: Ledger, settings: TrackingSettings) -> None:
         name=ledger.name, config=dict(ledger.experiment.settings), settings=quiet,
     ) as run:  # fmt: skip
         for found in tracked_rounds(ledger, sent=run.step):
-            _log(run, found, ledger.name)
+            _log_round(run, found, ledger.name)
 
 
-def _log(run: Any, found: TrackedRound, experiment: str) -> None:
+def _log_round(run: Any, found: TrackedRound, experiment: str) -> None:
     axis = axis_of(found.metrics)
     run.define_metric(axis)
     run.define_metric("*", step_metric=axis)
     if found.policy is not None:
-        run.log_artifact(_reference(found.policy, experiment), aliases=[f"round-{found.number}", "latest"])
-    run.log({**found.metrics, **{name: _table(table) for name, table in found.tables.items()}}, step=found.number)
+        run.log_artifact(_policy_reference(found.policy, experiment), aliases=[f"round-{found.number}", "latest"])
+    run.log({**found.metrics, **{name: _wandb_table(table) for name, table in found.tables.items()}}, step=found.number)
 
 
-def _table(table: SampleTable) -> Any:
+def _wandb_table(table: SampleTable) -> Any:
     import wandb
 
     return wandb.Table(columns=list(table.columns), data=[list(row) for row in table.rows])
 
 
-def _reference(policy: TrackedPolicy, experiment: str) -> Any:
+def _policy_reference(policy: TrackedPolicy, experiment: str) -> Any:
     """Return an artifact that says where a policy lies and what its digest is; not a byte of it is uploaded."""
     import wandb
     from wandb.sdk.artifacts.artifact_manifest_entry import ArtifactManifestEntry
@@ -108,8 +106,8 @@ def _reference(policy: TrackedPolicy, experiment: str) -> Any:
     return artifact
 
 
-def _lacking(settings: TrackingSettings) -> str:
-    """Say what is not there that the tracker needs, if anything."""
+def _find_missing(settings: TrackingSettings) -> str:
+    """Return what the tracker needs and lacks, or ""."""
     if importlib.util.find_spec(settings.track) is None:
         remedy = f"pip install {INSTALL[settings.track]}, or set tracking.track=none"
         return f"{settings.track} is not installed here; {remedy}"
@@ -134,11 +132,11 @@ def _in_a_process_of_its_own(uri: str, settings: TrackingSettings) -> str:
         except subprocess.TimeoutExpired:
             return f"it took longer than track_seconds={settings.track_seconds:g} and was stopped"
         finally:
-            _end(process)
+            _end_process(process)
         return _last_line(Path(scratch) / "said", code) if code else ""
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end_process(process: subprocess.Popen[bytes]) -> None:
     """End a process and what it started; also after Ctrl-C, which does not reach them by itself."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Numbers as people read them. None is a dash: not measured is not zero."""
+"""Formats numbers for people. None, which means not measured, is a dash."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Law = Literal["paper", "oat"]
 Flags = npt.NDArray[np.bool_]
 
 
-def names_of(strategies: Sequence[str]) -> list[str]:
+def list_players(strategies: Sequence[str]) -> list[str]:
     """Return the strategies to play, the random baseline first, each once."""
     return list(dict.fromkeys([RANDOM, *map(check_strategy, strategies)]))
 
@@ -39,41 +39,41 @@ def check_strategy(name: str) -> str:
     return found
 
 
-def duels(strategy: str, rewards: Tensor, alike: Indices, law: Law, seed: int) -> tuple[Indices, Flags]:
+def pick_pairs(strategy: str, rewards: Tensor, alike: Indices, law: Law, seed: int) -> tuple[Indices, Flags]:
     """Return the pair of each prompt, (M, 2), and whether it may be asked about, (M,).
 
     rewards: (E, M, N) what every member thinks; alike: (M, N) each candidate's first equal one.
     """
     if strategy == RANDOM:
-        return random_pairs(alike, seed), np.ones(len(alike), bool)
-    settings = exploration(strategy, law)
-    order = orders(len(rewards), len(alike), law, seed)
+        return draw_random_pairs(alike, seed), np.ones(len(alike), bool)
+    settings = exploration_settings(strategy, law)
+    order = order_members(len(rewards), len(alike), law, seed)
     beliefs = Beliefs(rewards, torch.from_numpy(alike), order)
     pairs = settings.strategy.load_pick()(beliefs, settings)
-    chance = torch.tensor(seeds_of(len(alike), seed, "clash"))
+    chance = torch.tensor(derive_seeds(len(alike), seed, "clash"))
     pairs, kept = repair_clashes(pairs, beliefs, beliefs.alike, chance, settings)
     return pairs.numpy(), kept.numpy()
 
 
-def exploration(strategy: str, law: Law) -> ExplorationSettings:
+def exploration_settings(strategy: str, law: Law) -> ExplorationSettings:
     """Return a strategy's settings under a law; a strategy that Oat lacks has one law only."""
     given = {"exp_method": strategy, "on_clash": "keep" if law == "oat" else "redraw"}
     return ExplorationSettings.parse(given | ({"exp_law": law} if STRATEGIES[strategy].has_oat_variant else {}))
 
 
-def orders(members: int, prompts: int, law: Law, seed: int) -> Tensor:
+def order_members(members: int, prompts: int, law: Law, seed: int) -> Tensor:
     """Return the members in random order for every prompt, (M, E); in "oat", in the same one for all."""
     if law == "oat":
         return orders_of([derive(seed, "member")], members).expand(prompts, -1)
-    return orders_of(seeds_of(prompts, seed, "member"), members)
+    return orders_of(derive_seeds(prompts, seed, "member"), members)
 
 
-def seeds_of(count: int, seed: int, purpose: str) -> list[int]:
+def derive_seeds(count: int, seed: int, purpose: str) -> list[int]:
     """Return a seed for each prompt of a round."""
     return [derive(seed, purpose, prompt) for prompt in range(count)]
 
 
-def random_pairs(alike: Indices, seed: int) -> Indices:
+def draw_random_pairs(alike: Indices, seed: int) -> Indices:
     """Return two different candidates of each prompt, uniformly, (M, 2); where all are equal, a clash."""
     # The order of independent uniform numbers is a uniform order.
     order = np.random.default_rng(seed).random(alike.shape).argsort(axis=1)
@@ -82,7 +82,7 @@ def random_pairs(alike: Indices, seed: int) -> Indices:
     return np.stack([order[:, 0], np.take_along_axis(order, second[:, None], axis=1)[:, 0]], axis=1)
 
 
-def clashes(alike: Indices, pairs: Indices) -> Flags:
+def find_clashes(alike: Indices, pairs: Indices) -> Flags:
     """Return which pairs are of equal candidates, (M,)."""
     first, second = np.take_along_axis(alike, pairs, axis=1).T
     same: Flags = first == second

@@ -13,7 +13,7 @@ from ..exploration.strategies import best_of_n
 from .worlds import Floats, Indices
 
 
-def measured(rewards: Floats, believed: Tensor) -> tuple[float, float, float]:
+def measure_held_out(rewards: Floats, believed: Tensor) -> tuple[float, float, float]:
     """Return simple regret, win rate and pair accuracy. rewards: (M, N) the true ones; believed: (E, M, N)."""
     picked = best_of_n(believed).numpy()
     regret = float(simple_regret(rewards, picked).mean())

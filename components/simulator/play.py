@@ -15,8 +15,8 @@ from ..reward_model.network import rewards
 from ..reward_model.replay import Replay
 from ..reward_model.settings import RewardModelSettings
 from ..seeds import derive
-from .duels import Flags, Law, clashes, duels
-from .held_out import measured
+from .duels import Flags, Law, find_clashes, pick_pairs
+from .held_out import measure_held_out
 from .worlds import Contexts, Floats, Indices, World
 
 PATIENCE = 10
@@ -72,12 +72,12 @@ class Play:
 def play(world: World, strategy: str, rules: Rules, seed: int) -> Play:
     """Play rounds until the budget is spent, or `PATIENCE` is at an end."""
     held_out = world.held_out()
-    player = _begin(held_out.features.shape[2], rules, seed)
-    moments = [Moment(0, nan, nan, *_measured(player, held_out, rules))]
+    player = _begin_play(held_out.features.shape[2], rules, seed)
+    moments = [Moment(0, nan, nan, *_measure_moment(player, held_out, rules))]
     for round_ in range(PATIENCE * ceil(rules.queries / rules.prompts)):
         contexts = world.prompts(round_, rules.prompts)
-        player, regret, clash_rate = _round(player, contexts, strategy, rules, derive(seed, "round", round_))
-        moments.append(Moment(player.queries, regret, clash_rate, *_measured(player, held_out, rules)))
+        player, regret, clash_rate = _play_round(player, contexts, strategy, rules, derive(seed, "round", round_))
+        moments.append(Moment(player.queries, regret, clash_rate, *_measure_moment(player, held_out, rules)))
         if player.queries >= rules.queries:
             break
     return Play(strategy, seed, tuple(moments))
@@ -92,15 +92,17 @@ class _Player:
     queries: int
 
 
-def _begin(features: int, rules: Rules, seed: int) -> _Player:
+def _begin_play(features: int, rules: Rules, seed: int) -> _Player:
     return _Player(begin(rules.reward_model, features, derive(seed, "ensemble")), Replay.empty(features), 0)
 
 
-def _round(player: _Player, contexts: Contexts, strategy: str, rules: Rules, seed: int) -> tuple[_Player, float, float]:
+def _play_round(
+    player: _Player, contexts: Contexts, strategy: str, rules: Rules, seed: int
+) -> tuple[_Player, float, float]:
     """Duel, ask, learn; returns the player after it, and the duels' regret and clash rate."""
     values = predicted(player.ensemble, contexts, rules)
-    pairs, kept = duels(strategy, values, contexts.alike, rules.law, derive(seed, "duels"))
-    clash = clashes(contexts.alike, pairs)
+    pairs, kept = pick_pairs(strategy, values, contexts.alike, rules.law, derive(seed, "duels"))
+    clash = find_clashes(contexts.alike, pairs)
     asked = affordable(kept if rules.law == "oat" else kept & ~clash, rules.queries - player.queries)
     queries = player.queries + int(asked.sum())
     answers = labelled(contexts, pairs, asked, ~clash, rules.temperature, derive(seed, "oracle"))
@@ -110,8 +112,8 @@ def _round(player: _Player, contexts: Contexts, strategy: str, rules: Rules, see
     return _Player(ensemble, replay, queries), regret, float(clash.mean())
 
 
-def _measured(player: _Player, held_out: Contexts, rules: Rules) -> tuple[float, float, float]:
-    return measured(held_out.rewards, predicted(player.ensemble, held_out, rules))
+def _measure_moment(player: _Player, held_out: Contexts, rules: Rules) -> tuple[float, float, float]:
+    return measure_held_out(held_out.rewards, predicted(player.ensemble, held_out, rules))
 
 
 def predicted(ensemble: Ensemble, contexts: Contexts, rules: Rules) -> Tensor:

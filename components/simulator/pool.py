@@ -42,7 +42,7 @@ def read_pool(path: Path) -> Pool:
             source = (file.metadata() or {}).get("source", "")
     except (SafetensorError, TypeError, AttributeError) as error:
         raise RefusedInput(f"pool={str(path)!r}: not readable as safetensors ({error}); write it again") from None
-    for problem in _problems(tensors, source):
+    for problem in _find_problems(tensors, source):
         raise RefusedInput(f"pool={str(path)!r}: {problem}")
     return Pool(tensors["features"], tensors["rewards"], source)
 
@@ -53,7 +53,7 @@ def pool_to_bytes(pool: Pool) -> bytes:
     return data
 
 
-def _problems(tensors: dict[str, npt.NDArray[np.generic]], source: str) -> Iterator[str]:
+def _find_problems(tensors: dict[str, npt.NDArray[np.generic]], source: str) -> Iterator[str]:
     """Tell what is wrong, gravest first; what follows a problem may rely on its absence."""
     missing = sorted({"features", "rewards"} - set(tensors))
     if missing:

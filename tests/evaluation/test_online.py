@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from oatflow.components.evaluation.match import measure_duels
-from oatflow.components.evaluation.win_rate import bootstrap_interval, mean_interval
+from oatflow.components.statistics.bootstrap import mean_interval, outcome_interval
 
 
 def test_a_duel_counts_with_the_mean_of_its_two_members_a_tie_being_half_a_win():
@@ -21,7 +21,7 @@ def test_a_round_without_duels_measures_nothing():
 def test_the_interval_of_a_mean_is_that_of_the_win_rate_where_outcomes_are_wins_ties_and_losses():
     outcomes = np.array([1.0] * 6 + [0.5] * 3 + [0.0] * 11)
     # The same law, drawn with the outcomes in the other order: equal up to the noise of 100,000 resamples.
-    expected = bootstrap_interval(np.array([6, 3, 11]), 100_000, 3)
+    expected = outcome_interval(np.array([6, 3, 11]), 100_000, 3)
     assert mean_interval(outcomes, 100_000, 3) == pytest.approx(expected, abs=0.026)
 
 

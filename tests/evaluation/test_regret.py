@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oatflow.components.evaluation.regret import duel_regret, probability_regret, simple_regret
+from oatflow.components.evaluation.regret import duel_regret, simple_regret
 
 REWARDS = np.array([[1.0, 3.0, 2.0], [-1.0, -4.0, -2.0]])
 
@@ -30,11 +30,6 @@ def test_a_prompt_with_one_candidate_has_no_regret():
     assert duel_regret(one, np.array([[0, 0]])).tolist() == simple_regret(one, np.array([0])).tolist() == [0.0]
 
 
-def test_regret_in_probabilities_by_hand():
-    # The best against itself is even; 0.9 + 0.7 - 1.
-    assert probability_regret(np.array([0.5, 0.9]), np.array([0.5, 0.7])) == pytest.approx([0.0, 0.6])
-
-
 @given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=4, max_size=4), min_size=1, max_size=5).map(np.array))
 def test_regret_is_never_negative(rewards):
     for first in range(4):
@@ -48,5 +43,3 @@ def test_shapes_that_would_broadcast_are_refused():
         duel_regret(REWARDS, np.array([[0, 1]]))
     with pytest.raises(ValueError, match=r"picked has shape \(2, 1\), expected \(2,\)"):
         simple_regret(REWARDS, np.array([[0], [1]]))
-    with pytest.raises(ValueError, match=r"best_beats_second has shape \(2, 1\), expected \(2,\)"):
-        probability_regret(np.array([0.5, 0.5]), np.array([[0.5], [0.5]]))

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oatflow.components.evaluation.win_rate import bootstrap_interval, win_rate
+from oatflow.components.evaluation.win_rate import win_rate
+from oatflow.components.statistics.bootstrap import outcome_interval
 
 WINS = st.lists(st.sampled_from([0.0, 0.2, 0.5, 0.50001, 0.9, 1.0]), min_size=1, max_size=60).map(np.array)
 
@@ -57,18 +58,18 @@ def test_no_prompt_has_no_win_rate():
 
 def test_the_interval_of_two_prompts_by_hand():
     # Drawing 2 of {won, lost} with replacement: 0 with probability 1/4, 1/2 with 1/2, 1 with 1/4.
-    assert bootstrap_interval(np.array([1, 0, 1]), 10_000, 0) == (0.0, 1.0)
+    assert outcome_interval(np.array([1, 0, 1]), 10_000, 0) == (0.0, 1.0)
 
 
 def test_the_interval_is_the_one_of_resampled_prompts():
     wins = np.repeat([1.0, 0.5, 0.0], [37, 9, 30])
     drawn = np.random.default_rng(1).choice(wins, size=(20_000, len(wins))).mean(axis=1)
     slow = np.quantile(drawn, [0.025, 0.975])
-    assert bootstrap_interval(np.array([37, 9, 30]), 20_000, 0) == pytest.approx(slow, abs=1 / len(wins))
+    assert outcome_interval(np.array([37, 9, 30]), 20_000, 0) == pytest.approx(slow, abs=1 / len(wins))
 
 
 def test_the_interval_is_as_wide_as_the_normal_law_says():
-    low, high = bootstrap_interval(np.array([650, 0, 350]), 10_000, 0)
+    low, high = outcome_interval(np.array([650, 0, 350]), 10_000, 0)
     half = 1.96 * np.sqrt(0.65 * 0.35 / 1000)
     assert (low, high) == pytest.approx((0.65 - half, 0.65 + half), abs=0.003)
 
@@ -108,6 +109,6 @@ def test_nineteen_of_twenty_intervals_hold_the_true_win_rate(truth):
     won = np.random.default_rng(3).binomial(prompts, truth, size=experiments)
     held = 0
     for number, wins in enumerate(won):
-        low, high = bootstrap_interval(np.array([wins, 0, prompts - wins]), 1000, number)
+        low, high = outcome_interval(np.array([wins, 0, prompts - wins]), 1000, number)
         held += low <= truth <= high
     assert 0.92 <= held / experiments <= 0.98

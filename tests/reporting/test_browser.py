@@ -139,8 +139,8 @@ def report(made_report, made_duel, made_row, made_answers, tmp_path_factory):
 def comparison(tmp_path_factory):
     """Three kinds of experiment side by side, one with two seeds, and one that cannot be compared, as a file."""
     from oatflow.components.records.records import Verdict
-    from oatflow.components.reporting.comparison import Entrant, Measurement, compare
     from oatflow.components.reporting.comparison_page import render
+    from oatflow.components.reporting.entrants import Entrant, Measurement, compare
     from oatflow.components.reporting.words import QUERIES
 
     def entrant(name, gain, seed=0, judge="vader"):

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import matplotlib
 import pytest
-from oatflow.components.reporting.charts import (
+from oatflow.components.reporting.report_charts import (
     charts,
     length_chart,
     logprob_chart,
@@ -13,7 +13,7 @@ from oatflow.components.reporting.charts import (
     seconds_chart,
     win_rate_chart,
 )
-from oatflow.components.reporting.drawing import _apart
+from oatflow.components.reporting.svg import _move_apart
 
 OPPONENT = "the starting model"
 
@@ -156,6 +156,6 @@ def test_numbers_for_programs_are_not_rounded_for_people(made_row):
 
 
 def test_labels_at_the_ends_of_curves_never_lie_on_each_other():
-    placed = sorted(_apart([100.0, 100.0, 101.0, 180.0]))
+    placed = sorted(_move_apart([100.0, 100.0, 101.0, 180.0]))
     assert min(high - low for low, high in pairwise(placed)) > 13.5
-    assert placed[-1] == 180.0 and _apart([10.0, 90.0]) == [10.0, 90.0]
+    assert placed[-1] == 180.0 and _move_apart([10.0, 90.0]) == [10.0, 90.0]

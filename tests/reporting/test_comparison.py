@@ -3,9 +3,9 @@ from math import inf
 
 import pytest
 from oatflow.components.records.records import Verdict
-from oatflow.components.reporting.compared import at_equal_labels, curve, equal_labels, reach
-from oatflow.components.reporting.comparison import Entrant, Measurement, compare, kind, read_entrant
 from oatflow.components.reporting.comparison_page import headline, in_short, render, seed_notes, verdicts
+from oatflow.components.reporting.entrants import Entrant, Measurement, compare, kind, read_entrant
+from oatflow.components.reporting.label_efficiency import at_equal_labels, curve, equal_labels, reach
 from oatflow.components.reporting.words import PREFERENCES, QUERIES
 
 CONDITIONS = {"held-out prompts": "5097", "opponent": "the starting model", "starting model": "abcd", "judge": "vader"}
@@ -143,11 +143,11 @@ def test_the_page_states_seeds_prompts_and_intervals_and_refuses_what_it_cannot_
                      entrant("plain", **{"policy.beta": 0.2})])  # fmt: skip
     html = render(found, (0.6,))
     assert seed_notes(found) == [
-        "plain: 1 seed; the interval is over prompts alone, and says nothing of another seed.",
+        "plain: 1 seed; the interval is over prompts alone and says nothing about other seeds.",
         "sea: fewer than 5 seeds; intervals over so few tend to be too narrow.",
     ]
     assert "2 kinds of experiment after 128 queries, on 200 held-out prompts against the starting model" in html
-    assert "to be told apart" in html or ", worse" in html
+    assert "not distinguishable" in html or ", worse" in html
     assert "To 60%" in html and ", by 2 of 2 seeds" in html
     assert html.count("<svg") == 2
 

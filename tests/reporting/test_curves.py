@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-from oatflow.components.evaluation.intervals import wilson_interval
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.sealed import digest_of, seal
 from oatflow.components.records.records import Preference
@@ -13,6 +12,7 @@ from oatflow.components.reporting.curves import (
     sample_verdicts,
 )
 from oatflow.components.reporting.report import read_report
+from oatflow.components.statistics.intervals import wilson_interval
 
 
 def test_a_row_holds_what_the_marks_of_its_round_say(ledger):

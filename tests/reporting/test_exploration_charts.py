@@ -1,6 +1,4 @@
 import pytest
-from oatflow.components.evaluation.intervals import wilson_interval
-from oatflow.components.reporting.charts import charts
 from oatflow.components.reporting.curves import Explored
 from oatflow.components.reporting.exploration_charts import (
     clash_chart,
@@ -11,7 +9,9 @@ from oatflow.components.reporting.exploration_charts import (
     uncertainty_chart,
 )
 from oatflow.components.reporting.foretold import Bin, Foretold
+from oatflow.components.reporting.report_charts import charts
 from oatflow.components.reporting.words import percent
+from oatflow.components.statistics.intervals import wilson_interval
 
 OPPONENT = "the starting model"
 

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
-from oatflow.components.evaluation.intervals import wilson_interval
 from oatflow.components.reporting.foretold import read_foretold, reliability
+from oatflow.components.statistics.intervals import wilson_interval
 
 
 def test_a_foretelling_of_20_percent_is_one_of_80_for_the_other(made_duel):

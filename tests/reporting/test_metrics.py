@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 from oatflow.components.ledger.layout import STEPS
 from oatflow.components.reporting import metrics
 from oatflow.components.reporting.curves import Explored, RoundRow, metrics_of
-from oatflow.components.reporting.metrics import METRICS, metrics_page
+from oatflow.components.reporting.metrics import LIVE, METRICS, SOURCES, TABLE, metrics_page, read_numbers
 from oatflow.components.reporting.queries import Queried
 
 PAGE = Path(__file__).parents[2] / "components/reporting/METRICS.md"
@@ -39,6 +39,19 @@ def test_no_name_is_there_twice_and_each_has_a_meaning():
 def test_a_share_has_its_interval_or_its_number_beside_it():
     names = {metric.name for metric in METRICS}
     assert {"low", "high", "held_out", "online_low", "online_high", "online_prompts", "held_out_pairs"} <= names
+
+
+def test_what_is_read_and_shown_is_a_metric_that_is_declared():
+    names = {metric.name for metric in METRICS}
+    recorded = [name for step in SOURCES.values() for name in step]
+    assert len(recorded) == len(set(recorded)) and names.issuperset(recorded)
+    assert set(TABLE) - names == {"win_interval", "wall_seconds"} and names.issuperset(LIVE)
+
+
+def test_a_recorded_metric_is_read_from_its_step_alone():
+    marks = {step: {} for step in SOURCES} | {"evaluation": {"prompts": 4, "loss": 9.0}, "policy": {"loss": 0.5}}
+    found = read_numbers(marks)
+    assert (found["held_out"], found["loss"], found["prompts"]) == (4, 0.5, None)
 
 
 def test_the_page_is_the_table():

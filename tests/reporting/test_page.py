@@ -110,9 +110,9 @@ def test_a_synthetic_pair_is_marked_and_the_oracle_is_not_named_for_it(made_repo
     told = {"strategy": "EnnBAITS", "synthetic": True, "member": 7, "member_first_wins": 0.9, "predicted": 0.6}
     duels = (made_duel(**told), made_duel(strategy="EnnBAITS", synthetic=False, predicted=0.53, uncertainty=0.018))
     text = " ".join(Page(render(made_report(duels=duels))).text.split())
-    assert "labelled by member 7 of the ensemble, the oracle was not asked." in text
+    assert "labelled by member 7 of the ensemble, without asking the oracle." in text
     assert "The probability is simulated/vader-3.3.2/T=0.1’s, or of a synthetic pair the member’s, that this" in text
-    assert "Picked by EnnBAITS. Foretold by the ensemble: the first wins with 53% ± 1.8 points." in text
+    assert "Picked by EnnBAITS. The ensemble’s prediction: the first wins with 53% ± 1.8 points." in text
     assert "oretold" not in Page(render(made_report())).text and "ynthetic" not in Page(render(made_report())).text
 
 
@@ -122,7 +122,7 @@ def test_a_page_of_exploration_says_what_its_columns_mean(made_report, made_expl
     page = Page(html)
     text = " ".join(page.text.split())
     assert "<dt>Synthetic pairs</dt><dd>15 " in html and "<dt>Duels picked by</dt><dd>EnnBAITS " in html
-    for said in ("The regret of a duel is", "The online win rate is", "Foreseen is", "A synthetic pair is"):
+    for said in ("The regret of a duel is", "The online win rate counts", "Foreseen is", "A synthetic pair is"):
         assert said in text and said not in Page(render(made_report())).text
     assert page.tags().count("figure") == 8
 
@@ -130,8 +130,8 @@ def test_a_page_of_exploration_says_what_its_columns_mean(made_report, made_expl
 def test_a_page_of_a_policy_that_is_not_trained_does_not_claim_that_it_learned(made_report):
     text = Page(render(made_report(settings={"policy": {"learn_rm_only": True}, "evaluation": {"num_bon": 10}}))).text
     assert "Duels the reward model learned from" in text and "The policy stays the starting model" in text
-    assert "the policy was drawn towards" not in text and "Policy after round" not in text
-    assert "the one of 10 that its reward model thinks best" in " ".join(text.split())
+    assert "training moved the policy" not in text and "Policy after round" not in text
+    assert "the one of 10 that its reward model scores highest" in " ".join(text.split())
 
 
 def test_the_same_report_gives_the_same_bytes(made_report, html):

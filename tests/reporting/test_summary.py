@@ -29,7 +29,12 @@ def test_without_a_finished_round_there_is_nothing_to_report(made_report):
 
 @pytest.mark.parametrize(
     ("low", "high", "said"),
-    [(0.51, 0.9, "is better than"), (0.5, 0.9, "cannot be told apart"), (0.3, 0.5, "cannot"), (0.3, 0.49, "is worse")],
+    [
+        (0.51, 0.9, "is better than"),
+        (0.5, 0.9, "is not yet distinguishable"),
+        (0.3, 0.5, "not yet"),
+        (0.3, 0.49, "is worse"),
+    ],
 )
 def test_only_an_interval_without_one_half_decides(made_report, made_row, low, high, said):
     assert said in reading(made_report(rows=(made_row(low=low, high=high),)))
@@ -71,9 +76,11 @@ def test_an_experiment_that_makes_no_synthetic_pairs_has_no_column_of_zeros(made
 
 def test_a_duel_says_what_picked_it_and_what_was_foretold(made_duel):
     duel = made_duel(strategy="EnnBAITS", synthetic=False, predicted=0.53, uncertainty=0.018).duel
-    assert how_picked(duel) == ("Picked by EnnBAITS. Foretold by the ensemble: the first wins with 53% ± 1.8 points.")
+    assert how_picked(duel) == ("Picked by EnnBAITS. The ensemble’s prediction: the first wins with 53% ± 1.8 points.")
     assert how_picked(made_duel(strategy="APL").duel) == "Picked by APL."
-    assert how_picked(made_duel(strategy="EnnPassive", predicted=0.5, uncertainty=0.0).duel).startswith("Foretold")
+    assert how_picked(made_duel(strategy="EnnPassive", predicted=0.5, uncertainty=0.0).duel).startswith(
+        "The ensemble’s prediction"
+    )
 
 
 def test_a_duel_that_nothing_picked_says_nothing(made_duel):
@@ -83,7 +90,7 @@ def test_a_duel_that_nothing_picked_says_nothing(made_duel):
 def test_a_synthetic_pair_says_who_labelled_it(made_duel):
     told = {"strategy": "EnnBAITS", "synthetic": True, "member": 7}
     assert how_picked(made_duel(**told, member_first_wins=0.9).duel) == (
-        "Synthetic pair: labelled by member 7 of the ensemble, the oracle was not asked."
+        "Synthetic pair: labelled by member 7 of the ensemble, without asking the oracle."
     )
     assert how_picked(made_duel(**told).duel) == (
         "Synthetic pair: proposed by member 7 of the ensemble, labelled by the oracle."
@@ -104,12 +111,13 @@ def test_offline_the_headline_states_pairs_and_interval_and_no_query(made_report
     assert headline(report) == (
         "After 128 preferences the policy ranks 75% [67, 82] of 128 held-out pairs as the preference set does."
     )
-    assert "tells the better answer from the worse" in reading(report)
+    assert "ranks the better answer above the worse one" in reading(report)
     assert "Nothing was sampled" in reading(report)
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "said"), [(0.61, "tells the better"), (0.52, "cannot be told apart"), (0.3, "prefers the worse")]
+    ("accuracy", "said"),
+    [(0.61, "ranks the better"), (0.52, "are not yet distinguishable"), (0.3, "prefers the worse")],
 )
 def test_only_an_interval_without_one_half_tells_ranks_from_chance(made_report, made_offline_row, accuracy, said):
     assert said in reading(made_report(rows=(made_offline_row(held_out_accuracy=accuracy),)))

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oatflow.components.reward_model.settings import RewardModelSettings
-from oatflow.components.simulator.comparison import compare, late, over_play
 from oatflow.components.simulator.play import Rules
+from oatflow.components.simulator.tournament import average_play, play_tournament, select_late_rounds
 from oatflow.components.simulator.worlds import GaussianWorld, LinearReward
 
 TOY = json.loads((Path(__file__).parents[1] / "golden" / "oat_exploration.json").read_text())["toy_bandit"]
@@ -25,7 +25,7 @@ def played():
     habits = RewardModelSettings.parse({"rm_full_batches": True, "rm_mask": "broadcast"})
     per_round = setup["prompts_per_round"]
     rules = Rules(setup["rounds"] * per_round, per_round, law="oat", reward_model=habits)
-    return compare(worlds, list(TOY["results"]), rules, jobs=2)
+    return play_tournament(worlds, list(TOY["results"]), rules, jobs=2)
 
 
 def close(values, golden, more=0.0):
@@ -39,12 +39,12 @@ def close(values, golden, more=0.0):
 @pytest.mark.parametrize("strategy", TOY["results"])
 def test_oats_table(played, strategy):
     golden, plays = TOY["results"][strategy], played.of(strategy)
-    assert all(play.spent == 2560 and len(late(play)) == 10 for play in plays)
+    assert all(play.spent == 2560 and len(select_late_rounds(play)) == 10 for play in plays)
 
     def ended(measure):
-        return [np.mean([getattr(moment, measure) for moment in late(play)]) for play in plays]
+        return [np.mean([getattr(moment, measure) for moment in select_late_rounds(play)]) for play in plays]
 
-    everywhere = [over_play(play, "duel_regret") for play in plays]
+    everywhere = [average_play(play, "duel_regret") for play in plays]
     assert close(everywhere, golden["mean_duel_regret(all rounds)[mean,se]"])
     assert close(ended("duel_regret"), golden["mean_duel_regret(last 10)[mean,se]"])
     assert close(ended("simple_regret"), golden["best_of_n_simple_regret(last 10)[mean,se]"])
@@ -56,7 +56,7 @@ def test_oats_table(played, strategy):
 @pytest.mark.slow
 def test_who_explores_to_exploit_regrets_least_and_who_only_explores_as_much_as_random(played):
     def regret(strategy):
-        return np.mean([over_play(play, "duel_regret") for play in played.of(strategy)])
+        return np.mean([average_play(play, "duel_regret") for play in played.of(strategy)])
 
     others = min(map(regret, ("EnnUncertainty", "EnnPassive", "random")))
     assert regret("EnnEETS") < regret("EnnBAITS") < others

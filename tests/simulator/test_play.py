@@ -5,8 +5,8 @@ import pytest
 import torch
 from oatflow.components.errors import RefusedInput
 from oatflow.components.reward_model.settings import RewardModelSettings
-from oatflow.components.simulator.duels import PLAYERS, RANDOM, check_strategy, names_of, random_pairs
-from oatflow.components.simulator.held_out import measured, pair_accuracy, win_rate_of
+from oatflow.components.simulator.duels import PLAYERS, RANDOM, check_strategy, draw_random_pairs, list_players
+from oatflow.components.simulator.held_out import measure_held_out, pair_accuracy, win_rate_of
 from oatflow.components.simulator.play import PATIENCE, Rules, labelled, play, win_probability
 from oatflow.components.simulator.worlds import Contexts, gaussian_world
 
@@ -106,7 +106,7 @@ def test_the_oracle_is_as_noisy_as_its_temperature_says():
 
 
 def test_random_is_uniform_over_pairs_of_different_candidates():
-    pairs = random_pairs(np.tile(np.arange(3), (12_000, 1)), seed=0)
+    pairs = draw_random_pairs(np.tile(np.arange(3), (12_000, 1)), seed=0)
     counts = np.bincount(pairs[:, 0] * 3 + pairs[:, 1], minlength=9).reshape(3, 3)
     assert counts.diagonal().sum() == 0
     expected = 12_000 / 6
@@ -114,9 +114,9 @@ def test_random_is_uniform_over_pairs_of_different_candidates():
 
 
 def test_random_never_picks_two_equal_texts_unless_there_are_no_others():
-    pairs = random_pairs(np.tile([0, 0, 2, 0], (500, 1)), seed=0)
+    pairs = draw_random_pairs(np.tile([0, 0, 2, 0], (500, 1)), seed=0)
     assert ((pairs == 2).sum(axis=1) == 1).all()
-    assert (random_pairs(np.zeros((4, 3), int), seed=0) >= 0).all()
+    assert (draw_random_pairs(np.zeros((4, 3), int), seed=0) >= 0).all()
 
 
 def test_a_held_out_win_rate_by_hand():
@@ -135,8 +135,8 @@ def test_a_pair_accuracy_by_hand():
 def test_a_perfect_ensemble_has_no_regret_and_an_inverted_one_all_of_it():
     rewards = np.array([[3.0, 2.0, 1.0], [0.0, 4.0, 1.0]])
     perfect = torch.tensor(rewards).expand(2, -1, -1)
-    assert measured(rewards, perfect) == (0.0, 1.0, 1.0)
-    assert measured(rewards, -perfect) == (3.0, 0.0, 0.0)
+    assert measure_held_out(rewards, perfect) == (0.0, 1.0, 1.0)
+    assert measure_held_out(rewards, -perfect) == (3.0, 0.0, 0.0)
 
 
 def test_a_strategy_is_found_whatever_its_case_and_an_unknown_one_is_refused_by_name():
@@ -146,5 +146,5 @@ def test_a_strategy_is_found_whatever_its_case_and_an_unknown_one_is_refused_by_
 
 
 def test_random_always_plays_and_nobody_plays_twice():
-    assert names_of(["EnnEETS", "enneets"]) == [RANDOM, "EnnEETS"]
-    assert names_of([]) == [RANDOM]
+    assert list_players(["EnnEETS", "enneets"]) == [RANDOM, "EnnEETS"]
+    assert list_players([]) == [RANDOM]

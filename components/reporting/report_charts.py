@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..ledger.layout import STEPS
-from .chart import (
+from ..statistics.intervals import Estimate
+from .curves import RoundRow
+from .exploration_charts import exploration_charts
+from .foretold import Foretold
+from .line_chart import (
     CHANCE,
     EVEN,
     NUMBER,
@@ -19,15 +23,11 @@ from .chart import (
     plain_points,
     points_of,
 )
-from .curves import RoundRow
-from .drawing import OF_EQUAL_LENGTH, OF_OPPONENT, OF_POLICY, bars, draw
-from .exploration_charts import exploration_charts
-from .foretold import Foretold
-from .statistics import Estimate
+from .svg import OF_EQUAL_LENGTH, OF_OPPONENT, OF_POLICY, bars, draw
 from .table import Column, Table
 from .words import NOT_MEASURED, count, percent, rounded, seconds
 
-ALL_PAIRS = "Means over the optimisation steps of a round, each over its pairs as they were met."
+ALL_PAIRS = "Means over the optimisation steps of a round; each step uses the policy before its update."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +48,11 @@ class Charts:
 def charts(rows: Sequence[RoundRow], opponent: str, foretold: Foretold | None = None) -> Charts:
     """Draw every chart that the rows have numbers for. `opponent`: who the policy is compared with, in words."""
     return Charts(
-        _drawn(win_rate_chart(rows, opponent), length_chart(rows, opponent), reward_chart(rows, opponent),
+        _drop_missing(win_rate_chart(rows, opponent), length_chart(rows, opponent), reward_chart(rows, opponent),
                held_out_chart(rows)),
-        _drawn(*exploration_charts(rows, opponent, foretold)),
-        _drawn(margin_chart(rows), logprob_chart(rows)),
-        _drawn(seconds_chart(rows)),
+        _drop_missing(*exploration_charts(rows, opponent, foretold)),
+        _drop_missing(margin_chart(rows), logprob_chart(rows)),
+        _drop_missing(seconds_chart(rows)),
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def win_rate_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
     judged = [row for row in rows if row.win_rate is not None and row.low is not None and row.high is not None]
     if not judged:
         return None
-    raw = [_estimate(row.win_rate, row.low, row.high) for row in judged]
+    raw = [_estimate_of(row.win_rate, row.low, row.high) for row in judged]
     equal = [row.answers.length_controlled if row.answers else None for row in judged]
     curves = [Curve(f"against {opponent}", OF_POLICY, points_of(judged, raw))]
     if any(equal):
@@ -77,7 +77,7 @@ def win_rate_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
 
 
 def length_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
-    """Draw how long the held-out answers are beside the opponent's, or None where nobody counted."""
+    """Draw the length of the held-out answers and of the opponent's, or None where it was not measured."""
     judged = [row for row in rows if row.answers is not None]
     told = [row.answers for row in judged if row.answers is not None]
     if not told:
@@ -94,7 +94,7 @@ def length_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
             Column("Held-out prompts", tuple(one.prompts for one in told), count),
         ),
         label="the mean length of held-out answers in tokens",
-        note="A win rate that rises with the length may be bought with it: look at the one at equal length.",
+        note="If the win rate rises with the length, length may explain it: look at the win rate at equal length.",
     )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def held_out_chart(rows: Sequence[RoundRow]) -> Chart | None:
     ranked = [row for row in rows if row.held_out_accuracy is not None and row.held_out_interval is not None]
     if not ranked:
         return None
-    shares = [_estimate(row.held_out_accuracy, *(row.held_out_interval or ())) for row in ranked]
+    shares = [_estimate_of(row.held_out_accuracy, *(row.held_out_interval or ())) for row in ranked]
     return curve_chart(
         "held-out", "Held-out accuracy with its 95% interval",
         [Curve("pairs ranked as in the set", OF_POLICY, points_of(ranked, shares))], rows[0].unit, CHANCE,
@@ -157,7 +157,7 @@ def margin_chart(rows: Sequence[RoundRow]) -> Chart | None:
 
 
 def logprob_chart(rows: Sequence[RoundRow]) -> Chart | None:
-    """Draw how probable the chosen and the rejected answers are to the policy, or None where nobody measured it."""
+    """Draw the log-probability of chosen and rejected answers, or None where it was not measured."""
     learned = [row for row in rows if row.chosen_logprob is not None and row.rejected_logprob is not None]
     if not learned:
         return None
@@ -172,7 +172,7 @@ def logprob_chart(rows: Sequence[RoundRow]) -> Chart | None:
             Column("Pairs", tuple(row.pairs for row in learned), count),
         ),
         label="the mean log-probability of whole answers",
-        note=f"{ALL_PAIRS} Where both fall, the policy moves away from all that it is shown.",
+        note=f"{ALL_PAIRS} Where both fall, the policy moves away from both answers.",
     )  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def seconds_chart(rows: Sequence[RoundRow]) -> Chart | None:
     if not means:
         return None
     steps, startups, works = zip(*means, strict=True)
-    labels = [_sum(taken) for taken in zip(startups, works, strict=True)]
+    labels = [_format_seconds(taken) for taken in zip(startups, works, strict=True)]
     parts = (f"{step} {seconds(startup)} of start-up and {seconds(work)} of work" for step, startup, work in means)
     return Chart(
         name="seconds",
@@ -212,11 +212,11 @@ def _sign_tests(rows: Sequence[RoundRow]) -> list[Column]:
     return [Column("Sign test, p", p_values, rounded), Column("Decided prompts", decided, count)]
 
 
-def _estimate(value: float | None, low: float | None = None, high: float | None = None) -> Estimate | None:
+def _estimate_of(value: float | None, low: float | None = None, high: float | None = None) -> Estimate | None:
     return None if value is None or low is None or high is None else Estimate(value, low, high)
 
 
-def _drawn(*found: Chart | None) -> tuple[Chart, ...]:
+def _drop_missing(*found: Chart | None) -> tuple[Chart, ...]:
     return tuple(chart for chart in found if chart is not None)
 
 
@@ -226,5 +226,5 @@ def _mean_seconds(rows: Sequence[RoundRow], step: str) -> tuple[float, float]:
     return startup, work
 
 
-def _sum(taken: tuple[float, float] | None) -> str:
+def _format_seconds(taken: tuple[float, float] | None) -> str:
     return NOT_MEASURED if taken is None else f"{seconds(taken[0])} + {seconds(taken[1])}"

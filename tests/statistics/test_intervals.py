@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oatflow.components.evaluation.intervals import wilson_interval
+from oatflow.components.statistics.intervals import wilson_interval
 
 
 def test_the_interval_is_wilsons():

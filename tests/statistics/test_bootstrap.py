@@ -5,20 +5,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oatflow.components.reporting.statistics import (
-    at_equal_length,
-    between,
-    first_reach,
-    mean,
-    middle,
-    no_length_control,
-    outcomes,
-    over_seeds,
-    prompt_weights,
-    resampled_rates,
-    seed_draws,
-    sign_test,
+from oatflow.components.statistics.bootstrap import (
+    draw_prompts,
+    draw_seeds,
+    estimate_from,
+    estimate_mean,
+    find_reach,
+    resample_rates,
+    resample_seeds,
+    score_outcomes,
+    upper_median,
 )
+from oatflow.components.statistics.equal_length import fit_equal_length, refuse_length_control
+from oatflow.components.statistics.exact import sign_test
 
 
 def judged(n, level, slope, seed=0):
@@ -49,29 +48,29 @@ def test_the_sign_test_holds_for_more_prompts_than_a_float_has_powers_of_two():
 
 
 def test_a_tie_is_half_a_win():
-    assert outcomes([0.9, 0.5, 0.1, 0.500001]).tolist() == [1.0, 0.5, 0.0, 1.0]
+    assert score_outcomes([0.9, 0.5, 0.1, 0.500001]).tolist() == [1.0, 0.5, 0.0, 1.0]
 
 
 def test_the_paired_interval_of_a_constant_difference_is_that_difference():
-    found = mean([0.25] * 40, 1)
+    found = estimate_mean([0.25] * 40, 1)
     assert (found.value, found.low, found.high) == (0.25, 0.25, 0.25)
 
 
 def test_a_win_rate_bought_with_length_alone_is_even_at_equal_length():
     won, longer = judged(2000, 0.0, 2.0)
-    value, resampled = at_equal_length(won, longer, prompt_weights(len(won), 1))
+    value, resampled = fit_equal_length(won, longer, draw_prompts(len(won), 1))
     assert won.mean() > 0.57 and longer.mean() > 5
-    assert between(value, resampled).low < 0.5 < between(value, resampled).high
+    assert estimate_from(value, resampled).low < 0.5 < estimate_from(value, resampled).high
 
 
 def test_where_length_decides_nothing_the_win_rate_at_equal_length_is_the_raw_one():
     won, longer = judged(2000, 0.6, 0.0)
-    assert at_equal_length(won, longer, prompt_weights(len(won), 1))[0] == pytest.approx(won.mean(), abs=0.02)
+    assert fit_equal_length(won, longer, draw_prompts(len(won), 1))[0] == pytest.approx(won.mean(), abs=0.02)
 
 
 def test_the_regression_finds_the_roots_of_its_own_equations():
     won, longer = judged(200, 0.3, 1.0)
-    value, _ = at_equal_length(won, longer, prompt_weights(200, 1))
+    value, _ = fit_equal_length(won, longer, draw_prompts(200, 1))
     x, level = np.tanh(longer / longer.std()), np.log(value / (1 - value))
     slopes = np.linspace(-5, 5, 100_001)
     chances = 1 / (1 + np.exp(-(level + slopes[:, None] * x)))
@@ -83,7 +82,7 @@ def test_the_regression_finds_the_roots_of_its_own_equations():
 
 def test_length_that_tells_wins_from_losses_by_itself_leaves_the_answer_finite():
     longer = np.array([-5.0, -4, -3, -2, -1, 1, 2, 3, 4, 5] * 4)
-    value, resampled = at_equal_length((longer > 0).astype(float), longer, prompt_weights(40, 1))
+    value, resampled = fit_equal_length((longer > 0).astype(float), longer, draw_prompts(40, 1))
     assert value == pytest.approx(0.5, abs=1e-6) and np.isfinite(resampled).all()
 
 
@@ -98,43 +97,43 @@ def test_length_that_tells_wins_from_losses_by_itself_leaves_the_answer_finite()
     ],
 )
 def test_a_win_rate_at_equal_length_is_refused_where_the_data_cannot_carry_it(won, longer, why):
-    found = no_length_control(np.array(won), np.array(longer))
+    found = refuse_length_control(np.array(won), np.array(longer))
     assert why in found and bool(found) == bool(why)
 
 
 def test_prompts_that_were_not_judged_weigh_nothing():
     won = np.array([[1.0, np.nan, 0.0, 0.0], [1.0, 1.0, 1.0, np.nan]])
-    rates = resampled_rates(won, np.full((1, 4), 0.25))
+    rates = resample_rates(won, np.full((1, 4), 0.25))
     assert rates.tolist() == [[pytest.approx(1 / 3), 1.0]]
 
 
 def test_seeds_are_drawn_after_prompts_and_share_them():
     rates = [np.array([0.1, 0.2]), np.array([0.5, 0.6])]
-    drawn = over_seeds(rates, np.array([[0, 0], [1, 0]]))
+    drawn = resample_seeds(rates, np.array([[0, 0], [1, 0]]))
     assert drawn.tolist() == [[0.1, 0.1], [0.6, 0.2]]
 
 
 def test_an_interval_over_seeds_that_differ_is_wider_than_one_over_prompts_alone():
     random = np.random.default_rng(0)
     won = [(random.random(400) < rate).astype(float) for rate in (0.45, 0.5, 0.6, 0.7)]
-    weights = prompt_weights(400, 1)
+    weights = draw_prompts(400, 1)
     rates = [weights @ row for row in won]
-    drawn = over_seeds(rates, seed_draws(4, 2)[: len(weights)]).mean(1)
+    drawn = resample_seeds(rates, draw_seeds(4, 2)[: len(weights)]).mean(1)
     pooled = np.stack(rates, 1).mean(1)
     assert np.ptp(np.quantile(drawn, [0.025, 0.975])) > 1.5 * np.ptp(np.quantile(pooled, [0.025, 0.975]))
 
 
 def test_a_level_is_reached_by_the_first_measured_round_at_or_above_it():
     rates, queries = np.array([[0.5, 0.6, 0.55, 0.7], [0.5, 0.5, 0.5, 0.5]]), [10, 20, 30, 40]
-    assert first_reach(rates, queries, 0.6).tolist() == [20, inf]
-    assert first_reach(rates, queries, 0.5).tolist() == [10, 10]
+    assert find_reach(rates, queries, 0.6).tolist() == [20, inf]
+    assert find_reach(rates, queries, 0.5).tolist() == [10, 10]
 
 
 def test_more_than_half_of_the_seeds_must_have_reached_a_level():
-    assert middle(np.array([[20.0, inf], [20, 30], [10, inf]])).tolist() == [inf, 30, inf]
-    assert middle(np.array([20.0, inf, 40])) == 40
+    assert upper_median(np.array([[20.0, inf], [20, 30], [10, inf]])).tolist() == [inf, 30, inf]
+    assert upper_median(np.array([20.0, inf, 40])) == 40
 
 
 def test_an_interval_may_end_in_never():
-    found = between(20.0, np.array([10.0, 20, 20, inf]))
+    found = estimate_from(20.0, np.array([10.0, 20, 20, inf]))
     assert (found.low, found.high) == (10, inf)

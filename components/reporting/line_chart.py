@@ -8,9 +8,9 @@ from math import ceil, floor
 
 from markupsafe import Markup
 
+from ..statistics.intervals import Estimate
 from .curves import RoundRow
-from .drawing import Axes, Look, band, draw, end_labels, level_line, line, over_labels
-from .statistics import Estimate
+from .svg import Axes, Look, band, draw, end_labels, level_line, line, over_labels
 from .table import Column, Table
 from .words import Unit, count, percent, rounded
 
@@ -90,7 +90,7 @@ def curve_chart(
             *([("plain", f"- - {scale.meaning}")] if scale.meaning else []),
         ),
         label=f"Line chart of {label or title.lower()} over {unit.many}: {told}.{dashed}",
-        svg=draw(name, lambda axes: _paint(axes, curves, unit, scale)),
+        svg=draw(name, lambda axes: _paint_axes(axes, curves, unit, scale)),
         table=table,
         note=note,
     )
@@ -101,7 +101,7 @@ def course(curve: Curve, unit: Unit, scale: Scale) -> str:
     first, last = curve.points[0], curve.points[-1]
     return (
         f"{curve.text} {scale.shown(first.value)} after {unit.said(first.at)}, "
-        f"{scale.shown(last.value)}{_interval(last, scale)} after {count(last.at)}"
+        f"{scale.shown(last.value)}{_format_interval(last, scale)} after {count(last.at)}"
     )
 
 
@@ -143,14 +143,14 @@ def plain_points(
     )
 
 
-def _paint(axes: Axes, curves: Sequence[Curve], unit: Unit, scale: Scale) -> None:
+def _paint_axes(axes: Axes, curves: Sequence[Curve], unit: Unit, scale: Scale) -> None:
     if scale.even is not None:
         level_line(axes, scale.even)
     for curve in curves:
         _paint_curve(axes, curve)
     over_labels(axes, [point.at for curve in curves for point in curve.points], unit.axis)
     if scale.least is not None:
-        axes.set_ylim(*_limits([point for curve in curves for point in curve.points], scale))
+        axes.set_ylim(*_axis_limits([point for curve in curves for point in curve.points], scale))
     axes.yaxis.set_major_formatter(lambda value, _: scale.shown(value) if scale.shown is percent else f"{value:g}")
     ends = [(curve.points[-1].at, curve.points[-1].value) for curve in curves]
     texts = [scale.shown(value) for _, value in ends]
@@ -165,7 +165,7 @@ def _paint_curve(axes: Axes, curve: Curve) -> None:
     line(axes, [point.at for point in curve.points], [point.value for point in curve.points], curve.look)
 
 
-def _limits(points: Sequence[Point], scale: Scale) -> tuple[float, float]:
+def _axis_limits(points: Sequence[Point], scale: Scale) -> tuple[float, float]:
     """Span the least that the scale asks for and all intervals, to the next tenth of shares."""
     assert scale.least is not None
     low = min(point.value if point.low is None else point.low for point in points)
@@ -175,7 +175,7 @@ def _limits(points: Sequence[Point], scale: Scale) -> tuple[float, float]:
     return min(scale.least[0], low), max(scale.least[1], high * 1.15) or 1.0
 
 
-def _interval(point: Point, scale: Scale) -> str:
+def _format_interval(point: Point, scale: Scale) -> str:
     if point.low is None or point.high is None:
         return ""
     return f" (95% interval {scale.shown(point.low)} to {scale.shown(point.high)})"

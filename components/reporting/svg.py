@@ -35,7 +35,7 @@ _CSS |= {color: f"series-{place}" for place, color in enumerate(SERIES)}
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a curve looks: colour, marker and dashes, so that it is told apart without any one of them.
+    """How a curve looks: colour, marker and dashes, so that any one of them may be missing.
 
     `sign`: the marker as a character, for the key. `css`: the page's class of that colour.
     """
@@ -92,7 +92,7 @@ def draw(name: str, paint: Callable[[Axes], None], height: int = HEIGHT) -> Mark
         drawn = io.StringIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(drawn, format="svg", transparent=True, metadata=nothing)
-    return Markup(_inline(drawn.getvalue()))
+    return Markup(_inline_svg(drawn.getvalue()))
 
 
 def line(axes: Axes, labels: Sequence[float], values: Sequence[float], look: Look) -> None:
@@ -124,7 +124,7 @@ def end_labels(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequenc
     low, high = axes.get_ylim()
     unit = _PLOTTED / ((high - low) or 1)
     wanted = [value * unit for _, value in points]
-    for (at, value), text, color, place in zip(points, texts, colors, _apart(wanted), strict=True):
+    for (at, value), text, color, place in zip(points, texts, colors, _move_apart(wanted), strict=True):
         axes.annotate(
             text, (at, value), (9, place - value * unit), textcoords="offset points", color=color, weight="bold",
             va="center", annotation_clip=False,
@@ -175,7 +175,7 @@ def bars(
     axes.spines.bottom.set_visible(False)
 
 
-def _apart(wanted: Sequence[float]) -> list[float]:
+def _move_apart(wanted: Sequence[float]) -> list[float]:
     """Move heights of labels apart until they are a line from each other, as little as that takes."""
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     placed = [float(height) for height in wanted]
@@ -192,7 +192,7 @@ def _round_numbers(most: int, **options: bool) -> MaxNLocator:
     return MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], **options)
 
 
-def _inline(svg: str) -> str:
+def _inline_svg(svg: str) -> str:
     """Make a drawing part of the page: the page's colours and fonts; no namespaces, no style sheet, no stray ids."""
     svg = re.sub(r"font-family: [^;\"]+", "font-family: inherit", svg)
     for placeholder, name in _CSS.items():

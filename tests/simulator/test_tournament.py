@@ -3,22 +3,28 @@ import re
 import numpy as np
 import pytest
 from oatflow.components.reward_model.settings import RewardModelSettings
-from oatflow.components.simulator.charts import comparison_charts
-from oatflow.components.simulator.comparison import (
-    Comparison,
-    Estimate,
-    compare,
-    curve,
-    difference_curve,
-    estimate,
-    over_play,
-    student_t,
-    summaries,
-)
-from oatflow.components.simulator.page import render
 from oatflow.components.simulator.play import Moment, Play, Rules
-from oatflow.components.simulator.table import lines, shown, table, to_csv, verdicts
+from oatflow.components.simulator.tournament import (
+    SeedMean,
+    Tournament,
+    average_play,
+    average_seeds,
+    measure_curve,
+    measure_difference,
+    play_tournament,
+    summarise_strategies,
+)
+from oatflow.components.simulator.tournament_charts import draw_tournament
+from oatflow.components.simulator.tournament_page import render_tournament
+from oatflow.components.simulator.tournament_table import (
+    align_columns,
+    format_mean,
+    state_findings,
+    tabulate_tournament,
+    write_csv,
+)
 from oatflow.components.simulator.worlds import gaussian_world
+from oatflow.components.statistics.exact import student_quantile
 
 SMALL = RewardModelSettings.parse({"num_ensemble": 3, "rm_hidden_dim": 8, "rm_batch_size": 16})
 RULES = Rules(queries=48, prompts=16, reward_model=SMALL)
@@ -36,12 +42,12 @@ def made(strategy, seed, *win_rates, step=10, regret=1.0):
 
 def compared(*plays, queries=40):
     names = dict.fromkeys(play.strategy for play in plays)
-    return Comparison(Rules(queries=queries, prompts=10), tuple(names), plays)
+    return Tournament(Rules(queries=queries, prompts=10), tuple(names), plays)
 
 
 @pytest.fixture(scope="module")
 def small():
-    return compare(worlds(2), ["EnnEETS"], RULES)
+    return play_tournament(worlds(2), ["EnnEETS"], RULES)
 
 
 def test_random_is_always_there_and_everybody_has_the_same_budget(small):
@@ -54,52 +60,52 @@ def test_random_is_always_there_and_everybody_has_the_same_budget(small):
 
 @pytest.mark.slow
 def test_processes_change_nothing(small):
-    assert repr(compare(worlds(2), ["EnnEETS"], RULES, jobs=2)) == repr(small)
+    assert repr(play_tournament(worlds(2), ["EnnEETS"], RULES, jobs=2)) == repr(small)
 
 
 def test_every_play_is_told():
     told = []
-    compare(worlds(1), ["EnnEETS"], RULES, tell=lambda done, all_: told.append((done, all_)))
+    play_tournament(worlds(1), ["EnnEETS"], RULES, tell=lambda done, all_: told.append((done, all_)))
     assert told == [(1, 2), (2, 2)]
 
 
 def test_an_interval_by_hand():
-    # Mean 2, standard deviation 1, three values: 4.303 / sqrt(3) on either side.
-    assert estimate([1.0, 2.0, 3.0]) == Estimate(
-        2.0, pytest.approx(2 - 2.4843, abs=1e-4), pytest.approx(4.4843, abs=1e-4)
+    # Mean 2, standard deviation 1, three values: 4.3027 / sqrt(3) on either side.
+    assert average_seeds([1.0, 2.0, 3.0]) == SeedMean(
+        2.0, pytest.approx(2 - 2.4841, abs=1e-4), pytest.approx(4.4841, abs=1e-4)
     )
-    assert estimate([0.7]) == Estimate(0.7, None, None)
+    assert average_seeds([0.7]) == SeedMean(0.7, None, None)
 
 
 @pytest.mark.parametrize(
     ("freedom", "quantile"), [(1, 12.7062), (4, 2.7764), (30, 2.0423), (31, 2.0395), (100, 1.9840)]
 )
 def test_students_quantiles(freedom, quantile):
-    assert student_t(freedom) == pytest.approx(quantile, abs=1e-3)
+    assert student_quantile(freedom) == pytest.approx(quantile, abs=1e-4)
 
 
 def test_nineteen_of_twenty_intervals_hold_the_true_mean():
     samples = np.random.default_rng(0).standard_normal((2000, 5))
-    held = [value.low <= 0 <= value.high for value in map(estimate, samples)]
+    held = [value.low <= 0 <= value.high for value in map(average_seeds, samples)]
     assert np.mean(held) == pytest.approx(0.95, abs=0.015)
 
 
 def test_the_last_quarter_of_the_queries_counts_for_the_model_and_every_round_for_the_duels():
     play = made("random", 0, 0.0, 0.2, 0.4, 0.6, 0.8)
-    assert over_play(play, "win_rate") == 0.8
+    assert average_play(play, "win_rate") == 0.8
     play = Play("random", 0, tuple(Moment(n, float(n), 0.0, 0.0, 0.0, 0.0) for n in range(5)))
-    assert over_play(play, "duel_regret") == 2.5
+    assert average_play(play, "duel_regret") == 2.5
 
 
 def test_differences_to_random_are_paired_by_seed():
     # Worlds differ much, strategies always by 0.1.
     plays = [made("random", 0, 0.0, 0.3), made("random", 1, 0.0, 0.8), made("A", 0, 0.0, 0.4), made("A", 1, 0.0, 0.9)]
-    random, other = summaries(compared(*plays))
+    random, other = summarise_strategies(compared(*plays))
     assert random.against_random is None
     difference = other.against_random["win_rate"]
     assert (difference.mean, difference.low, difference.high) == pytest.approx((0.1, 0.1, 0.1))
     assert other.measures["win_rate"].low < 0 < 1 < other.measures["win_rate"].high
-    [(queries, ahead)] = difference_curve(compared(*plays, queries=10), "A", "win_rate")
+    [(queries, ahead)] = measure_difference(compared(*plays, queries=10), "A", "win_rate")
     assert queries == 10 and (ahead.low, ahead.high) == pytest.approx((0.1, 0.1))
 
 
@@ -109,15 +115,15 @@ def test_a_curve_holds_what_was_last_measured_at_each_number_of_queries():
         0,
         tuple(Moment(q, 0.0, 0.0, 0.0, rate, 0.0) for q, rate in [(0, 0.1), (7, 0.2), (25, 0.3), (40, 0.4)]),
     )
-    points = curve(compared(play), "random", "win_rate")
+    points = measure_curve(compared(play), "random", "win_rate")
     assert [(queries, value.mean) for queries, value in points] == [(10, 0.2), (20, 0.2), (30, 0.3), (40, 0.4)]
 
 
 def test_numbers_as_people_read_them():
-    assert shown(Estimate(0.714, 0.699, 0.729), share=True) == "71.4% [69.9, 72.9]"
-    assert shown(Estimate(0.01, -0.002, 0.02), share=True, signed=True) == "+1.0 [-0.2, 2.0]"
-    assert shown(Estimate(-0.00001, None, None), share=False) == "0.000"
-    assert shown(Estimate(float("nan"), None, None), share=True) == "–"
+    assert format_mean(SeedMean(0.714, 0.699, 0.729), share=True) == "71.4% [69.9, 72.9]"
+    assert format_mean(SeedMean(0.01, -0.002, 0.02), share=True, signed=True) == "+1.0 [-0.2, 2.0]"
+    assert format_mean(SeedMean(-0.00001, None, None), share=False) == "0.000"
+    assert format_mean(SeedMean(float("nan"), None, None), share=True) == "–"
 
 
 def test_a_verdict_needs_an_interval_on_one_side_of_zero():
@@ -125,46 +131,46 @@ def test_a_verdict_needs_an_interval_on_one_side_of_zero():
     plays = [made("random", seed, 0.0, 0.5) for seed in (0, 1)]
     for name, rates in (("A", better), ("B", worse), ("C", unsure)):
         plays += [made(name, seed, 0.0, rate + 0.01 * seed) for seed, rate in enumerate(rates)]
-    first, second, *rest = verdicts(compared(*plays, queries=10))
-    assert first.endswith("A better than random; B worse; C not to be told apart from it.")
-    assert second.endswith("A, B, C not to be told apart from it.") and rest == []
+    first, second, *rest = state_findings(compared(*plays, queries=10))
+    assert first.endswith("A better than random; B worse; C not distinguishable from it.")
+    assert second.endswith("A, B, C not distinguishable from it.") and rest == []
 
 
 def test_less_regret_is_better():
     plays = [made("random", seed, 0.0, 0.5, regret=2.0) for seed in (0, 1)]
     plays += [made("A", seed, 0.0, 0.5, regret=1.0) for seed in (0, 1)]
-    assert verdicts(compared(*plays, queries=10))[1].endswith("A better than random.")
+    assert state_findings(compared(*plays, queries=10))[1].endswith("A better than random.")
 
 
 def test_one_seed_decides_nothing():
-    said = verdicts(compared(made("random", 0, 0.0, 0.5), made("A", 0, 0.0, 0.9), queries=10))
-    assert all("one seed cannot tell strategies apart" in line for line in said)
+    said = state_findings(compared(made("random", 0, 0.0, 0.5), made("A", 0, 0.0, 0.9), queries=10))
+    assert all("one seed cannot separate the strategies" in line for line in said)
 
 
 def test_an_unspent_budget_is_told():
-    said = verdicts(compared(made("random", 0, 0.0, 0.5), made("A", 0, 0.0, 0.9, step=3), queries=10))
+    said = state_findings(compared(made("random", 0, 0.0, 0.5), made("A", 0, 0.0, 0.9, step=3), queries=10))
     assert said[-1].startswith("A spent 3 of 10 queries")
 
 
 def test_the_table_has_a_row_for_everybody_and_its_columns_stand_in_line(small):
-    rows = table(small)
+    rows = tabulate_tournament(small)
     assert [row[0] for row in rows] == ["Strategy", "random", "EnnEETS"]
     assert rows[1][2] == "–" and re.fullmatch(r"[+-]\d+\.\d \[-?\d+\.\d, -?\d+\.\d\]", rows[2][2])
-    assert len({len(line) for line in lines(rows)}) == 1
+    assert len({len(line) for line in align_columns(rows)}) == 1
 
 
 def test_the_csv_has_a_line_for_every_round_of_every_play(small):
-    head, *rows = to_csv(small).splitlines()
+    head, *rows = write_csv(small).splitlines()
     assert head == "strategy,seed,round,queries,win_rate,simple_regret,pair_accuracy,duel_regret,clash_rate"
     assert len(rows) == sum(len(play.moments) for play in small.plays)
     assert rows[0].startswith("random,0,0,0,0.") and rows[0].endswith(",,")
 
 
 def test_the_page_shows_every_strategy_in_every_chart_and_needs_nothing_else(small):
-    html = render(small, "a world of <Gaussians>", {"queries": 48})
+    html = render_tournament(small, "a world of <Gaussians>", {"queries": 48})
     assert "a world of &lt;Gaussians&gt;" in html
     assert not re.search(r"(src|href)=[\"']?(http|//)|url\(http", html) and html.count("<script") == 1
-    charts = comparison_charts(small)
+    charts = draw_tournament(small)
     assert [chart.name for chart in charts] == ["win-rate", "ahead", "simple-regret", "duel-regret"]
     for chart in charts:
         assert chart.svg in html
@@ -174,10 +180,10 @@ def test_the_page_shows_every_strategy_in_every_chart_and_needs_nothing_else(sma
 
 
 def test_the_same_comparison_gives_the_same_page(small):
-    again = compare(worlds(2), ["EnnEETS"], RULES)
-    assert render(small, "w", {}) == render(again, "w", {})
+    again = play_tournament(worlds(2), ["EnnEETS"], RULES)
+    assert render_tournament(small, "w", {}) == render_tournament(again, "w", {})
 
 
 def test_a_page_of_one_seed_and_one_round_works():
-    one = compare(worlds(1), [], Rules(queries=1, prompts=1, reward_model=SMALL))
-    assert "Random alone, 1 seed, 1 query each" in render(one, "w", {})
+    one = play_tournament(worlds(1), [], Rules(queries=1, prompts=1, reward_model=SMALL))
+    assert "Random alone, 1 seed, 1 query each" in render_tournament(one, "w", {})

@@ -1,4 +1,4 @@
-"""A comparison in numbers and words: one table, one sentence a question, and the curves as CSV. Pure."""
+"""A tournament in numbers and words: one table, one sentence per question, and the curves as CSV. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from math import isnan
 
 from ..reporting.words import NOT_MEASURED, count
-from .comparison import MEASURES, Comparison, Estimate, Summary, summaries
 from .duels import RANDOM
+from .tournament import MEASURES, SeedMean, StrategySummary, Tournament, summarise_strategies
 
 HEAD = (
     "Strategy", "Win rate", "to random", "Simple regret", "to random", "Duel regret", "to random", "Clashes",
@@ -19,35 +19,38 @@ SHARES = ("win_rate", "clash_rate", "pair_accuracy")
 LOW_IS_GOOD = ("simple_regret", "duel_regret")
 
 
-def table(comparison: Comparison) -> list[tuple[str, ...]]:
-    """Return head and one row a strategy; numbers with their 95% intervals, differences to random paired by seed."""
-    return [HEAD, *(_row(summary) for summary in summaries(comparison))]
+def tabulate_tournament(tournament: Tournament) -> list[tuple[str, ...]]:
+    """Return the head and a row per strategy: means with 95% intervals, differences to random paired by seed."""
+    return [HEAD, *(_table_row(summary) for summary in summarise_strategies(tournament))]
 
 
-def lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Return a table as text, its first column to the left."""
+def align_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table as text, its first column aligned to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, *cells in rows:
-        shown = [name.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))]
-        yield "  ".join(shown)
+        padded = [
+            name.ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)),
+        ]
+        yield "  ".join(padded)
 
 
-def verdicts(comparison: Comparison) -> list[str]:
-    """Say who beats random, for each of the two objectives, and what the budget left."""
-    rows = summaries(comparison)
+def state_findings(tournament: Tournament) -> list[str]:
+    """Return sentences: which strategies beat random by each objective, and which did not spend their budget."""
+    rows = summarise_strategies(tournament)
     return [
-        _verdict(rows, "win_rate", "held-out win rate (is the final answer good?)", comparison),
-        _verdict(rows, "duel_regret", "duel regret (is every answer shown good?)", comparison),
-        *_unspent(rows, comparison.rules.queries),
+        _state_finding(rows, "win_rate", "held-out win rate (is the final answer good?)", tournament),
+        _state_finding(rows, "duel_regret", "duel regret (is every answer shown good?)", tournament),
+        *_report_unspent(rows, tournament.rules.queries),
     ]
 
 
-def to_csv(comparison: Comparison) -> str:
+def write_csv(tournament: Tournament) -> str:
     """Return every moment of every play; the one before the first round has no duels."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["strategy", "seed", "round", "queries", *MEASURES])
-    for play in comparison.plays:
+    for play in tournament.plays:
         for round_, moment in enumerate(play.moments):
             measures = (getattr(moment, measure) for measure in MEASURES)
             cells = ("" if isnan(value) else f"{value:.6g}" for value in measures)
@@ -55,8 +58,8 @@ def to_csv(comparison: Comparison) -> str:
     return out.getvalue()
 
 
-def shown(value: Estimate, share: bool, signed: bool = False) -> str:
-    """Write an estimate with its interval: 71.4% [69.9, 72.9], or +0.12 [-0.01, 0.25]; of one seed, alone."""
+def format_mean(value: SeedMean, share: bool, signed: bool = False) -> str:
+    """Return a mean with its interval as text, 71.4% [69.9, 72.9]; from one seed, just the mean."""
     if isnan(value.mean):
         return NOT_MEASURED
     scale, digits, unit = (100, 1, "" if signed else "%") if share else (1, 3, "")
@@ -71,7 +74,7 @@ def shown(value: Estimate, share: bool, signed: bool = False) -> str:
     return f"{mean} [{number(value.low, '')}, {number(value.high, '')}]"
 
 
-def beats_random(summary: Summary, measure: str) -> int:
+def beats_random(summary: StrategySummary, measure: str) -> int:
     """Return 1 where the interval of the difference to random lies on the good side of 0, -1 on the bad, else 0."""
     difference = summary.against_random[measure] if summary.against_random else None
     if difference is None or difference.low is None or difference.high is None:
@@ -80,24 +83,24 @@ def beats_random(summary: Summary, measure: str) -> int:
     return good if difference.low > 0 else -good if difference.high < 0 else 0
 
 
-def _row(summary: Summary) -> tuple[str, ...]:
+def _table_row(summary: StrategySummary) -> tuple[str, ...]:
     def of(measure: str) -> str:
-        return shown(summary.measures[measure], measure in SHARES)
+        return format_mean(summary.measures[measure], measure in SHARES)
 
     def against(measure: str) -> str:
         if summary.against_random is None:
             return NOT_MEASURED
-        return shown(summary.against_random[measure], measure in SHARES, signed=True)
+        return format_mean(summary.against_random[measure], measure in SHARES, signed=True)
 
     compared = (cell for measure in ("win_rate", *LOW_IS_GOOD) for cell in (of(measure), against(measure)))
     return summary.strategy, *compared, of("clash_rate"), of("pair_accuracy")
 
 
-def _verdict(rows: Sequence[Summary], measure: str, name: str, comparison: Comparison) -> str:
+def _state_finding(rows: Sequence[StrategySummary], measure: str, name: str, tournament: Tournament) -> str:
     rivals = [row for row in rows if row.strategy != RANDOM]
-    if comparison.seeds < 2:
-        return f"By {name}: one seed cannot tell strategies apart; take more."
-    groups = ((1, "better than random"), (-1, "worse"), (0, "not to be told apart from it"))
+    if tournament.seeds < 2:
+        return f"By {name}: one seed cannot separate the strategies; use more seeds."
+    groups = ((1, "better than random"), (-1, "worse"), (0, "not distinguishable from it"))
     parts = (
         f"{', '.join(names)} {said}"
         for side, said in groups
@@ -106,10 +109,10 @@ def _verdict(rows: Sequence[Summary], measure: str, name: str, comparison: Compa
     return f"By {name}: {'; '.join(parts) or 'random played alone'}."
 
 
-def _unspent(rows: Sequence[Summary], queries: int) -> Iterator[str]:
+def _report_unspent(rows: Sequence[StrategySummary], queries: int) -> Iterator[str]:
     for row in rows:
         if row.spent < queries:
             yield (
-                f"{row.strategy} spent {count(round(row.spent))} of {count(queries)} queries on the average: "
-                "its members agree so often that most of its duels are clashes, which are free."
+                f"{row.strategy} spent {count(round(row.spent))} of {count(queries)} queries on average: "
+                "its members agree so often that most of its duels are clashes, which cost nothing."
             )

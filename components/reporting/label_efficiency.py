@@ -12,21 +12,20 @@ import numpy as np
 
 from ..records.records import Verdict
 from ..seeds import derive
-from .comparison import Comparison, Entrant, Group, Measurement
-from .statistics import (
-    Estimate,
+from ..statistics.bootstrap import (
     Floats,
-    at_equal_length,
-    between,
-    first_reach,
-    middle,
-    no_length_control,
-    outcomes,
-    over_seeds,
-    prompt_weights,
-    resampled_rates,
-    seed_draws,
+    draw_prompts,
+    draw_seeds,
+    estimate_from,
+    find_reach,
+    resample_rates,
+    resample_seeds,
+    score_outcomes,
+    upper_median,
 )
+from ..statistics.equal_length import fit_equal_length, refuse_length_control
+from ..statistics.intervals import Estimate
+from .entrants import Entrant, ExperimentComparison, Group, Measurement
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Reach:
 
 def outcome(verdict: Verdict) -> float:
     """1 for a prompt won, 0.5 for a tie, 0 for a loss."""
-    return float(outcomes([verdict.policy_wins])[0])
+    return float(score_outcomes([verdict.policy_wins])[0])
 
 
 def extra_tokens(verdict: Verdict) -> float:
@@ -82,25 +81,25 @@ def curve(group: Group, seed: int, of: Callable[[Verdict], float] = outcome) -> 
 
     `of`: what is averaged, the outcome or, for instance, the length of an answer.
     """
-    names = _prompts(group.entrants)
+    names = _list_prompts(group.entrants)
     rounds = min(len(entrant.measured) for entrant in group.entrants)
-    tables = [_table(entrant, names, of)[:rounds] for entrant in group.entrants]
-    weights, draws = prompt_weights(len(names), derive(seed, "prompts")), _draws(group, seed)
-    resampled = over_seeds([resampled_rates(table, weights) for table in tables], draws).mean(1)
+    tables = [_tabulate_rounds(entrant, names, of)[:rounds] for entrant in group.entrants]
+    weights, draws = draw_prompts(len(names), derive(seed, "prompts")), _draw_group_seeds(group, seed)
+    resampled = resample_seeds([resample_rates(table, weights) for table in tables], draws).mean(1)
     rates = np.mean([np.nanmean(table, 1) for table in tables], 0)
     labels = np.mean([[one.labels for one in entrant.measured[:rounds]] for entrant in group.entrants], 0)
     return [
-        Reached(round(float(labels[place])), between(float(rates[place]), resampled[:, place]))
+        Reached(round(float(labels[place])), estimate_from(float(rates[place]), resampled[:, place]))
         for place in range(rounds)
     ]
 
 
-def equal_labels(comparison: Comparison) -> int:
+def equal_labels(comparison: ExperimentComparison) -> int:
     """Return the largest number of labels that every experiment has a measured round at or beyond."""
     return min(entrant.measured[-1].labels for group in comparison.groups for entrant in group.entrants)
 
 
-def at_equal_labels(comparison: Comparison, seed: int) -> list[Level | None]:
+def at_equal_labels(comparison: ExperimentComparison, seed: int) -> list[Level | None]:
     """Compare the groups at equal labels; None for one that measured nothing so early. No round is interpolated."""
     most = equal_labels(comparison)
     found = [[_last_within(entrant, most) for entrant in group.entrants] for group in comparison.groups]
@@ -110,32 +109,34 @@ def at_equal_labels(comparison: Comparison, seed: int) -> list[Level | None]:
     names = sorted(shared)
     if not names:
         return [None] * len(chosen)
-    weights = prompt_weights(len(names), derive(seed, "prompts"))
+    weights = draw_prompts(len(names), derive(seed, "prompts"))
     rates = [
-        _rates(group, ones, names, weights, seed) if there else None
+        _draw_rates(group, ones, names, weights, seed) if there else None
         for group, ones, there in zip(comparison.groups, chosen, whole, strict=True)
     ]
     return [
         None
         if own is None
-        else _level(most, ones, names, own, None if place == 0 else rates[0], _equal_length(group, ones, names, seed))
+        else _make_level(
+            most, ones, names, own, None if place == 0 else rates[0], _equal_length(group, ones, names, seed)
+        )
         for place, (group, ones, own) in enumerate(zip(comparison.groups, chosen, rates, strict=True))
     ]
 
 
 def reach(group: Group, level: float, seed: int) -> Reach:
     """Return how many labels the group needs until a win rate at `level` or above was measured for the first time."""
-    names = _prompts(group.entrants)
-    weights, draws = prompt_weights(len(names), derive(seed, "prompts")), _draws(group, seed)
+    names = _list_prompts(group.entrants)
+    weights, draws = draw_prompts(len(names), derive(seed, "prompts")), _draw_group_seeds(group, seed)
     own, resampled = [], []
     for entrant in group.entrants:
-        table, labels = _table(entrant, names, outcome), [one.labels for one in entrant.measured]
-        own.append(first_reach(np.nanmean(table, 1), labels, level))
-        resampled.append(first_reach(resampled_rates(table, weights), labels, level))
+        table, labels = _tabulate_rounds(entrant, names, outcome), [one.labels for one in entrant.measured]
+        own.append(find_reach(np.nanmean(table, 1), labels, level))
+        resampled.append(find_reach(resample_rates(table, weights), labels, level))
     first = np.array(own)
     return Reach(
         level,
-        between(float(middle(first)), middle(over_seeds(resampled, draws))),
+        estimate_from(float(upper_median(first)), upper_median(resample_seeds(resampled, draws))),
         int(np.isfinite(first).sum()),
         max(entrant.measured[-1].labels for entrant in group.entrants),
     )
@@ -145,20 +146,20 @@ _Rates = tuple[float, Floats]
 """A number, and that of each resample."""
 
 
-def _level(
+def _make_level(
     most: int, ones: Sequence[Measurement], names: Sequence[str], own: _Rates, first: _Rates | None,
     equal_length: tuple[Estimate | None, str],
 ) -> Level:  # fmt: skip
     labels = [one.labels for one in ones]
-    difference = None if first is None else between(own[0] - first[0], own[1] - first[1])
-    return Level(most, (min(labels), max(labels)), len(names), between(*own), difference, *equal_length)
+    difference = None if first is None else estimate_from(own[0] - first[0], own[1] - first[1])
+    return Level(most, (min(labels), max(labels)), len(names), estimate_from(*own), difference, *equal_length)
 
 
-def _rates(
+def _draw_rates(
     group: Group, ones: Sequence[Measurement], names: Sequence[str], weights: Floats, seed: int
 ) -> _Rates:  # fmt: skip
     won = [np.array([outcome(one.verdicts[name]) for name in names]) for one in ones]
-    resampled = over_seeds([weights @ row for row in won], _draws(group, seed)).mean(1)
+    resampled = resample_seeds([weights @ row for row in won], _draw_group_seeds(group, seed)).mean(1)
     return float(np.mean(won)), resampled
 
 
@@ -169,28 +170,28 @@ def _equal_length(
     pairs = [
         tuple(np.array([of(one.verdicts[name]) for name in names]) for of in (outcome, extra_tokens)) for one in ones
     ]
-    reasons = [reason for won, longer in pairs if (reason := no_length_control(won, longer))]
+    reasons = [reason for won, longer in pairs if (reason := refuse_length_control(won, longer))]
     if reasons:
         return None, reasons[0]
-    weights = prompt_weights(len(names), derive(seed, "prompts"))
-    fitted = [at_equal_length(won, longer, weights) for won, longer in pairs]
-    resampled = over_seeds([rates for _, rates in fitted], _draws(group, seed)).mean(1)
-    return between(float(np.mean([value for value, _ in fitted])), resampled), ""
+    weights = draw_prompts(len(names), derive(seed, "prompts"))
+    fitted = [fit_equal_length(won, longer, weights) for won, longer in pairs]
+    resampled = resample_seeds([rates for _, rates in fitted], _draw_group_seeds(group, seed)).mean(1)
+    return estimate_from(float(np.mean([value for value, _ in fitted])), resampled), ""
 
 
 def _last_within(entrant: Entrant, most: int) -> Measurement | None:
     return next((one for one in reversed(entrant.measured) if one.labels <= most), None)
 
 
-def _prompts(entrants: Sequence[Entrant]) -> list[str]:
+def _list_prompts(entrants: Sequence[Entrant]) -> list[str]:
     return sorted({name for entrant in entrants for one in entrant.measured for name in one.verdicts})
 
 
-def _table(entrant: Entrant, names: Sequence[str], of: Callable[[Verdict], float]) -> Floats:
+def _tabulate_rounds(entrant: Entrant, names: Sequence[str], of: Callable[[Verdict], float]) -> Floats:
     """Numbers of each measured round, (R, P); NaN where a prompt was not judged."""
     rows = [[of(one.verdicts[name]) if name in one.verdicts else np.nan for name in names] for one in entrant.measured]
     return np.array(rows, dtype=np.float64)
 
 
-def _draws(group: Group, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    return seed_draws(len(group.entrants), derive(seed, "seeds", group.name))
+def _draw_group_seeds(group: Group, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    return draw_seeds(len(group.entrants), derive(seed, "seeds", group.name))

@@ -64,7 +64,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ExperimentComparison:
     """Groups that may be compared, and experiments that may not, each with the reason in words."""
 
     groups: tuple[Group, ...]
@@ -113,7 +113,7 @@ def read_entrant(ledger: Ledger, meaning: Mapping[str, Any]) -> Entrant:
     )
 
 
-def compare(entrants: Sequence[Entrant]) -> Comparison:
+def compare(entrants: Sequence[Entrant]) -> ExperimentComparison:
     """Group experiments by their settings, and leave out those that cannot be compared with the first named. Pure."""
     left_out: list[tuple[str, str]] = []
     groups: list[list[Entrant]] = []
@@ -130,8 +130,8 @@ def compare(entrants: Sequence[Entrant]) -> Comparison:
             group.append(entrant)
         else:
             groups.append([entrant])
-    named = zip(_names(groups), groups, strict=True)
-    return Comparison(tuple(Group(name, tuple(group)) for name, group in named), tuple(left_out))
+    named = zip(_name_groups(groups), groups, strict=True)
+    return ExperimentComparison(tuple(Group(name, tuple(group)) for name, group in named), tuple(left_out))
 
 
 def kind(entrant: Entrant) -> str:
@@ -165,7 +165,7 @@ def _not_comparable(entrant: Entrant, standard: Entrant | None) -> str:
     return " and ".join(other)
 
 
-def _names(groups: Sequence[Sequence[Entrant]]) -> list[str]:
+def _name_groups(groups: Sequence[Sequence[Entrant]]) -> list[str]:
     """Call a group by the words that its experiments' names begin with, where no other group would be called so."""
     shared = [_shared_words([entrant.name for entrant in group]) for group in groups]
     return [
