@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError, SettingsError
-from .ledger.sealed import digest_of, seal
+from .records.sealed import digest_of, seal_document
 from .store.setting_stores import SettingStores
 from .store.transfer import sha256_file
 
@@ -124,7 +124,7 @@ def model_digest(folder: Path) -> str:
     if not any(folder.glob(_WEIGHTS)):
         patterns.append(_PICKLES)
     files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
-    return digest_of(seal({path.name: sha256_file(path) for path in files}))
+    return digest_of(seal_document({path.name: sha256_file(path) for path in files}))
 
 
 def _configuration_problem(folder: Path) -> str | None:

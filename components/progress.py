@@ -23,7 +23,7 @@ def tell_failure(step: str, round_: int, error: BaseException) -> None:
     """Report why a step failed, in one line: what started the step shows it."""
     # The lines after the first are the end of a job's log, which the step's own log ends with.
     message = hide_secrets(str(error).strip() or type(error).__name__).partition("\n")[0]
-    tell(step, round_, "failed", error=message, exit_code=getattr(error, "exit_code", 1))
+    report_event(step, round_, "failed", error=message, exit_code=getattr(error, "exit_code", 1))
 
 
 def hide_secrets(text: str) -> str:
@@ -38,17 +38,17 @@ def hide_secrets(text: str) -> str:
 
 
 @contextmanager
-def told(step: str, round_: int, began: float) -> Iterator[dict[str, Any]]:
+def report_step(step: str, round_: int, began: float) -> Iterator[dict[str, Any]]:
     """Tell the start and the end of a step, or its failure; what the body puts into the dict goes with the end."""
-    tell(step, round_, "start", at=began)
+    report_event(step, round_, "start", at=began)
     facts: dict[str, Any] = {}
-    with failures_told(step, round_):
+    with report_failure(step, round_):
         yield facts
-    tell(step, round_, "end", seconds=time.time() - began, **facts)
+    report_event(step, round_, "end", seconds=time.time() - began, **facts)
 
 
 @contextmanager
-def failures_told(step: str, round_: int) -> Iterator[None]:
+def report_failure(step: str, round_: int) -> Iterator[None]:
     """Tell why the body failed, if it does."""
     try:
         yield
@@ -57,14 +57,14 @@ def failures_told(step: str, round_: int) -> Iterator[None]:
         raise
 
 
-def note(text: str) -> None:
+def report_note(text: str) -> None:
     """Say one line about the whole run: in the log, and to the watcher where one asked for it."""
     print(text, flush=True)
     if PROGRESS_FILE in os.environ:
-        tell("run", 0, "note", text=text)
+        report_event("run", 0, "note", text=text)
 
 
-def tell(step: str, round_: int, event: str, **facts: Any) -> None:
+def report_event(step: str, round_: int, event: str, **facts: Any) -> None:
     """Append one line; O_APPEND keeps lines of several processes whole."""
     line = json.dumps({"at": time.time(), "step": step, "round": round_, "event": event, **facts})
     path = os.environ.get(PROGRESS_FILE)
@@ -80,10 +80,10 @@ def is_progress(line: str) -> bool:
     if not line.startswith("{"):
         return False
     try:
-        told = json.loads(line)
+        report_step = json.loads(line)
     except ValueError:
         return False
-    return isinstance(told, dict) and {"at", "step", "round", "event"} <= told.keys()
+    return isinstance(report_step, dict) and {"at", "step", "round", "event"} <= report_step.keys()
 
 
 def format_duration(seconds: float) -> str:

@@ -32,7 +32,7 @@ class Section(BaseModel):
             raise SettingsError("; ".join(_describe_problems(cls, error))) from None
 
 
-def operational(default: Any, **constraints: Any) -> Any:
+def operational_field(default: Any, **constraints: Any) -> Any:
     """Return a field that may change after the experiment has begun."""
     return Field(default, json_schema_extra={"operational": True}, **constraints)
 

@@ -52,7 +52,7 @@ def _audit(given: argparse.Namespace) -> int:
     pairs, labelled = _questions(given)
     oracle, requests = _open(given)
     print(_announcement(oracle, pairs, labelled, requests), flush=True)
-    oracle.check()
+    oracle.check_ready()
     account = Account()
     try:
         for line in _report(oracle, pairs, labelled, account):
@@ -85,7 +85,7 @@ def _announcement(oracle: Oracle, pairs: Sequence[Pair], labelled: Sequence[Labe
     canaries, labels = len(CANARIES) * len(pairs), len({row.pair for row in labelled})
     what = [f"{canaries} questions about {len(pairs)} pairs"] if pairs else []
     what += [f"{labels} questions that people answered"] if labels else []
-    limit = oracle.purse.limit if oracle.purse is not None else None
+    limit = oracle.spending.limit if oracle.spending is not None else None
     return (
         f"Auditing {oracle.identity}: {' and '.join(what)}, at most {(canaries + labels) * requests} requests"
         f"{f', spending at most {limit:g}' if limit is not None else ''}."

@@ -74,9 +74,9 @@ def meaning(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def compare_ledgers(ledgers: Sequence[Ledger]) -> ExperimentComparison:
     """Read experiments and put them side by side."""
-    from oatflow.components.reporting.entrants import compare, read_entrant
+    from oatflow.components.reporting.entrants import compare_entrants, read_entrant
 
-    return compare([read_entrant(ledger, meaning(ledger.experiment.settings)) for ledger in ledgers])
+    return compare_entrants([read_entrant(ledger, meaning(ledger.experiment.settings)) for ledger in ledgers])
 
 
 def _check(names: Sequence[str], levels: Sequence[float] | None) -> None:
@@ -98,11 +98,11 @@ def _page(ledger: Ledger) -> str:
 
 def _compared(ledgers: Sequence[Ledger], levels: Sequence[float] | None) -> tuple[str, list[str]]:
     """Return the page of a comparison, and what it says in short."""
-    from oatflow.components.reporting.comparison_page import LEVELS, MOST_GROUPS, in_short, render
+    from oatflow.components.reporting.comparison_page import LEVELS, MOST_GROUPS, in_short, render_comparison
 
     comparison = compare_ledgers(ledgers)
     if len(comparison.groups) > MOST_GROUPS:
         raise RefusedInput(
             f"{len(comparison.groups)} kinds of experiment: a page can tell {MOST_GROUPS} apart; name fewer"
         )
-    return render(comparison, sorted(set(levels)) if levels else LEVELS), in_short(comparison)
+    return render_comparison(comparison, sorted(set(levels)) if levels else LEVELS), in_short(comparison)

@@ -56,7 +56,7 @@ def round_cost(ledger: Ledger, round_: int) -> list[Cost]:
         for entry in ledger.store.list(layout.round_folder(number))
     }
     before = ledger.done(round_ - 1, layout.ROOMS[-1]) if round_ else None
-    return costs(marks, _begun(marks[0], before, written), written.get(layout.round_record(round_)))
+    return costs(marks, _begun(marks[0], before, written), written.get(layout.round_record_key(round_)))
 
 
 def costs(marks: Sequence[Done], begun: float | None, closed: float | None) -> list[Cost]:
@@ -114,7 +114,7 @@ def _begun(first: Done, before: Done | None, written: Mapping[str, float]) -> fl
     if first.token != (before.token if before else 0) + 1:
         return None
     same_run = before is not None and before.run == first.run
-    return written.get(layout.round_record(first.round - 1) if same_run else layout.plan(first.round))
+    return written.get(layout.round_record_key(first.round - 1) if same_run else layout.plan_key(first.round))
 
 
 def _step_cost(mark: Done) -> Cost:

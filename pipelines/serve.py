@@ -28,11 +28,11 @@ def serve_parser(commands: Any) -> None:
 
 
 def _serve(given: argparse.Namespace) -> int:
-    from oatflow.components.reward_server.serving import read_token, serve
+    from oatflow.components.reward_server.serving import read_token, serve_model
 
     scorer = ScorerSettings.parse(_given(given, ScorerSettings))
     settings = ServerSettings.parse(_given(given, ServerSettings))
-    serve(scorer, settings, read_token(wanted=not given.no_token), lambda line: print(line, flush=True))
+    serve_model(scorer, settings, read_token(wanted=not given.no_token), lambda line: print(line, flush=True))
     return 0
 
 

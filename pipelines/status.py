@@ -84,7 +84,7 @@ def read_open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
     claim = ledger.claim(round_)
     if claim is None:
         return None
-    planned = ledger.document(layout.plan(round_))
+    planned = ledger.document(layout.plan_key(round_))
     rooms = Plan.from_json(planned).rooms if planned else WITHOUT_REWARD_MODEL
     missing = [room for room in rooms if ledger.done(round_, room) is None]
     return {

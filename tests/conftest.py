@@ -16,9 +16,9 @@ import pytest
 from oatflow.components.ledger import layout, owner
 from oatflow.components.ledger.claim import Claim, take_claim
 from oatflow.components.ledger.ledger import Experiment, Head, Ledger
-from oatflow.components.ledger.sealed import digest_of, seal
 from oatflow.components.records.plan import Plan
 from oatflow.components.records.records import Prompt
+from oatflow.components.records.sealed import digest_of, seal_document
 from oatflow.components.records.table import to_parquet
 from oatflow.components.store.transfer import Placed
 
@@ -73,10 +73,10 @@ def begin_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BeginLedger
         ledger = Ledger.open(f"file://{tmp_path}/{name}")
         placed = {split: _placed(ledger, split, prompts) for split, prompts in (tables or {}).items()}
         ledger.write_document(layout.EXPERIMENT, Experiment(settings, "start", placed, {}).to_json())
-        ledger.store.put(layout.HEAD, seal(asdict(Head(-1, "0" * 64, 0))))
+        ledger.store.put(layout.HEAD, seal_document(asdict(Head(-1, "0" * 64, 0))))
         for plan in plans:
             take_claim(ledger.store, plan.round, Claim("a", owner.Owner("here"), 1, 600, time.time() + 600))
-            ledger.write_document(layout.plan(plan.round), plan.to_json())
+            ledger.write_document(layout.plan_key(plan.round), plan.to_json())
         log = tmp_path / f"{name}.log"
         monkeypatch.setenv("OATFLOW_ORACLE_LOG", str(log))
         return ledger, lambda: log.read_text().split() if log.exists() else []

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from oatflow.components.errors import ModelError, SettingsError
-from oatflow.components.ledger.sealed import digest_of, seal
 from oatflow.components.model_folder import check_lora_targets, check_model_folder, model_digest, resolve_pretrain
 from oatflow.components.prompts.template import load_tokenizer
+from oatflow.components.records.sealed import digest_of, seal_document
 from oatflow.components.store.store import open_store
 from oatflow.components.store.transfer import sha256_file, upload_folder
 
@@ -121,7 +121,7 @@ def test_the_digest_of_an_ordinary_model_is_that_of_its_weights_tokenizer_and_co
     (model / "merges.txt").write_text("a b\n")
     counted = ("chat_template.jinja", "config.json", "generation_config.json", "merges.txt", "model.safetensors",
                "tokenizer.json", "tokenizer_config.json")  # fmt: skip
-    assert model_digest(model) == digest_of(seal({name: sha256_file(model / name) for name in counted}))
+    assert model_digest(model) == digest_of(seal_document({name: sha256_file(model / name) for name in counted}))
 
 
 def test_code_that_is_run_and_pickles_that_are_loaded_count_for_the_digest(model):

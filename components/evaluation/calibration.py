@@ -12,7 +12,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating]
 
 
-def brier(predicted: Floats, won: Floats) -> float:
+def brier_score(predicted: Floats, won: Floats) -> float:
     """Mean squared error of the prediction (Brier 1950): 0 is perfect, 0.25 is what a constant one half gets."""
     _check_shapes(predicted, won)
     return float(np.mean((predicted - won) ** 2))
@@ -29,7 +29,7 @@ def expected_calibration_error(predicted: Floats, won: Floats, bins: int = 10) -
     return float(np.abs(gaps).sum() / len(predicted))
 
 
-def agreement(predicted: Floats, won: Floats) -> float:
+def measure_agreement(predicted: Floats, won: Floats) -> float:
     """Share of duels where prediction and outcome name the same winner; where either is one half, half agrees."""
     _check_shapes(predicted, won)
     return float(np.mean((1 + np.sign(predicted - 0.5) * np.sign(won - 0.5)) / 2))

@@ -12,7 +12,7 @@ from ..records.keep import FinishedSteps, read_table
 from ..records.records import Duel, Preference
 from ..records.tables import DUELS, KNOWN_REWARDS, PREFERENCES
 from ..statistics.bootstrap import mean_interval
-from .calibration import agreement, brier, expected_calibration_error
+from .calibration import brier_score, expected_calibration_error, measure_agreement
 from .regret import duel_regret, simple_regret
 
 Facts = dict[str, float]
@@ -83,8 +83,8 @@ def measure_predictions(rows: Sequence[Labelled]) -> Facts:
     predicted = np.array([chance for chance, _ in predictions], dtype=np.float64)
     won = np.array([winner for _, winner in predictions])
     return {
-        "rm_accuracy": float(agreement(predicted, won)),
-        "rm_brier": float(brier(predicted, won)),
+        "rm_accuracy": float(measure_agreement(predicted, won)),
+        "rm_brier": float(brier_score(predicted, won)),
         "rm_ece": float(expected_calibration_error(predicted, won)),
         "rm_foretold": len(predictions),
     }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..labeling.asking import Interview, report_asked
-from ..labeling.queries import count_queries, what_it_took
+from ..labeling.queries import count_queries, measure_answers
 from ..records.keep import StepOutputs, StepReport
 from ..records.records import Duel, Preference, Prompt, Verdict
 from ..records.tables import JUDGEMENTS, ONLINE_JUDGEMENTS, VERDICTS, Table
@@ -100,7 +100,7 @@ class Match:
             for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
         ]
         counts = count_queries(asked.receipts, asked.preferences, known)
-        return verdicts, StepReport(counts, what_it_took(asked.receipts), {"judge": asked.seconds})
+        return verdicts, StepReport(counts, measure_answers(asked.receipts), {"judge": asked.seconds})
 
 
 def join_reports(diagnosed: Mapping[str, Any], reports: Sequence[StepReport], tokens: int) -> StepReport:

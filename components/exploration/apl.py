@@ -22,7 +22,7 @@ def pick_by_margin(
 ) -> list[Pick | None]:
     """Pick two candidates of each prompt to be labelled; the other prompts get no duel."""
     logprobs, implicit = read_logprobs(groups)
-    keep = settings.duels(len(groups))
+    keep = settings.count_duels(len(groups))
     if settings.apl_certainty_only:
         pairs = pair_first_two(len(groups))
         kept = keep_certain(implicit.gather(1, pairs).diff(dim=1)[:, 0], keep)

@@ -16,7 +16,7 @@ from ..records.records import Candidate
 from .imagination import imagine_pairs, is_burnt_in
 from .selection import Chance, Pick
 from .settings import ExplorationSettings
-from .strategies import Beliefs, best_of_n, orders_of, repair_clashes
+from .strategies import Beliefs, draw_orders, pick_best_of_n, repair_clashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,9 @@ def form_beliefs(
     """
     members = len(rewards)
     if settings.exp_law == "oat":
-        order = orders_of([chance("member")], members).expand(len(groups), -1)
+        order = draw_orders([chance("member")], members).expand(len(groups), -1)
     else:
-        order = orders_of([chance(drawn[0].prompt_id, "member") for drawn in groups], members)
+        order = draw_orders([chance(drawn[0].prompt_id, "member") for drawn in groups], members)
     return Beliefs(rewards.reshape(members, len(groups), -1), find_alike(groups), order)
 
 
@@ -112,7 +112,7 @@ def describe_pick(pick: Pick, beliefs: Beliefs, prompt: int) -> Pick:
     """Add to a pick what the ensemble predicts, and which candidate it recommends."""
     rewards = beliefs.rewards[:, prompt]
     wins = torch.sigmoid(rewards[:, pick.first] - rewards[:, pick.second])
-    best = best_of_n(beliefs.rewards[:, prompt : prompt + 1])
+    best = pick_best_of_n(beliefs.rewards[:, prompt : prompt + 1])
     return replace(
         pick,
         synthetic=bool(pick.synthetic),

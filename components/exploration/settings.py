@@ -85,17 +85,17 @@ class ExplorationSettings(Section):
                     unread.setdefault(setting, []).append(name)
         return unread
 
-    def duels(self, prompts: int) -> int:
+    def count_duels(self, prompts: int) -> int:
         """Return how many duels a round of so many prompts has at most."""
         return min(prompts, self.apl_keep or max(1, prompts // 2)) if self.strategy.keeps_some_prompts else prompts
 
-    def rounds(self, queries: int, prompts: int) -> int:
+    def count_rounds(self, queries: int, prompts: int) -> int:
         """Return how many rounds of so many prompts a budget of queries pays for, if no duel is a clash.
 
         A pair that a member labels costs nothing, so synthetic pairs pay for more rounds. If every pair is synthetic
         after the burn-in, the number is that of an experiment without them.
         """
-        before = self.duels(prompts)
+        before = self.count_duels(prompts)
         after = before - (int(prompts * self.max_model_data_ratio) if self.model_data_label == "member" else 0)
         burnt_in = queries - self.burn_in_period * before
         if not self.model_rollout or self.pure_model_based or after <= 0 or burnt_in <= 0:

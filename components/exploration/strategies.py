@@ -39,7 +39,7 @@ class Beliefs:
         _check_shape(self.order, (prompts, members), "order")
 
 
-def orders_of(seeds: Sequence[int], members: int) -> Tensor:
+def draw_orders(seeds: Sequence[int], members: int) -> Tensor:
     """Derive the order in which each prompt asks the members from the prompt's own seed, (M, E)."""
     return torch.stack([torch.randperm(members, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
@@ -115,7 +115,7 @@ def pick_delta_ucb(beliefs: Beliefs, settings: ExplorationSettings) -> Tensor:
     return _find_largest_pair(optimistic.masked_fill(~_differ_in_pairs(beliefs.alike), -torch.inf))
 
 
-def best_of_n(rewards: Tensor) -> Tensor:
+def pick_best_of_n(rewards: Tensor) -> Tensor:
     """Return the candidate with the highest mean reward over the members. (E, M, N) -> (M,)."""
     return rewards.mean(0).argmax(1)
 

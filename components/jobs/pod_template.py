@@ -36,7 +36,7 @@ def experiment_label(experiment: str) -> str:
     return experiment[:12]
 
 
-def labels(job: TrainingJob) -> dict[str, str]:
+def job_labels(job: TrainingJob) -> dict[str, str]:
     """Return what a job and its pods are found by."""
     return {
         "app.kubernetes.io/name": "oatflow",
@@ -52,7 +52,7 @@ def job_metadata(job: TrainingJob, settings: JobSettings) -> dict[str, Any]:
     queue = {QUEUE: settings.train_queue} if settings.train_queue else {}
     return {
         "name": job.name,
-        "labels": labels(job) | queue,
+        "labels": job_labels(job) | queue,
         "annotations": {LEDGER: job.ledger},
     }
 
@@ -60,7 +60,7 @@ def job_metadata(job: TrainingJob, settings: JobSettings) -> dict[str, Any]:
 def pod_metadata(job: TrainingJob) -> dict[str, Any]:
     """Return the metadata of each pod."""
     # Istio reads the label; its older versions read the annotation alone.
-    return {"labels": labels(job) | _NO_SIDECAR, "annotations": {LEDGER: job.ledger} | _NO_SIDECAR}
+    return {"labels": job_labels(job) | _NO_SIDECAR, "annotations": {LEDGER: job.ledger} | _NO_SIDECAR}
 
 
 def processes_per_pod(job: TrainingJob, settings: JobSettings) -> int:
@@ -79,12 +79,14 @@ def processes_per_pod(job: TrainingJob, settings: JobSettings) -> int:
     return each
 
 
-def arguments(job: TrainingJob) -> list[str]:
+def torchrun_arguments(job: TrainingJob) -> list[str]:
     """Return what torchrun is started with; the operator tells it about the other pods by PET_* variables."""
     return ["--module", job.module, *job.arguments]
 
 
-def variables(job: TrainingJob, settings: JobSettings, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+def container_variables(
+    job: TrainingJob, settings: JobSettings, environment: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Return the container's environment."""
     cores = amount_of(settings.train_pod_cpu)
     threads = max(1, math.floor(cores / processes_per_pod(job, settings)))
@@ -98,7 +100,7 @@ def variables(job: TrainingJob, settings: JobSettings, environment: Mapping[str,
     ]
 
 
-def resources(settings: JobSettings) -> dict[str, Any]:
+def pod_resources(settings: JobSettings) -> dict[str, Any]:
     """Return what each pod gets: exactly what it asks for, so that its memory is its own."""
     each = {"cpu": settings.train_pod_cpu, "memory": settings.train_pod_memory}
     if int(settings.train_pod_gpus):
@@ -106,7 +108,7 @@ def resources(settings: JobSettings) -> dict[str, Any]:
     return {"requests": dict(each), "limits": dict(each)}
 
 
-def volumes(settings: JobSettings) -> list[dict[str, Any]]:
+def pod_volumes(settings: JobSettings) -> list[dict[str, Any]]:
     """Return the volumes: scratch space, and more shared memory than the 64 MiB that a container has by itself."""
     memory = {"medium": "Memory", "sizeLimit": settings.train_pod_shared_memory}
     return [
@@ -139,7 +141,7 @@ def pod_security() -> dict[str, Any]:
     }
 
 
-def placement(settings: JobSettings) -> dict[str, Any]:
+def pod_placement(settings: JobSettings) -> dict[str, Any]:
     """Return where the pods may run, who they are, and how they get their image."""
     wanted = {
         "nodeSelector": dict(settings.train_node_selector),

@@ -66,19 +66,19 @@ def _pod_template(job: TrainingJob, settings: JobSettings, environment: Mapping[
         "name": _CONTAINER,
         "image": settings.train_image,
         "command": ["torchrun"],
-        "args": pod_template.arguments(job),
-        "env": pod_template.variables(job, settings, environment),
-        "resources": pod_template.resources(settings),
+        "args": pod_template.torchrun_arguments(job),
+        "env": pod_template.container_variables(job, settings, environment),
+        "resources": pod_template.pod_resources(settings),
         "securityContext": pod_template.container_security(),
         "volumeMounts": pod_template.volume_mounts(),
     }
     spec = {
         "containers": [container],
-        "volumes": pod_template.volumes(settings),
+        "volumes": pod_template.pod_volumes(settings),
         "securityContext": pod_template.pod_security(),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        **pod_template.placement(settings),
+        **pod_template.pod_placement(settings),
     }
     if settings.train_priority_class:
         spec["priorityClassName"] = settings.train_priority_class

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from ..settings import Section, operational
+from ..settings import Section, operational_field
 from .settings import COUNT, QUANTITY
 
 _SUFFIXES = {
@@ -24,30 +24,30 @@ def amount_of(quantity: str) -> float:
 class ResourceSettings(Section):
     """What the pods of the steps ask for; the training job's pods are the business of `JobSettings`."""
 
-    sampler_gpus: str = operational("1", pattern=COUNT)
+    sampler_gpus: str = operational_field("1", pattern=COUNT)
     """GPUs of the pods that sample and evaluate: as many as tensor_parallel_size, or 0 with the CPU images."""
-    sampler_cpu: str = operational("8", pattern=QUANTITY)
+    sampler_cpu: str = operational_field("8", pattern=QUANTITY)
     """CPU cores of the pods that sample and evaluate."""
-    sampler_memory: str = operational("32Gi", pattern=QUANTITY)
+    sampler_memory: str = operational_field("32Gi", pattern=QUANTITY)
     """Memory of the pods that sample and evaluate."""
-    sampler_node_selector: dict[str, str] = operational({})
+    sampler_node_selector: dict[str, str] = operational_field({})
     """Labels of the nodes that sample and evaluate may run on: {"label": "value"}."""
-    sampler_tolerations: list[dict[str, Any]] = operational([])
+    sampler_tolerations: list[dict[str, Any]] = operational_field([])
     """Taints that the pods of sample and evaluate tolerate: [{"key": ..., "operator": ..., "effect": ...}]."""
-    oracle_gpus: str = operational("0", pattern=COUNT)
+    oracle_gpus: str = operational_field("0", pattern=COUNT)
     """GPUs of the pod that labels."""
-    oracle_cpu: str = operational("2", pattern=QUANTITY)
+    oracle_cpu: str = operational_field("2", pattern=QUANTITY)
     """CPU cores of the pod that labels."""
-    oracle_memory: str = operational("8Gi", pattern=QUANTITY)
+    oracle_memory: str = operational_field("8Gi", pattern=QUANTITY)
     """Memory of the pod that labels."""
-    light_cpu: str = operational("1", pattern=QUANTITY)
+    light_cpu: str = operational_field("1", pattern=QUANTITY)
     """CPU cores that the light steps may use: open-round, fit-reward-model, close-round, and train while a job \
 trains."""
-    light_memory: str = operational("4Gi", pattern=QUANTITY)
+    light_memory: str = operational_field("4Gi", pattern=QUANTITY)
     """Memory that the light steps may use."""
-    light_cpu_request: str = operational("100m", pattern=QUANTITY)
+    light_cpu_request: str = operational_field("100m", pattern=QUANTITY)
     """CPU that a node must have free for a light step; at most light_cpu."""
-    light_memory_request: str = operational("512Mi", pattern=QUANTITY)
+    light_memory_request: str = operational_field("512Mi", pattern=QUANTITY)
     """Memory that a node must have free for a light step; at most light_memory. Fitting a small ensemble takes 475 \
 MiB, the other steps take 100 to 145 MiB: raise it for a larger ensemble."""
 

@@ -81,9 +81,9 @@ def _trainer_spec(job: TrainingJob, settings: JobSettings, environment: Mapping[
         "numProcPerNode": pod_template.processes_per_pod(job, settings),
         "image": settings.train_image,
         "command": ["torchrun"],
-        "args": pod_template.arguments(job),
-        "env": pod_template.variables(job, settings, environment),
-        "resourcesPerNode": pod_template.resources(settings),
+        "args": pod_template.torchrun_arguments(job),
+        "env": pod_template.container_variables(job, settings, environment),
+        "resourcesPerNode": pod_template.pod_resources(settings),
     }
 
 
@@ -95,9 +95,9 @@ def _runtime_patch(job: TrainingJob, settings: JobSettings) -> Document:
     }
     spec = {
         "containers": [container],
-        "volumes": pod_template.volumes(settings),
+        "volumes": pod_template.pod_volumes(settings),
         "securityContext": pod_template.pod_security(),
-        **pod_template.placement(settings),
+        **pod_template.pod_placement(settings),
     }
     template = {"metadata": pod_template.pod_metadata(job), "spec": spec}
     nodes = {"name": _NODE, "template": {"spec": {"template": template}}}

@@ -17,8 +17,8 @@ from ..oracles.oracle import Oracle, OracleFailed, SpendingLimit
 from ..records.keep import Keep
 from ..records.records import Duel, Preference, Receipt, Side
 from ..records.tables import Table
-from .labels import MEMBER, believable, by_member, checked, clash, unasked
-from .receipts import Receipts, spent
+from .labels import MEMBER, check_answers, clash_preference, keep_believable, member_preference, unasked_preference
+from .receipts import Receipts, sum_costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ class Interview:
         self._stop_if_another_oracle(receipts.by_duel.values())
         done = table.join_parts(parts)
         most = len(open_duels(duels))
-        if self.oracle.purse is not None:
-            self.oracle.purse.note(self.spent + spent(receipts.by_duel.values()))
+        if self.oracle.spending is not None:
+            self.oracle.spending.note_spent(self.spent + sum_costs(receipts.by_duel.values()))
         watch(len(done))
         while not parts or len(done) < len(duels):
             batch = duels[len(done) : len(done) + self.batch_size]
@@ -87,27 +87,27 @@ class Interview:
         if paid:
             receipts.note(duels)
         try:
-            answers = self.oracle.compare(duels)
+            answers = self.oracle.compare_duels(duels)
         except OracleFailed as failure:
             receipts.keep(duels, failure.answers, paid)
             if isinstance(failure, SpendingLimit):
                 print(failure, flush=True)
                 return False
             raise
-        receipts.keep(duels, believable(answers, duels), paid)
-        checked(answers, duels, self.oracle.identity)
+        receipts.keep(duels, keep_believable(answers, duels), paid)
+        check_answers(answers, duels, self.oracle.identity)
         return True
 
     def labelled(self, duel: Duel, receipts: Mapping[str, Receipt], known: Mapping[str, Preference]) -> Preference:
         """Return the duel's preference: the answer to it, with a label if it says who is better."""
         if duel.clash:
-            return clash(duel)
+            return clash_preference(duel)
         if duel.labelled_by_member:
-            return by_member(duel)
+            return member_preference(duel)
         receipt = receipts.get(duel.duel_id)
         answer = known.get(duel.duel_id) if receipt is None else as_preference(receipt)
         if answer is None:
-            return unasked(duel)
+            return unasked_preference(duel)
         label = self.label(duel, answer.first_wins) if answer.first_wins is not None and not answer.undecided else None
         return replace(answer, prompt_id=duel.prompt_id, chosen=label, synthetic=duel.synthetic)
 
@@ -162,7 +162,7 @@ def as_preference(receipt: Receipt) -> Preference:
 
 def report_asked(step: str, round_: int, of: int) -> Callable[[int], None]:
     """Return a function that reports how many duels are done."""
-    return lambda done: progress.tell(step, round_, "work", done=done, of=of)
+    return lambda done: progress.report_event(step, round_, "work", done=done, of=of)
 
 
 def _find_parts(keep: Keep, table: Table[Preference]) -> list[bytes]:

@@ -24,60 +24,60 @@ def choose_labeler(settings: LabelingSettings, seed: int, round_: int) -> Callab
 
     def label(duel: Duel, first_wins: float) -> Side:
         if settings.bt_sample:
-            side = drawn(first_wins, derive(seed, round_, duel.duel_id, "label"))
+            side = draw_label(first_wins, derive(seed, round_, duel.duel_id, "label"))
         else:
-            side = more_probable(first_wins)
+            side = pick_likelier(first_wins)
         if settings.preference_flip_prob:
-            side = turned(side, settings.preference_flip_prob, derive(seed, round_, duel.duel_id, "flip"))
+            side = flip_label(side, settings.preference_flip_prob, derive(seed, round_, duel.duel_id, "flip"))
         return side
 
     return label
 
 
-def more_probable(first_wins: float) -> Side:
+def pick_likelier(first_wins: float) -> Side:
     """Label a duel by its likelier winner. Exactly 0.5 goes to the second, as in Oat."""
     return "first" if first_wins > 0.5 else "second"
 
 
-def drawn(first_wins: float, seed: int) -> Side:
+def draw_label(first_wins: float, seed: int) -> Side:
     """Draw a label from the probability (Bernoulli). `seed`: an integer in [0, 2**63), as `seeds.derive` gives it."""
     # The upper 53 bits fill a float exactly, so that a probability of 1 always wins and one of 0 never does.
     return "first" if (seed >> 10) / 2**53 < first_wins else "second"
 
 
-def turned(label: Side, probability: float, seed: int) -> Side:
+def flip_label(label: Side, probability: float, seed: int) -> Side:
     """Turn a label round with that probability: noise, as of an oracle that errs. `seed`: see `drawn`."""
     other: Side = "second" if label == "first" else "first"
-    return other if drawn(probability, seed) == "first" else label
+    return other if draw_label(probability, seed) == "first" else label
 
 
-def clash(duel: Duel) -> Preference:
+def clash_preference(duel: Duel) -> Preference:
     """Return what is known of a duel of equal texts: nothing, and nobody was asked."""
     return Preference(duel.duel_id, duel.prompt_id, True, None, None, None, None, "")
 
 
-def unasked(duel: Duel) -> Preference:
+def unasked_preference(duel: Duel) -> Preference:
     """Return what is known of a duel that could not be paid for: nothing, and nobody was asked."""
     return Preference(duel.duel_id, duel.prompt_id, False, None, None, None, None, "")
 
 
-def by_member(duel: Duel) -> Preference:
+def member_preference(duel: Duel) -> Preference:
     """Return the label that a member of the ensemble gives to the pair that it proposed; nobody is asked."""
     assert duel.member_first_wins is not None
-    chosen = more_probable(duel.member_first_wins)
+    chosen = pick_likelier(duel.member_first_wins)
     return Preference(
         duel.duel_id, duel.prompt_id, False, duel.member_first_wins, chosen, None, None, f"{MEMBER}{duel.member}", True
     )
 
 
-def believable(answers: Sequence[Answer], duels: Sequence[Duel]) -> dict[str, Answer]:
+def keep_believable(answers: Sequence[Answer], duels: Sequence[Duel]) -> dict[str, Answer]:
     """Return by duel the answers that can be believed; of a number that is not that of the duels, none."""
     if len(answers) != len(duels):
         return {}
     return {duel.duel_id: answer for duel, answer in zip(duels, answers, strict=True) if _find_problem(answer) is None}
 
 
-def checked(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Sequence[Answer]:
+def check_answers(answers: Sequence[Answer], duels: Sequence[Duel], oracle: str) -> Sequence[Answer]:
     """Return the answers if there is one for every duel and each can be believed; raises `OracleError` otherwise."""
     if len(answers) != len(duels):
         left = "".join(f"; the first without one is duel {duel.duel_id}" for duel in duels[len(answers) :][:1])

@@ -15,7 +15,6 @@ from .. import progress
 from ..errors import LedgerError, ObjectExists, ObjectNotFound, RefusedInput, WaitingForLabels
 from ..ledger import layout
 from ..ledger.ledger import Ledger
-from ..ledger.sealed import digest_of
 from ..ledger.step import Step
 from ..oracles.annotations import Annotation, as_shown, from_jsonl, to_jsonl
 from ..oracles.human import lacking
@@ -25,6 +24,7 @@ from ..oracles.questions import from_jsonl as read_questions
 from ..oracles.questions import to_jsonl as write_questions
 from ..oracles.settings import HumanSettings
 from ..records.records import Duel
+from ..records.sealed import digest_of
 
 ROOM = "labeling"
 QUESTIONS = "questions/questions.jsonl"
@@ -107,7 +107,7 @@ def ask(step: Step, duels: Sequence[Duel]) -> Batch:
 def asked_of(ledger: Ledger, round_: int) -> Batch | None:
     """Return what the round asks people, or None where it asks nothing, or not yet."""
     try:
-        data = ledger.store.get(layout.output(round_, ROOM, QUESTIONS)).data
+        data = ledger.store.get(layout.output_key(round_, ROOM, QUESTIONS)).data
     except ObjectNotFound:
         return None
     return _batch(ledger, round_, data)
@@ -137,7 +137,7 @@ def read_annotations(ledger: Ledger, round_: int) -> list[Annotation]:
     Where two files that were added in the same moment contradict each other, the one that is named first counts.
     """
     rows: dict[tuple[str, str], Annotation] = {}
-    for entry in ledger.store.list(layout.output(round_, ROOM, ANNOTATIONS)):
+    for entry in ledger.store.list(layout.output_key(round_, ROOM, ANNOTATIONS)):
         for row in from_jsonl(ledger.store.get(entry.key).data, entry.key):
             rows.setdefault((row.duel_id, row.annotator), row)
     return list(rows.values())
@@ -198,7 +198,7 @@ def _put(ledger: Ledger, round_: int, annotator: str, rows: Sequence[Annotation]
     # Names that look alike as part of a key are told apart by the digest.
     name = f"{re.sub('[^a-z0-9]+', '-', annotator).strip('-') or 'person'}-{digest_of(data)[:12]}.jsonl"
     try:
-        ledger.store.put_if_absent(layout.output(round_, ROOM, ANNOTATIONS + name), data)
+        ledger.store.put_if_absent(layout.output_key(round_, ROOM, ANNOTATIONS + name), data)
     except ObjectExists:
         # Named by its content: another process added the same.
         return
@@ -206,7 +206,7 @@ def _put(ledger: Ledger, round_: int, annotator: str, rows: Sequence[Annotation]
 
 def _noted(step: Step, answers: dict[str, list[Annotation]]) -> dict[str, list[Annotation]]:
     """Make the files of answers outputs of the step, so that its mark holds their digests."""
-    prefix = layout.output(step.round, ROOM, "")
+    prefix = layout.output_key(step.round, ROOM, "")
     for entry in step.ledger.store.list(prefix + ANNOTATIONS):
         step.note_output(entry.key.removeprefix(prefix))
     return answers
@@ -214,8 +214,8 @@ def _noted(step: Step, answers: dict[str, list[Annotation]]) -> dict[str, list[A
 
 def _batch(ledger: Ledger, round_: int, questions: bytes) -> Batch:
     guideline = ledger.section(HumanSettings, "human").human_guideline
-    return Batch(ledger.name, round_, guideline, read_questions(questions, layout.output(round_, ROOM, QUESTIONS)))
+    return Batch(ledger.name, round_, guideline, read_questions(questions, layout.output_key(round_, ROOM, QUESTIONS)))
 
 
 def _tell(round_: int) -> Say:
-    return lambda line: progress.tell(layout.STEPS[ROOM], round_, "waits", why=line)
+    return lambda line: progress.report_event(layout.STEPS[ROOM], round_, "waits", why=line)

@@ -36,7 +36,7 @@ def count_queries(
     return {"queries": len(asked), **{name: number for name, number in classes.items() if number}}
 
 
-def what_it_took(receipts: Sequence[Receipt]) -> dict[str, float]:
+def measure_answers(receipts: Sequence[Receipt]) -> dict[str, float]:
     """Return what was measured of the answers; what nobody told is not there.
 
     `cost`, `input_tokens`, `output_tokens`: sums. `latency`: median seconds of an answer. `position_bias`: mean
@@ -75,6 +75,6 @@ def count_labels(preferences: Sequence[Preference]) -> dict[str, int]:
 
 def name_reached_limit(oracle: Oracle, preferences: Sequence[Preference]) -> dict[str, float]:
     """Return the oracle's spending limit if it left duels without an answer."""
-    limit = oracle.purse.limit if oracle.purse else None
+    limit = oracle.spending.limit if oracle.spending else None
     unpaid = any(not row.oracle and not row.clash for row in preferences)
     return {SPENDING_LIMIT: limit} if unpaid and limit is not None else {}

@@ -46,7 +46,7 @@ class Receipts:
         `alone`: nobody else may have written it; raises `LedgerError` otherwise. If not, what is there is taken over.
         """
         kept = [
-            receipt(duel.duel_id, duel.prompt_id, answers[duel.duel_id], self._oracle)
+            make_receipt(duel.duel_id, duel.prompt_id, answers[duel.duel_id], self._oracle)
             for duel in duels
             if duel.duel_id in answers
         ]
@@ -63,7 +63,7 @@ class Receipts:
         if noted is None:
             return False
         asked = json.loads(noted)["duels"]
-        self._write([receipt(each["duel_id"], each["prompt_id"], LOST, self._oracle) for each in asked])
+        self._write([make_receipt(each["duel_id"], each["prompt_id"], LOST, self._oracle) for each in asked])
         return True
 
     def _write(self, rows: Sequence[Receipt]) -> bool:
@@ -92,11 +92,11 @@ class Receipts:
         return f"asking-{self._name}-{self._parts:04d}.json"
 
 
-def receipt(duel_id: str, prompt_id: str, answer: Answer, oracle: str) -> Receipt:
+def make_receipt(duel_id: str, prompt_id: str, answer: Answer, oracle: str) -> Receipt:
     """Return the receipt for an answer."""
     return Receipt(duel_id, prompt_id, oracle, **asdict(answer))
 
 
-def spent(receipts: Iterable[Receipt]) -> float:
+def sum_costs(receipts: Iterable[Receipt]) -> float:
     """Add up what the answers cost; those without a price cost nothing."""
     return sum(row.cost or 0.0 for row in receipts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from ..oracles.registry import ORACLES
-from ..settings import Section, did_you_mean, operational
+from ..settings import Section, did_you_mean, operational_field
 
 
 class LabelingSettings(Section):
@@ -21,9 +21,9 @@ class LabelingSettings(Section):
     max_queries: int = Field(50_000, ge=1)
     """Budget: how many duels the whole experiment may ask the oracle about. Offline, where no oracle is asked: how many
     preferences of the set are learned from."""
-    unreadable_limit: float = operational(0.05, ge=0, le=1)
+    unreadable_limit: float = operational_field(0.05, ge=0, le=1)
     """Share of a step's answers that may be unreadable; the step stops when there are more."""
-    oracle_batch_size: int = operational(32, ge=1)
+    oracle_batch_size: int = operational_field(32, ge=1)
     """Duels in one batch; the answers to a batch are durable before the next batch is asked."""
 
     @field_validator("preference_oracle")

@@ -20,9 +20,9 @@ from datetime import datetime
 from typing import Any
 
 from ..errors import ClaimHeld, ClaimLost, ObjectChanged, ObjectExists, ObjectNotFound, StoreError
+from ..records.sealed import seal_document, unseal_document
 from ..store.store import Store
 from . import layout, owner
-from .sealed import seal, unseal
 from .settings import LedgerSettings
 
 # A keeper that waited for the store renews its claim within this time after the store is back: that is how long its
@@ -85,10 +85,10 @@ class Claim:
 def read_claim(store: Store, round_: int) -> tuple[Claim, str] | None:
     """Return the round's claim with its etag, or None where nobody ever claimed it."""
     try:
-        blob = store.get(layout.claim(round_))
+        blob = store.get(layout.claim_key(round_))
     except ObjectNotFound:
         return None
-    return Claim.from_json(unseal(blob.data, layout.claim(round_))), blob.etag
+    return Claim.from_json(unseal_document(blob.data, layout.claim_key(round_))), blob.etag
 
 
 def take_claim(store: Store, round_: int, wanted: Claim) -> Claim:
@@ -97,7 +97,7 @@ def take_claim(store: Store, round_: int, wanted: Claim) -> Claim:
     `wanted.token` is the least token that the claim may have. Raises `ClaimHeld`, saying who and until when.
     """
     try:
-        store.put_if_absent(layout.claim(round_), seal(wanted.to_json()))
+        store.put_if_absent(layout.claim_key(round_), seal_document(wanted.to_json()))
         return wanted
     except ObjectExists:
         found = read_claim(store, round_)
@@ -143,7 +143,7 @@ def renew_claim(store: Store, round_: int, run: str, token: int) -> Claim:
     claim, etag = verify_claim(store, round_, run, token)
     renewed = replace(claim, expires=time.time() + claim.lease_seconds)
     try:
-        store.replace(layout.claim(round_), seal(renewed.to_json()), etag)
+        store.replace(layout.claim_key(round_), seal_document(renewed.to_json()), etag)
     except ObjectChanged:
         # Another step of this same run may have renewed it in between: then it is as good as renewed.
         return verify_claim(store, round_, run, token)[0]
@@ -154,7 +154,7 @@ def release_claim(store: Store, round_: int, run: str) -> None:
     """Give the round up: its next run need not wait for the lease to end. Raises `ClaimLost` if it is another's."""
     claim, etag = verify_claim(store, round_, run)
     try:
-        store.replace(layout.claim(round_), seal(replace(claim, expires=0.0).to_json()), etag)
+        store.replace(layout.claim_key(round_), seal_document(replace(claim, expires=0.0).to_json()), etag)
     except ObjectChanged as error:
         raise ClaimLost(f"round {round_}: another run took it over while run {run!r} gave it up") from error
 
@@ -253,7 +253,7 @@ class ClaimKeeper:
 
 def _swap_claim(store: Store, round_: int, claim: Claim, etag: str) -> Claim:
     try:
-        store.replace(layout.claim(round_), seal(claim.to_json()), etag)
+        store.replace(layout.claim_key(round_), seal_document(claim.to_json()), etag)
     except (ObjectChanged, ObjectNotFound) as error:
         raise ClaimHeld(f"round {round_}: another run claimed it in this very moment; start again later") from error
     return claim

@@ -16,7 +16,7 @@ STEPS = {
 ROOMS = tuple(STEPS)
 
 
-def prompts(split: str, sha256: str) -> str:
+def prompts_key(split: str, sha256: str) -> str:
     """Return the key of a prompt table, named by its content."""
     return f"prompts/{split}-{sha256[:12]}.parquet"
 
@@ -26,26 +26,26 @@ def round_folder(round_: int) -> str:
     return f"rounds/{round_:05d}/"
 
 
-def claim(round_: int) -> str:
+def claim_key(round_: int) -> str:
     """Return the key that says who works on the round."""
     return f"{round_folder(round_)}claim.json"
 
 
-def plan(round_: int) -> str:
+def plan_key(round_: int) -> str:
     """Return the key of the round's plan."""
     return f"{round_folder(round_)}plan.json"
 
 
-def output(round_: int, room: str, name: str) -> str:
+def output_key(round_: int, room: str, name: str) -> str:
     """Return the key of one output of a step."""
     return f"{round_folder(round_)}{room}/{name}"
 
 
-def done(round_: int, room: str) -> str:
+def done_key(round_: int, room: str) -> str:
     """Return the key of the mark that a step is done."""
-    return output(round_, room, "done.json")
+    return output_key(round_, room, "done.json")
 
 
-def round_record(round_: int) -> str:
+def round_record_key(round_: int) -> str:
     """Return the key of the record that closes the round."""
     return f"{round_folder(round_)}round.json"

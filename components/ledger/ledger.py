@@ -14,6 +14,7 @@ from ..former_settings import update_settings
 from ..records.keep import StepReport
 from ..records.plan import STARTING_MODEL, Plan, PolicyPointer
 from ..records.records import Prompt
+from ..records.sealed import digest_of, seal_document, unseal_document
 from ..records.table import from_parquet, to_parquet
 from ..settings import Section
 from ..store.setting_stores import SettingStores
@@ -22,7 +23,6 @@ from ..store.transfer import Placed
 from . import layout
 from .claim import Claim, read_claim
 from .done import Done
-from .sealed import digest_of, seal, unseal
 from .settings import LedgerSettings
 from .step import Step
 
@@ -120,7 +120,7 @@ class Ledger:
     def head_etag(self) -> tuple[Head, str]:
         """HEAD and its etag, as first read."""
         blob = self.store.get(layout.HEAD)
-        return Head(**unseal(blob.data, layout.HEAD)), blob.etag
+        return Head(**unseal_document(blob.data, layout.HEAD)), blob.etag
 
     def head(self) -> Head:
         """Read HEAD afresh."""
@@ -134,7 +134,7 @@ class Ledger:
     def begin_head(self, head: Head) -> None:
         """Write the pointer of a new experiment; if another run was first, its pointer is used."""
         try:
-            self.__dict__["head_etag"] = head, self.store.put_if_absent(layout.HEAD, seal(asdict(head)))
+            self.__dict__["head_etag"] = head, self.store.put_if_absent(layout.HEAD, seal_document(asdict(head)))
         except ObjectExists:
             self.forget_head()
 
@@ -176,7 +176,7 @@ class Ledger:
         """Write a prompt table, and return where it is. It is named by its content: all who write it write the same."""
         data = to_parquet(prompts, Prompt)
         digest = digest_of(data)
-        key = layout.prompts(split, digest)
+        key = layout.prompts_key(split, digest)
         self.store.put(key, data)
         self._prompts[key] = prompts
         return Placed(split, key, len(data), digest)
@@ -195,19 +195,19 @@ class Ledger:
 
     def plan(self, round_: int) -> Plan:
         """Return a round's plan. Raises `LedgerError` if it has none."""
-        body = self.document(layout.plan(round_))
+        body = self.document(layout.plan_key(round_))
         if body is None:
             raise LedgerError(f"round {round_} has no plan; open_round writes it")
         return Plan.from_json(body)
 
     def done(self, round_: int, room: str) -> Done | None:
         """Return the mark of a finished step, or None."""
-        body = self.document(layout.done(round_, room))
+        body = self.document(layout.done_key(round_, room))
         return Done.from_json(body) if body is not None else None
 
     def round_record(self, round_: int) -> RoundRecord | None:
         """Return the record of a closed round, or None."""
-        body = self.document(layout.round_record(round_))
+        body = self.document(layout.round_record_key(round_))
         return RoundRecord(**body) if body is not None else None
 
     def policy_after(self, round_: int) -> PolicyPointer:
@@ -222,7 +222,7 @@ class Ledger:
         if done.facts.get(FIXED_POLICY):
             return self.experiment.starting_model
         files = {placed.name: placed.sha256 for placed in done.folder("model")}
-        return digest_of(seal(files))
+        return digest_of(seal_document(files))
 
     def step(self, round_: int, room: str, run: str, started: float | None = None, watches: bool = False) -> Step:
         """Begin one step's work as `run`, which must hold the round's claim.
@@ -273,7 +273,7 @@ class Ledger:
         """Return a sealed document, or None if there is none yet. A document never changes, so it is read once."""
         if key not in self._documents:
             try:
-                self._documents[key] = unseal(self.store.get(key).data, key)
+                self._documents[key] = unseal_document(self.store.get(key).data, key)
             except ObjectNotFound:
                 return None
         return self._documents[key]
@@ -284,27 +284,29 @@ class Ledger:
         `store`: the ledger's own with another patience, if need be.
         """
         store = store or self.store
-        data = seal(body)
+        data = seal_document(body)
         try:
             store.put_if_absent(key, data)
         except ObjectExists:
             data = store.get(key).data
-        self._documents[key] = unseal(data, key)
+        self._documents[key] = unseal_document(data, key)
         return self._documents[key]
 
     def verify(self) -> Iterator[str]:
         """Read every object of every finished round: yields each intact key, raises at the first that is damaged."""
         parent = digest_of(self.store.get(layout.EXPERIMENT).data)
-        unseal(self.store.get(layout.EXPERIMENT).data, layout.EXPERIMENT)
+        unseal_document(self.store.get(layout.EXPERIMENT).data, layout.EXPERIMENT)
         yield layout.EXPERIMENT
         for placed in self.experiment.prompts.values():
             self.checked(placed.key, placed.sha256)
             yield placed.key
         for round_ in range(self.head().round + 1):
-            data = self.store.get(layout.round_record(round_)).data
-            record = RoundRecord(**unseal(data, layout.round_record(round_)))
+            data = self.store.get(layout.round_record_key(round_)).data
+            record = RoundRecord(**unseal_document(data, layout.round_record_key(round_)))
             if record.parent != parent:
-                raise DamagedObject(f"{layout.round_record(round_)}: its parent is {record.parent}, expected {parent}")
+                raise DamagedObject(
+                    f"{layout.round_record_key(round_)}: its parent is {record.parent}, expected {parent}"
+                )
             yield from self._verify_round(record)
             parent = digest_of(data)
         if parent != self.head_etag[0].digest and self.head_etag[0].round >= 0:
@@ -312,17 +314,17 @@ class Ledger:
         yield layout.HEAD
 
     def _verify_round(self, record: RoundRecord) -> Iterator[str]:
-        self.checked(layout.plan(record.round), record.plan)
-        yield layout.plan(record.round)
+        self.checked(layout.plan_key(record.round), record.plan)
+        yield layout.plan_key(record.round)
         for room, digest in record.steps.items():
-            key = layout.done(record.round, room)
-            done = Done.from_json(unseal(self.checked(key, digest), key))
+            key = layout.done_key(record.round, room)
+            done = Done.from_json(unseal_document(self.checked(key, digest), key))
             yield key
             for placed in done.outputs:
                 if self._is_kept(placed.name, record.round):
                     self.checked(placed.key, placed.sha256)
                     yield placed.key
-        yield layout.round_record(record.round)
+        yield layout.round_record_key(record.round)
 
     def _is_kept(self, name: str, round_: int) -> bool:
         """Only the newest optimizer state is sure to be there; everything else is kept for good."""

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from .. import progress
 from ..errors import LedgerError, ObjectExists, ObjectNotFound, WaitingForLabels
 from ..records.keep import StepReport
+from ..records.sealed import digest_of, seal_document
 from ..store.store import Store
 from ..store.transfer import Placed, download_folder, upload_folder
 from . import layout
 from .claim import Claim, ClaimKeeper, renew_claim, verify_claim, watch_claim
 from .done import Done
 from .owner import process_start
-from .sealed import digest_of, seal
 
 if TYPE_CHECKING:
     from .ledger import Ledger
@@ -67,13 +67,13 @@ class Step:
         # After an outage the claim may be another run's: no write is repeated without a look at it.
         self._store = self.ledger.store.patient(self.ledger.patience_seconds, self.verify_claim)
         self._attempt = f"{self._claim.token:04d}-{secrets.token_hex(3)}"
-        prefix = layout.output(self.round, self.room, "")
+        prefix = layout.output_key(self.round, self.room, "")
         self._present = {entry.key.removeprefix(prefix) for entry in self.ledger.store.list(prefix)}
         if DONE in self._present:
             self.done = self.ledger.done(self.round, self.room)
         self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim, renews=not self._watches)
         self._keeper.start()
-        progress.tell(layout.STEPS[self.room], self.round, "start", at=self._started)
+        progress.report_event(layout.STEPS[self.room], self.round, "start", at=self._started)
         return self
 
     def __exit__(
@@ -82,14 +82,14 @@ class Step:
         self._keeper.stop()
         error = self._keeper.loss or error
         if isinstance(error, WaitingForLabels):
-            progress.tell(layout.STEPS[self.room], self.round, "waits", why=str(error))
+            progress.report_event(layout.STEPS[self.room], self.round, "waits", why=str(error))
         elif error is not None:
             progress.tell_failure(layout.STEPS[self.room], self.round, error)
         if self._keeper.loss is not None:
             raise self._keeper.loss
         if error is None and self.done is not None:
             end = {"seconds": self.done.finished - self.done.started, "counts": dict(self.done.counts)}
-            progress.tell(layout.STEPS[self.room], self.round, "end", facts=dict(self.done.facts), **end)
+            progress.report_event(layout.STEPS[self.room], self.round, "end", facts=dict(self.done.facts), **end)
 
     @property
     def claim(self) -> Claim:
@@ -152,7 +152,7 @@ class Step:
 
     def note_output(self, name: str) -> bytes | None:
         """Return an output that is there now, whoever wrote it, and record it as one of this step; None if not."""
-        key = layout.output(self.round, self.room, name)
+        key = layout.output_key(self.round, self.room, name)
         try:
             data = self.ledger.store.get(key).data
         except ObjectNotFound:
@@ -163,7 +163,7 @@ class Step:
     def write_output(self, name: str, data: bytes) -> bytes:
         """Create an output. If an earlier attempt did, what it wrote stands, and is returned: go on from that."""
         self.verify_claim()
-        key = layout.output(self.round, self.room, name)
+        key = layout.output_key(self.round, self.room, name)
         try:
             self._store.put_if_absent(key, data)
         except ObjectExists:
@@ -174,7 +174,7 @@ class Step:
     def upload_folder(self, name: str, folder: Path) -> None:
         """Write a folder's files as outputs ``name/...``."""
         self.verify_claim()
-        prefix = layout.output(self.round, self.room, f"{self._attempt}/{name}/")
+        prefix = layout.output_key(self.round, self.room, f"{self._attempt}/{name}/")
         for placed in upload_folder(self._store, folder, prefix):
             inside = f"{name}/{placed.name}"
             self._outputs[inside] = Placed(inside, placed.key, placed.size, placed.sha256)
@@ -209,7 +209,9 @@ class Step:
             self.room, self.round, self.run, self._claim.token, self._inputs, tuple(self._outputs.values()), counts,
             facts or {}, timings, _list_software(), self._started, time.time(),
         ).to_json()  # fmt: skip
-        self.done = Done.from_json(self.ledger.write_document(layout.done(self.round, self.room), body, self._store))
+        self.done = Done.from_json(
+            self.ledger.write_document(layout.done_key(self.round, self.room), body, self._store)
+        )
         return self.done
 
     def _done(self, room: str, round_: int | None) -> Done:
@@ -219,7 +221,7 @@ class Step:
         return done
 
     def _note_input(self, done: Done, *outputs: Placed) -> None:
-        self._inputs[layout.done(done.round, done.step)] = digest_of(seal(done.to_json()))
+        self._inputs[layout.done_key(done.round, done.step)] = digest_of(seal_document(done.to_json()))
         self._inputs.update({placed.key: placed.sha256 for placed in outputs})
 
     def _note_output(self, name: str, key: str, data: bytes) -> None:

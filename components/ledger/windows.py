@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import DamagedObject, LedgerError
+from ..records.sealed import digest_of, seal_document
 from ..records.table import read_table
 from . import layout
 from .done import Done
 from .ledger import Ledger
-from .sealed import digest_of, seal
 
 
 def show_table(window: Any, ledger: Ledger, round_: int, room: str, names: str) -> None:
@@ -55,7 +55,7 @@ def folder_uri(ledger: Ledger, round_: int, room: str, name: str) -> str:
     Where the step wrote none, because the policy is fixed: the step's own place.
     """
     files = _read_done(ledger, round_, room).folder(name)
-    key = files[0].key.removesuffix(files[0].name) if files else layout.output(round_, room, "")
+    key = files[0].key.removesuffix(files[0].name) if files else layout.output_key(round_, room, "")
     return f"{ledger.store.uri.partition('?')[0].rstrip('/')}/{key.rstrip('/')}"
 
 
@@ -85,4 +85,4 @@ def _read_done(ledger: Ledger, round_: int, room: str) -> Done:
 
 
 def _digest_done(done: Done) -> str:
-    return digest_of(seal(done.to_json()))
+    return digest_of(seal_document(done.to_json()))

@@ -97,7 +97,7 @@ class Account:
         """Ask about distinct duels; returns the answers by duel."""
         distinct = {duel.duel_id: duel for duel in duels}
         try:
-            answers = dict(zip(distinct, oracle.compare(list(distinct.values())), strict=True))
+            answers = dict(zip(distinct, oracle.compare_duels(list(distinct.values())), strict=True))
         except OracleFailed as error:
             self.answers += error.answers.values()
             raise

@@ -10,7 +10,7 @@ TOKEN = "OATFLOW_ORACLE_TOKEN"
 """Of a reward service: what it is started with, and what its clients need."""
 
 
-def bearer_secret(name: str) -> str:
+def read_bearer_secret(name: str) -> str:
     """Return the secret in that variable, "" where there is none. Raises `SettingsError` if no header can carry it."""
     secret = os.environ.get(name, "").strip()
     if not secret.isascii() or not secret.isprintable() or " " in secret:

@@ -23,7 +23,7 @@ class HumanOracle:
     """
 
     paid = False
-    purse = None
+    spending = None
     known_reward = None
 
     def __init__(self, settings: HumanSettings, answers: Mapping[str, Sequence[Annotation]] | None = None):
@@ -34,10 +34,10 @@ class HumanOracle:
         guideline = hashlib.sha256(settings.human_guideline.encode()).hexdigest()[:8]
         self.identity = f"human/{self._annotators} annotators/{guideline}"
 
-    def check(self) -> None:
+    def check_ready(self) -> None:
         """People can always be asked."""
 
-    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+    def compare_duels(self, duels: Sequence[Duel]) -> list[Answer]:
         """Look the answers up. Raises `WaitingForLabels` if a duel has too few."""
         short = [duel for duel in duels if lacking(self._answers.get(duel.duel_id, ()), self._annotators)]
         if short:

@@ -24,8 +24,8 @@ from .judge_endpoint import Endpoint, Reply
 from .judge_prompt import Message, open_prompt
 from .oracle import Answer, Circumstances, OracleFailed, SpendingLimit
 from .patience import Breaker, Clock, GaveUp
-from .purse import Purse
 from .settings import JudgeSettings
+from .spending import Spending
 from .verdicts import find_winner
 
 TOKENS_OF_A_TEMPLATE = 64
@@ -46,7 +46,7 @@ class JudgeOracle:
         self._breaker = Breaker(
             self._endpoint.who, settings.judge_tries, settings.judge_patience, circumstances.say, clock=self._clock
         )
-        self.purse = Purse(settings.judge_spending_limit)
+        self.spending = Spending(settings.judge_spending_limit)
         self._settled = threading.Condition()
         self._in_flight = 0
 
@@ -59,11 +59,11 @@ class JudgeOracle:
             f"{settings.judge_orders}/{settings.judge_verdict}"
         )
 
-    def check(self) -> None:
+    def check_ready(self) -> None:
         """Raise `RefusedInput` if the endpoint cannot be reached or does not serve the model. Costs nothing."""
         self._endpoint.check_model()
 
-    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+    def compare_duels(self, duels: Sequence[Duel]) -> list[Answer]:
         """Ask about each duel. Raises `OracleFailed` or `SpendingLimit` with what was answered so far."""
         distinct = list({duel.duel_id: duel for duel in duels}.values())
         answers = ask_all(distinct, self._ask_duel, self._settings.judge_concurrency)
@@ -105,7 +105,7 @@ class JudgeOracle:
     def _hold_money(self, most: float) -> None:
         """Reserve money, if need be after questions in flight have left enough of theirs. Raises `SpendingLimit`."""
         with self._settled:
-            while not self.purse.hold(most):
+            while not self.spending.hold_money(most):
                 if not self._in_flight:
                     raise SpendingLimit(self._describe_limit(most))
                 self._settled.wait()
@@ -113,14 +113,14 @@ class JudgeOracle:
 
     def _settle_money(self, held: float, cost: float) -> None:
         with self._settled:
-            self.purse.pay(held, cost)
+            self.spending.settle_cost(held, cost)
             self._in_flight -= 1
             self._settled.notify_all()
 
     def _describe_limit(self, most: float) -> str:
         return (
-            f"judge_spending_limit={self.purse.limit:g}: {self.purse.spent:.6g} is spent, and the next duel may cost "
-            f"{most:.2g}; what was answered is kept, and a higher limit carries on with the next round"
+            f"judge_spending_limit={self.spending.limit:g}: {self.spending.spent:.6g} is spent, and the next duel may "
+            f"cost {most:.2g}; what was answered is kept, and a higher limit carries on with the next round"
         )
 
     def _price_dearest(self, messages: Sequence[Message]) -> float:

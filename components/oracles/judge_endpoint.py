@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import RefusedInput, SettingsError
 from ..settings import did_you_mean
-from .bearer import bearer_secret
+from .bearer import read_bearer_secret
 from .judge_prompt import Message
 from .oracle import OracleFailed
 from .patience import TryAgain
@@ -176,7 +176,7 @@ def find_key(url: str) -> str:
     host = parts.hostname or ""
     is_openai = parts.scheme == "https" and (host == "openai.com" or host.endswith(".openai.com"))
     name = KEY if os.environ.get(KEY, "").strip() or not is_openai else OPENAI_KEY
-    key = bearer_secret(name)
+    key = read_bearer_secret(name)
     if is_openai and not key:
         raise SettingsError(f"judge_url={url!r}: needs a key; set {KEY} or {OPENAI_KEY} in the environment")
     return key

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ..errors import OracleError
 from ..records.records import Duel
 from ..store.setting_stores import SettingStores
-from .purse import Purse
+from .spending import Spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +89,15 @@ class Oracle(Protocol):
         ...
 
     @property
-    def purse(self) -> Purse | None:
+    def spending(self) -> Spending | None:
         """What may be spent; None without a limit."""
         ...
 
-    def check(self) -> None:
+    def check_ready(self) -> None:
         """Raise `RefusedInput` if it could not answer. Called before an experiment begins; asks nothing that costs."""
         ...
 
-    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+    def compare_duels(self, duels: Sequence[Duel]) -> list[Answer]:
         """Answer each duel, in order. Raises `OracleFailed` with the answers so far; never invents an answer."""
         ...
 
@@ -126,8 +126,8 @@ class LoggedOracle:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._oracle, name)
 
-    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+    def compare_duels(self, duels: Sequence[Duel]) -> list[Answer]:
         """Log the duels, then ask."""
         with open(self._path, "a", encoding="utf-8") as file:
             file.write("".join(f"{duel.duel_id}\n" for duel in duels))
-        return self._oracle.compare(duels)
+        return self._oracle.compare_duels(duels)

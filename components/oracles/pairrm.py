@@ -26,7 +26,7 @@ class PairRMOracle:
 
     known_reward = None
     paid = False
-    purse = None
+    spending = None
 
     def __init__(self, settings: PairRMSettings, circumstances: Circumstances | None = None):
         if not settings.pairrm_model:
@@ -35,7 +35,7 @@ class PairRMOracle:
             )
         self._settings, self._stores = settings, (circumstances or Circumstances()).stores
 
-    def check(self) -> None:
+    def check_ready(self) -> None:
         """Raise `ModelError` where the settings name no PairRM; of a remote one, only small files are read."""
         find_pairrm(self._settings.pairrm_model, weights=False, stores=self._stores)
 
@@ -44,7 +44,7 @@ class PairRMOracle:
         """The ranker, by name and content."""
         return f"pairrm/{short_name(self._settings.pairrm_model)}@{self._found.digest}"
 
-    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+    def compare_duels(self, duels: Sequence[Duel]) -> list[Answer]:
         """Ask about each duel in both orders."""
         given = [(duel.prompt, duel.first, duel.second) for duel in duels]
         swapped = [(prompt, second, first) for prompt, first, second in given]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from ..ledger.sealed import digest_of, seal
 from ..model_folder import check_model_folder, model_digest, resolve_pretrain
+from ..records.sealed import digest_of, seal_document
 from ..store.setting_stores import SettingStores
 from ..store.transfer import sha256_file
 
@@ -35,7 +35,7 @@ class PairRMFolder:
     def digest(self) -> str:
         """Name the model by its content."""
         files = {"ranker": model_digest(self.folder), "encoder_config": sha256_file(self.encoder_config)}
-        return digest_of(seal(files))[:12]
+        return digest_of(seal_document(files))[:12]
 
 
 def find_pairrm(model: str, weights: bool = True, stores: SettingStores | None = None) -> PairRMFolder:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from ..errors import RefusedInput, SettingsError
 from ..records.records import Duel
 from . import web, wire
-from .bearer import TOKEN, bearer_secret
+from .bearer import TOKEN, read_bearer_secret
 from .concurrent import ask_all
 from .oracle import Answer, Circumstances, OracleFailed
 from .patience import Breaker, Clock, GaveUp, Pauses, TryAgain
@@ -36,7 +36,7 @@ class RemoteOracle:
 
     known_reward = None
     paid = True
-    purse = None
+    spending = None
 
     def __init__(
         self, settings: RemoteSettings, circumstances: Circumstances | None = None, clock: Clock | None = None
@@ -50,7 +50,7 @@ class RemoteOracle:
         self._breaker = Breaker(
             self._who, settings.remote_tries, settings.remote_patience, say, self._pauses, self._clock
         )
-        self._token = bearer_secret(TOKEN)
+        self._token = read_bearer_secret(TOKEN)
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
         self._client = web.open_capped_client(settings.remote_timeout, settings.remote_concurrency, headers=headers)
         self._lock = threading.Lock()
@@ -65,7 +65,7 @@ class RemoteOracle:
             self._note_identity(self._ask_patiently(self._ask_identity)[0])
         return f"remote/{self._named}"
 
-    def check(self) -> None:
+    def check_ready(self) -> None:
         """Contact the service once, without a question that costs something; `RefusedInput` by name if that fails."""
         attempt = self._ask_identity if self._settings.remote_protocol == "json" else self._reach_host
         refused = f"remote_url={self._url!r}: "
@@ -84,7 +84,7 @@ class RemoteOracle:
             "the address and remote_protocol"
         )
 
-    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+    def compare_duels(self, duels: Sequence[Duel]) -> list[Answer]:
         """Answer each duel; `OracleFailed` with those that were answered if the service refuses or stays down."""
         distinct = list({duel.duel_id: duel for duel in duels}.values())
         size = self._settings.remote_request_duels
@@ -104,16 +104,16 @@ class RemoteOracle:
 
     def _ask_once(self, duels: Sequence[Duel]) -> dict[str, Answer]:
         if self._settings.remote_protocol == "oat":
-            body = self._exchange_bytes("POST", wire.OAT, wire.oat_request(duels), wire.OAT_TYPE)
-            return _read_reply(partial(wire.oat_answers, body, duels))
-        body = self._exchange_bytes("POST", wire.COMPARE, wire.json_request(duels), wire.JSON_TYPE)
-        identity, answers = _read_reply(partial(wire.json_answers, body, duels))
+            body = self._exchange_bytes("POST", wire.OAT, wire.write_oat_request(duels), wire.OAT_TYPE)
+            return _read_reply(partial(wire.read_oat_answers, body, duels))
+        body = self._exchange_bytes("POST", wire.COMPARE, wire.write_json_request(duels), wire.JSON_TYPE)
+        identity, answers = _read_reply(partial(wire.read_json_answers, body, duels))
         self._note_identity(identity)
         return answers
 
     def _ask_identity(self) -> str:
         body = self._exchange_bytes("GET", wire.IDENTITY)
-        return _read_reply(partial(wire.json_identity, body))
+        return _read_reply(partial(wire.read_json_identity, body))
 
     def _reach_host(self) -> None:
         """Accept any reply: Oat's protocol has no question that is free."""

@@ -25,7 +25,7 @@ class ScorerOracle:
 
     known_reward = None
     paid = False
-    purse = None
+    spending = None
 
     def __init__(self, settings: ScorerSettings, circumstances: Circumstances | None = None):
         if not settings.scorer_model:
@@ -35,7 +35,7 @@ class ScorerOracle:
             )
         self._settings, self._stores = settings, (circumstances or Circumstances()).stores
 
-    def check(self) -> None:
+    def check_ready(self) -> None:
         """Raise `ModelError` where the settings name no reward model; of a remote one, only small files are read."""
         check_scorer(self._settings.scorer_model, self._settings.scorer_trust_remote_code, self._stores)
 
@@ -51,10 +51,10 @@ class ScorerOracle:
         """The model, by name and content, and the temperature."""
         return f"reward_model/{self.scorer.identity}/T={self._settings.scorer_temperature:g}"
 
-    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+    def compare_duels(self, duels: Sequence[Duel]) -> list[Answer]:
         """Score both responses of all duels in one go; a response in several duels of its prompt is read once."""
         texts = [(duel.prompt, response) for duel in duels for response in (duel.first, duel.second)]
-        scores = self.scorer.scores(texts)
+        scores = self.scorer.score_texts(texts)
         return [self._compare_scores(*pair) for pair in zip(scores[::2], scores[1::2], strict=True)]
 
     def _compare_scores(self, first: float, second: float) -> Answer:

@@ -12,8 +12,8 @@ from math import isfinite
 from typing import Any
 
 from ..errors import ModelError, OracleError
-from ..ledger.sealed import digest_of, seal
 from ..model_folder import model_digest, short_name
+from ..records.sealed import digest_of, seal_document
 from ..store.setting_stores import SettingStores
 from .scorer_folder import find_scorer
 from .settings import ScorerSettings
@@ -61,9 +61,9 @@ class Scorer:
         self._own_padding = _own_padding(self.network.config)
         self._longest = min(max_length, _count_positions(self.network.config), self._tokenizer.model_max_length)
         what = {"files": model_digest(folder), "dtype": dtype, "longest": self._longest}
-        self.identity = f"{short_name(model)}@{digest_of(seal(what))[:12]}"
+        self.identity = f"{short_name(model)}@{digest_of(seal_document(what))[:12]}"
 
-    def scores(self, conversations: Sequence[tuple[str, str]]) -> list[float]:
+    def score_texts(self, conversations: Sequence[tuple[str, str]]) -> list[float]:
         """Return the score of each prompt and response, in their order; equal ones are scored once."""
         rows = {conversation: row for row, conversation in enumerate(dict.fromkeys(conversations))}
         tokens = [self._encode_conversation(prompt, response) for prompt, response in rows]

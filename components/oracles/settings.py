@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from ..settings import Section, operational
+from ..settings import Section, operational_field
 from .known_reward import check_reward
 
 
@@ -31,7 +31,7 @@ class PairRMSettings(Section):
     pairrm_model: str = "llm-blender/PairRM-hf"
     """The ranker: a folder, a hub name, or s3://bucket/folder (on the ledger's server, unless it ends in \
 ?endpoint=URL)."""
-    pairrm_batch_size: int = operational(8, ge=1)
+    pairrm_batch_size: int = operational_field(8, ge=1)
     """Comparisons in one pass of the network."""
 
 
@@ -47,7 +47,7 @@ class ScorerSettings(Section):
     """Longest conversation in tokens; a longer one is cut at its beginning, so that the end of the answer is read."""
     scorer_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the weights."""
-    scorer_batch_tokens: int = operational(8192, ge=1)
+    scorer_batch_tokens: int = operational_field(8192, ge=1)
     """Tokens in one pass, padding included; conversations of like length go together."""
     scorer_trust_remote_code: bool = False
     """Let the model bring code along."""
@@ -60,19 +60,19 @@ class RemoteSettings(Section):
     """Address of the service, http://host:port; its token comes from the environment, OATFLOW_ORACLE_TOKEN."""
     remote_protocol: Literal["json", "oat"] = "json"
     """json: ours; oat: Oat's msgpack over /get_feedback, for services that exist."""
-    remote_allowed_hosts: tuple[str, ...] = operational(())
+    remote_allowed_hosts: tuple[str, ...] = operational_field(())
     """Hosts that the address may name; empty: any."""
-    remote_request_duels: int = operational(4, ge=1)
+    remote_request_duels: int = operational_field(4, ge=1)
     """Duels in one request."""
-    remote_concurrency: int = operational(16, ge=1)
+    remote_concurrency: int = operational_field(16, ge=1)
     """Requests at a time."""
-    remote_timeout: float = operational(30.0, gt=0)
+    remote_timeout: float = operational_field(30.0, gt=0)
     """Seconds that an answer may take."""
-    remote_tries: int = operational(10, ge=1)
+    remote_tries: int = operational_field(10, ge=1)
     """How often a request is sent before its failures count as the service being down."""
-    remote_backoff: Literal["jitter", "oat"] = operational("jitter")
+    remote_backoff: Literal["jitter", "oat"] = operational_field("jitter")
     """Pauses between tries: jitter: doubling, with jitter, 30 s at most; oat: 1, 1.3, 1.69 s and so on."""
-    remote_patience: float = operational(3600.0, ge=0)
+    remote_patience: float = operational_field(3600.0, ge=0)
     """Seconds that the service may be down before the step stops; until then it waits, and asks now and then."""
 
 
@@ -86,7 +86,7 @@ class JudgeSettings(Section):
     """Name of the model at the endpoint."""
     judge_url: str = "https://api.openai.com/v1"
     """Address of the endpoint."""
-    judge_allowed_hosts: tuple[str, ...] = operational(())
+    judge_allowed_hosts: tuple[str, ...] = operational_field(())
     """Hosts that the address may name; empty: any."""
     judge_orders: Literal["both", "one"] = "both"
     """both: each duel is asked in both orders and averaged; one: in an order drawn for the duel, at half the cost."""
@@ -99,19 +99,19 @@ class JudgeSettings(Section):
     """What makes an answer better, a file or its text; empty: ours."""
     judge_max_tokens: int = Field(1, ge=1)
     """Tokens that the verdict may take; more than 1 only for parsed verdicts."""
-    judge_concurrency: int = operational(8, ge=1)
+    judge_concurrency: int = operational_field(8, ge=1)
     """Requests at a time."""
-    judge_timeout: float = operational(60.0, gt=0)
+    judge_timeout: float = operational_field(60.0, gt=0)
     """Seconds that an answer may take."""
-    judge_tries: int = operational(6, ge=1)
+    judge_tries: int = operational_field(6, ge=1)
     """How often a request is sent before its failures count as the endpoint being down."""
-    judge_patience: float = operational(3600.0, ge=0)
+    judge_patience: float = operational_field(3600.0, ge=0)
     """Seconds that the endpoint may be down before the step stops."""
-    judge_input_price: float = operational(0.0, ge=0)
+    judge_input_price: float = operational_field(0.0, ge=0)
     """Price of a million input tokens."""
-    judge_output_price: float = operational(0.0, ge=0)
+    judge_output_price: float = operational_field(0.0, ge=0)
     """Price of a million output tokens."""
-    judge_spending_limit: float | None = operational(None, gt=0)
+    judge_spending_limit: float | None = operational_field(None, gt=0)
     """Most that the experiment may spend on the judge, in the currency of the prices; empty: no limit."""
 
 
@@ -122,5 +122,5 @@ class HumanSettings(Section):
     """How many people must answer each duel."""
     human_guideline: str = "Which answer is better?"
     """What people are asked."""
-    human_wait_minutes: float = operational(0.0, ge=0, le=1200)
+    human_wait_minutes: float = operational_field(0.0, ge=0, le=1200)
     """How long the step waits for their answers; then the run ends as waiting for labels, and the next carries on."""

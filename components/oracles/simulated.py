@@ -18,17 +18,17 @@ class SimulatedOracle:
     """P(first wins) = sigmoid((reward of the first - reward of the second) / temperature)."""
 
     paid = False
-    purse = None
+    spending = None
 
     def __init__(self, reward: str, temperature: float):
         name, self.known_reward = open_reward(reward)
         self._temperature = temperature
         self.identity = f"simulated/{name}/T={temperature:g}"
 
-    def check(self) -> None:
+    def check_ready(self) -> None:
         """Do nothing: an oracle that could be opened can answer."""
 
-    def compare(self, duels: Sequence[Duel]) -> list[Answer]:
+    def compare_duels(self, duels: Sequence[Duel]) -> list[Answer]:
         """Score both responses of each duel."""
         return [self._compare_rewards(duel) for duel in duels]
 

@@ -26,7 +26,7 @@ class WireError(ValueError):
     """A request or an answer is not as agreed."""
 
 
-class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WireDuel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which of two responses to a prompt is better?"""
 
     prompt: str
@@ -34,7 +34,7 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     second: str
 
 
-class Comparison(msgspec.Struct, frozen=True, omit_defaults=True):
+class WireAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The probability that the first response wins, and both rewards where they are known."""
 
     first_wins: float
@@ -46,18 +46,18 @@ class Comparison(msgspec.Struct, frozen=True, omit_defaults=True):
 class OatRequest:
     """What Oat's clients ask: which of two responses wins, or what the score of one is; one of the two is empty."""
 
-    duels: list[Question]
+    duels: list[WireDuel]
     responses: list[tuple[str, str]]
     """Prompts and responses to score."""
 
 
 class _JsonRequest(msgspec.Struct, forbid_unknown_fields=True):
-    duels: list[Question]
+    duels: list[WireDuel]
 
 
 class _JsonReply(msgspec.Struct):
     identity: str
-    answers: list[Comparison]
+    answers: list[WireAnswer]
 
 
 class _Identity(msgspec.Struct):
@@ -77,12 +77,12 @@ class _OatReply(msgspec.Struct):
 # --- What a client sends and reads ---
 
 
-def json_request(duels: Sequence[Duel]) -> bytes:
+def write_json_request(duels: Sequence[Duel]) -> bytes:
     """Return the body of a question in our JSON."""
-    return msgspec.json.encode(_JsonRequest([Question(duel.prompt, duel.first, duel.second) for duel in duels]))
+    return msgspec.json.encode(_JsonRequest([WireDuel(duel.prompt, duel.first, duel.second) for duel in duels]))
 
 
-def json_answers(body: bytes, duels: Sequence[Duel]) -> tuple[str, dict[str, Answer]]:
+def read_json_answers(body: bytes, duels: Sequence[Duel]) -> tuple[str, dict[str, Answer]]:
     """Read the reply to `json_request`: the identity of who answered, and the answers by duel."""
     reply = _decode_body(body, _JsonReply, "json")
     _check_number(reply.answers, len(duels))
@@ -95,12 +95,12 @@ def json_answers(body: bytes, duels: Sequence[Duel]) -> tuple[str, dict[str, Ans
     return _check_name(reply.identity), answers
 
 
-def json_identity(body: bytes) -> str:
+def read_json_identity(body: bytes) -> str:
     """Read the reply to GET /v1/identity."""
     return _check_name(_decode_body(body, _Identity, "json").identity)
 
 
-def oat_request(duels: Sequence[Duel]) -> bytes:
+def write_oat_request(duels: Sequence[Duel]) -> bytes:
     """Return the body of a question as Oat's client sends it, keys in its order."""
     return msgspec.msgpack.encode(
         {
@@ -111,7 +111,7 @@ def oat_request(duels: Sequence[Duel]) -> bytes:
     )
 
 
-def oat_answers(body: bytes, duels: Sequence[Duel]) -> dict[str, Answer]:
+def read_oat_answers(body: bytes, duels: Sequence[Duel]) -> dict[str, Answer]:
     """Read the reply to `oat_request`: the answers by duel."""
     said = _decode_body(body, _OatReply, "msgpack").batch_first_win_prob
     _check_number(said, len(duels))
@@ -121,12 +121,12 @@ def oat_answers(body: bytes, duels: Sequence[Duel]) -> dict[str, Answer]:
 # --- What a server reads and sends ---
 
 
-def read_json_request(body: bytes) -> list[Question]:
+def read_json_request(body: bytes) -> list[WireDuel]:
     """Read what `json_request` wrote."""
     return _decode_body(body, _JsonRequest, "json").duels
 
 
-def write_json_answers(identity: str, answers: Sequence[Comparison]) -> bytes:
+def write_json_answers(identity: str, answers: Sequence[WireAnswer]) -> bytes:
     """Return the body of the reply to `json_request`."""
     for answer in answers:
         _check_probability(answer.first_wins), _check_reward(answer.first_reward), _check_reward(answer.second_reward)
@@ -146,7 +146,7 @@ def read_oat_request(body: bytes) -> OatRequest:
     _check_number(asked.batch_candidates or asked.batch_response, len(asked.batch_prompt))
     if asked.batch_candidates:
         pairs = zip(asked.batch_prompt, asked.batch_candidates, strict=True)
-        return OatRequest([Question(prompt, first, second) for prompt, (first, second) in pairs], [])
+        return OatRequest([WireDuel(prompt, first, second) for prompt, (first, second) in pairs], [])
     return OatRequest([], list(zip(asked.batch_prompt, asked.batch_response, strict=True)))
 
 

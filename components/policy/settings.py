@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ..settings import Section, did_you_mean, operational
+from ..settings import Section, did_you_mean, operational_field
 from .registry import LOSSES, Loss
 
 
@@ -72,7 +72,7 @@ or none."""
     """Gradients are clipped to this norm."""
     train_batch_size: int = Field(128, ge=1)
     """Pairs in one optimisation step."""
-    train_batch_size_per_device: int = operational(1, ge=1)
+    train_batch_size_per_device: int = operational_field(1, ge=1)
     """Pairs in one forward pass of one worker."""
     max_epochs: int = Field(1, ge=1)
     """Passes over a round's pairs."""
@@ -93,15 +93,15 @@ or none."""
     """Layers that get an adapter: all-linear, or the last parts of their names with commas between (q_proj,v_proj)."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Number format of forward and backward passes; auto: bfloat16 where the machine computes faster in it."""
-    zero_stage: Literal[0, 1, 2, 3] = operational(2)
+    zero_stage: Literal[0, 1, 2, 3] = operational_field(2)
     """DeepSpeed ZeRO stage: what is split among the workers."""
-    adam_offload: bool = operational(False)
+    adam_offload: bool = operational_field(False)
     """Keep the optimizer's state in main memory instead of the GPU's; needs zero_stage 1, 2 or 3."""
-    gradient_checkpointing: bool = operational(False)
+    gradient_checkpointing: bool = operational_field(False)
     """Compute activations anew in the backward pass: less memory, about a third more time."""
-    train_workers: int = operational(1, ge=1)
+    train_workers: int = operational_field(1, ge=1)
     """Processes that train together."""
-    train_timeout_seconds: float = operational(86_400.0, gt=0)
+    train_timeout_seconds: float = operational_field(86_400.0, gt=0)
     """How long a training job may take before the round is given up."""
 
     @field_validator("dap_algo", mode="before")

@@ -187,7 +187,7 @@ class Trainer:
             self.tokens += sum(pair.length for pair in step if not pair.is_identical)
             if self.rank == 0:
                 shown = {"done": number, "of": len(steps), "tokens": self.tokens, "loss": curve[-1]["loss"]}
-                progress.tell("train", self.given.round, "work", **shown)
+                progress.report_event("train", self.given.round, "work", **shown)
         return curve
 
     def find_rate(self, step: int) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from math import isinf
 
 from ..statistics.intervals import Estimate
-from .entrants import ExperimentComparison, Group, kind
+from .entrants import ExperimentComparison, Group, describe_kind
 from .label_efficiency import Level, Reach, Reached, at_equal_labels, curve, extra_tokens, reach
 from .line_chart import EVEN, Chart, Curve, Point, Scale, curve_chart, estimated
 from .svg import LOOKS
@@ -23,7 +23,7 @@ LONGER = Scale(rounded, 0.0, "0: as long")
 _BANDED = 3
 
 
-def render(comparison: ExperimentComparison, levels: Sequence[float] = LEVELS) -> str:
+def render_comparison(comparison: ExperimentComparison, levels: Sequence[float] = LEVELS) -> str:
     """Return the comparison as HTML. Pure; the same experiments give the same bytes."""
     seed = _seed_of(comparison)
     compared = at_equal_labels(comparison, seed) if comparison.groups else []
@@ -218,7 +218,7 @@ def entrant_table(comparison: ExperimentComparison) -> Table:
         (
             Column("Experiment", tuple(entrant.name for _, entrant in entrants)),
             Column("Compared as", tuple(name for name, _ in entrants)),
-            Column("How it learns", tuple(kind(entrant) for _, entrant in entrants)),
+            Column("How it learns", tuple(describe_kind(entrant) for _, entrant in entrants)),
             Column("Seed", tuple(entrant.seed for _, entrant in entrants)),
             Column("Rounds", tuple(entrant.rounds for _, entrant in entrants), count),
             Column("HEAD", tuple(entrant.digest[:12] for _, entrant in entrants)),

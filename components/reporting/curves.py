@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from ..ledger import layout
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
-from ..ledger.sealed import digest_of, seal
 from ..records.records import Duel, Preference, Verdict
+from ..records.sealed import digest_of, seal_document
 from ..records.table import from_parquet
 from ..seeds import derive
 from ..statistics.intervals import wilson_interval
@@ -174,7 +174,7 @@ def read_rounds(ledger: Ledger) -> list[RoundRow]:
     return rows
 
 
-def measured(ledger: Ledger, round_: int) -> dict[str, float]:
+def measure_round(ledger: Ledger, round_: int) -> dict[str, float]:
     """Return what one finished round measured, as KFP and trackers take metrics."""
     return metrics_of(read_rounds(ledger)[round_])
 
@@ -234,7 +234,7 @@ def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before:
         labels_total=None if labels is None else labels_before + labels,
         seconds={layout.STEPS[room]: _seconds_of(mark) for room, mark in marks.items() if mark},
         policy=ledger.policy_digest(round_),
-        digest=digest_of(seal(asdict(record))) if record else "",
+        digest=digest_of(seal_document(asdict(record))) if record else "",
         finished=max(mark.finished for mark in marks.values() if mark),
         explored=Explored(**_select_fields(Explored, recorded)),
         queried=queried(labeled, found["evaluation"]),

@@ -113,7 +113,7 @@ def read_entrant(ledger: Ledger, meaning: Mapping[str, Any]) -> Entrant:
     )
 
 
-def compare(entrants: Sequence[Entrant]) -> ExperimentComparison:
+def compare_entrants(entrants: Sequence[Entrant]) -> ExperimentComparison:
     """Group experiments by their settings, and leave out those that cannot be compared with the first named. Pure."""
     left_out: list[tuple[str, str]] = []
     groups: list[list[Entrant]] = []
@@ -134,7 +134,7 @@ def compare(entrants: Sequence[Entrant]) -> ExperimentComparison:
     return ExperimentComparison(tuple(Group(name, tuple(group)) for name, group in named), tuple(left_out))
 
 
-def kind(entrant: Entrant) -> str:
+def describe_kind(entrant: Entrant) -> str:
     """Say how an experiment gets its labels: online, now and then, or offline; and what picks the duels."""
     meaning = entrant.meaning
     if meaning.get("prompts.chosen_key"):

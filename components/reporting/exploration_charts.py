@@ -20,7 +20,7 @@ from .line_chart import (
     plain_points,
     points_of,
 )
-from .svg import OF_ALL, OF_ENSEMBLE, OF_POLICY, against_promise, draw
+from .svg import OF_ALL, OF_ENSEMBLE, OF_POLICY, against_promise, draw_svg
 from .table import Column, Table
 from .words import count, percent, rounded
 
@@ -118,7 +118,7 @@ def reliability_chart(foretold: Foretold | None) -> Chart | None:
         title="Calibration of the ensemble",
         key=(("policy", "● favourites that won, 95% interval"), ("plain", "- - as often as foretold")),
         label=f"Line chart of how often the ensemble’s favourite won, over the chance that it was given: {told}.",
-        svg=draw("calibration", lambda axes: against_promise(axes, promised, kept, lows, highs)),
+        svg=draw_svg("calibration", lambda axes: against_promise(axes, promised, kept, lows, highs)),
         table=Table(
             (
                 Column("Foretold", tuple(promised), percent), Column("Came true", tuple(kept), percent),

@@ -46,11 +46,11 @@ def read_foretold(ledger: Ledger, rounds: Sequence[int]) -> Foretold | None:
     if not looked:
         return None
     duels = [sample for round_ in looked for sample in answered_duels(ledger, round_)]
-    bins = reliability(duels)
+    bins = sort_predictions(duels)
     return Foretold(tuple(bins), looked[0], looked[-1]) if bins else None
 
 
-def reliability(samples: Sequence[SampledDuel]) -> list[Bin]:
+def sort_predictions(samples: Sequence[SampledDuel]) -> list[Bin]:
     """Sort duels by the ensemble's chance for its favourite, from 50% to 100%, and count how often it won.
 
     The order of the answers means nothing, so a prediction of 20% is one of 80% for the other answer. Labels from a

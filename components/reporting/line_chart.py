@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from ..statistics.intervals import Estimate
 from .curves import RoundRow
-from .svg import Axes, Look, band, draw, end_labels, level_line, line, over_labels
+from .svg import Axes, Look, draw_band, draw_svg, end_labels, level_line, line, over_labels
 from .table import Column, Table
 from .words import Unit, count, percent, rounded
 
@@ -90,7 +90,7 @@ def curve_chart(
             *([("plain", f"- - {scale.meaning}")] if scale.meaning else []),
         ),
         label=f"Line chart of {label or title.lower()} over {unit.many}: {told}.{dashed}",
-        svg=draw(name, lambda axes: _paint_axes(axes, curves, unit, scale)),
+        svg=draw_svg(name, lambda axes: _paint_axes(axes, curves, unit, scale)),
         table=table,
         note=note,
     )
@@ -161,7 +161,7 @@ def _paint_curve(axes: Axes, curve: Curve) -> None:
     known = [(point.at, point.low, point.high) for point in curve.points if None not in (point.low, point.high)]
     if known:
         places, lows, highs = zip(*known, strict=True)
-        band(axes, places, lows, highs, curve.look.color, filled=curve.banded)
+        draw_band(axes, places, lows, highs, curve.look.color, filled=curve.banded)
     line(axes, [point.at for point in curve.points], [point.value for point in curve.points], curve.look)
 
 

@@ -6,7 +6,7 @@ from ..ledger.ledger import Ledger
 from . import words
 from .queries import oracle_notes, query_table
 from .report import Report, read_report
-from .report_charts import charts
+from .report_charts import draw_charts
 from .result import RESULT_NOTE, result_table
 from .summary import (
     duel_outcome,
@@ -28,15 +28,15 @@ _UNPRINTABLE = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(9), 11, *r
 
 def write_report(ledger: Ledger) -> str:
     """Return the report of all finished rounds as HTML."""
-    return render(read_report(ledger))
+    return render_report(read_report(ledger))
 
 
-def render(report: Report) -> str:
+def render_report(report: Report) -> str:
     """Return a report as HTML. Pure; every text of the experiment is escaped."""
     return render_page(
         "page.html",
         filters={
-            "fold": fold,
+            "fold": fold_text,
             "how_it_came": how_it_came,
             "duel_outcome": duel_outcome,
             "verdict_outcome": verdict_outcome,
@@ -47,7 +47,7 @@ def render(report: Report) -> str:
         result=result_table(report),
         result_note=RESULT_NOTE,
         table=summary_table(report.rows),
-        charts=charts(report.rows, report.opponent, report.reliability),
+        charts=draw_charts(report.rows, report.opponent, report.reliability),
         facts=_list_facts(report),
         digests=_list_digests(report),
         queries=query_table([(row.round, row.clashes, row.queried) for row in report.rows]),
@@ -55,7 +55,7 @@ def render(report: Report) -> str:
     )
 
 
-def fold(text: str, length: int = FOLD, most: int = MOST) -> tuple[str, str, int]:
+def fold_text(text: str, length: int = FOLD, most: int = MOST) -> tuple[str, str, int]:
     """Split a text into what is shown, what is folded away, and how many characters more it has.
 
     It is split between words where that is possible.

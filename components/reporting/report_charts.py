@@ -23,7 +23,7 @@ from .line_chart import (
     plain_points,
     points_of,
 )
-from .svg import OF_EQUAL_LENGTH, OF_OPPONENT, OF_POLICY, bars, draw
+from .svg import OF_EQUAL_LENGTH, OF_OPPONENT, OF_POLICY, draw_bars, draw_svg
 from .table import Column, Table
 from .words import NOT_MEASURED, count, percent, rounded, seconds
 
@@ -45,7 +45,7 @@ class Charts:
         return self.answers + self.duels + self.training + self.time
 
 
-def charts(rows: Sequence[RoundRow], opponent: str, foretold: Foretold | None = None) -> Charts:
+def draw_charts(rows: Sequence[RoundRow], opponent: str, foretold: Foretold | None = None) -> Charts:
     """Draw every chart that the rows have numbers for. `opponent`: who the policy is compared with, in words."""
     return Charts(
         _drop_missing(win_rate_chart(rows, opponent), length_chart(rows, opponent), reward_chart(rows, opponent),
@@ -189,7 +189,7 @@ def seconds_chart(rows: Sequence[RoundRow]) -> Chart | None:
         title="Seconds per step",
         key=(("policy", "□ start-up"), ("policy", "■ work"), ("plain", "mean over rounds")),
         label=f"Bar chart of the mean seconds that each step took: {'; '.join(parts)}.",
-        svg=draw("seconds", lambda axes: bars(axes, steps, startups, works, labels), 14 + 42 * len(steps)),
+        svg=draw_svg("seconds", lambda axes: draw_bars(axes, steps, startups, works, labels), 14 + 42 * len(steps)),
         table=Table((Column("Round", tuple(row.round for row in rows)), *_seconds_columns(rows, steps))),
     )
 

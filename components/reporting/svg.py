@@ -84,7 +84,7 @@ _PLOTTED = 235.0
 _LINE = 14.0
 
 
-def draw(name: str, paint: Callable[[Axes], None], height: int = HEIGHT) -> Markup:
+def draw_svg(name: str, paint: Callable[[Axes], None], height: int = HEIGHT) -> Markup:
     """Let `paint` fill one pair of axes; the same painting gives the same text. `name` keeps ids apart on a page."""
     with style.context(["default", _STYLE, {"svg.hashsalt": name}]):
         figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained")
@@ -104,7 +104,7 @@ def line(axes: Axes, labels: Sequence[float], values: Sequence[float], look: Loo
     )  # fmt: skip
 
 
-def band(
+def draw_band(
     axes: Axes, labels: Sequence[float], lows: Sequence[float], highs: Sequence[float], color: str, filled: bool
 ) -> None:
     """Draw intervals: as a filled band, and as a stroke at each point while there are few enough to tell apart."""
@@ -157,7 +157,7 @@ def against_promise(
     axes.set_axisbelow(True)
 
 
-def bars(
+def draw_bars(
     axes: Axes, names: Sequence[str], first: Sequence[float], then: Sequence[float], labels: Sequence[str]
 ) -> None:
     """Draw one bar a name, top down: a hollow part, a filled part, and a label at the end."""

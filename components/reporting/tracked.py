@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..ledger.ledger import FIXED_POLICY, Ledger
-from ..ledger.sealed import digest_of, seal
 from ..ledger.windows import folder_uri
 from ..records.records import Verdict
+from ..records.sealed import digest_of, seal_document
 from .curves import RoundRow, SampledDuel, metrics_of, read_rounds, sample_duels, sample_verdicts
 from .report import with_answers
 from .settings import TrackingSettings
@@ -56,7 +56,7 @@ def settings_of(ledger: Ledger, round_: int) -> TrackingSettings:
 
 def run_id(ledger: Ledger) -> str:
     """Name an experiment's run: the same in every pipeline run, another if it is begun anew with other settings."""
-    return digest_of(seal({"at": ledger.identity, "began": ledger.experiment.to_json()}))[:16]
+    return digest_of(seal_document({"at": ledger.identity, "began": ledger.experiment.to_json()}))[:16]
 
 
 def tracked_rounds(ledger: Ledger, sent: int) -> Iterator[TrackedRound]:

@@ -32,7 +32,7 @@ INSTALL = {"wandb": "wandb", "mlflow": "mlflow-skinny"}
 """What to install for each tracker, by the name that it is imported by."""
 
 
-def track(ledger: Ledger, round_: int, settings: TrackingSettings | None = None) -> None:
+def track_round(ledger: Ledger, round_: int, settings: TrackingSettings | None = None) -> None:
     """Send a finished round, and those before it that were not sent, within `track_seconds`.
 
     `settings`: by default those of the run that did the round. Logs any failure in one line and raises nothing.
@@ -47,10 +47,10 @@ def track(ledger: Ledger, round_: int, settings: TrackingSettings | None = None)
     except (OatflowError, OSError) as error:
         trouble = str(error)
     if trouble:
-        progress.tell("track", round_, "note", text=f"round {round_} is done, but not tracked{whom}: {trouble}")
+        progress.report_event("track", round_, "note", text=f"round {round_} is done, but not tracked{whom}: {trouble}")
 
 
-def send(ledger: Ledger, settings: TrackingSettings) -> None:
+def send_rounds(ledger: Ledger, settings: TrackingSettings) -> None:
     """Send what a tracker does not have yet; raises whatever the tracker raises."""
     if settings.track == "mlflow":
         from .mlflow_tracking import send_to_mlflow
@@ -152,7 +152,7 @@ def main(uri: str, settings: str) -> None:
     """Send, as a process of its own; what goes wrong is its last line, and its exit code is 1."""
     die_with_parent(os.getppid())
     try:
-        send(Ledger.open(uri), TrackingSettings.model_validate_json(settings))
+        send_rounds(Ledger.open(uri), TrackingSettings.model_validate_json(settings))
     except Exception as error:
         sys.exit(f"{TROUBLE}{type(error).__name__}: {' '.join(str(error).split())}")
 

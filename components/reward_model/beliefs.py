@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .encoder import Encoder
 from .fitting import Ensemble
-from .network import rewards
+from .network import compute_rewards
 from .settings import RewardModelSettings
 
 Text = tuple[str, str]
@@ -39,4 +39,4 @@ def encode_texts(
 def predict_rewards(ensemble: Ensemble, features: Tensor, settings: RewardModelSettings) -> Tensor:
     """Return every member's reward of each answer, (E, K), from the answers' features, (K, D)."""
     with torch.inference_mode():
-        return rewards(ensemble.weights, features, settings.rm_act_fn)
+        return compute_rewards(ensemble.weights, features, settings.rm_act_fn)

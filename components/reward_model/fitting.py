@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..seeds import derive
 from .losses import anchor_penalty, anchor_strength, duel_loss
-from .network import Weights, initial_weights, rewards
+from .network import Weights, compute_rewards, initial_weights
 from .replay import Replay
 from .settings import RewardModelSettings
 
@@ -54,13 +54,13 @@ class Fit:
     steps: int
 
 
-def begin(settings: RewardModelSettings, features: int, seed: int) -> Ensemble:
+def start_ensemble(settings: RewardModelSettings, features: int, seed: int) -> Ensemble:
     """Return an untrained ensemble; equal seeds make equal ones."""
     weights = initial_weights(settings.num_ensemble, features, settings.rm_hidden_dim, seed)
     return Ensemble(weights, _clone_weights(weights), _zero_weights(weights), _zero_weights(weights), 0)
 
 
-def fit(
+def fit_ensemble(
     ensemble: Ensemble, replay: Replay, settings: RewardModelSettings, queries: int, seed: int
 ) -> tuple[Ensemble, Fit | None]:
     """Return the ensemble after some steps on the buffer, and the last of these; None where no step was taken.
@@ -100,7 +100,7 @@ def _take_step(
     strength: float,
 ) -> tuple[Tensor, ...]:
     """Take one step; returns loss, penalty, and mean reward of chosen and rejected answers, as they were before it."""
-    both = rewards(weights, torch.stack([batch.chosen, batch.rejected]), settings.rm_act_fn)
+    both = compute_rewards(weights, torch.stack([batch.chosen, batch.rejected]), settings.rm_act_fn)
     chosen, rejected = both.unbind(1)
     loss = duel_loss(chosen, rejected, batch.kept, settings.rm_mask)
     penalty = strength * anchor_penalty(weights, anchor)

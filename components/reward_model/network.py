@@ -34,7 +34,7 @@ def initial_weights(members: int, features: int, hidden: int, seed: int) -> Weig
     return weights
 
 
-def rewards(weights: Weights, features: Tensor, activation: Literal["relu", "swish"]) -> Tensor:
+def compute_rewards(weights: Weights, features: Tensor, activation: Literal["relu", "swish"]) -> Tensor:
     """Return each member's reward of each answer, (E, ...), from the answers' features, (..., D)."""
     members = len(weights["out.bias"])
     act = ACTIVATIONS[activation]

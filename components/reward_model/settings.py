@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..settings import Section, operational
+from ..settings import Section, operational_field
 
 
 class RewardModelSettings(Section):
@@ -21,7 +21,7 @@ class RewardModelSettings(Section):
     model."""
     rm_max_length: int = Field(2048, ge=8)
     """Longest prompt plus answer in tokens that the encoder reads; what is longer loses the prompt's beginning."""
-    rm_encode_batch_size: int = operational(16, ge=1)
+    rm_encode_batch_size: int = operational_field(16, ge=1)
     """Texts in one pass of the encoder; they are sorted by length."""
     num_ensemble: int = Field(20, ge=1)
     """Members of the ensemble."""

@@ -155,7 +155,7 @@ def _random_text(words: int) -> str:
 
 
 def _make_request(words: int) -> bytes:
-    return wire.json_request(
+    return wire.write_json_request(
         [Duel("d", "p", _random_text(words), _random_text(words), _random_text(words), 0, 1, False)]
     )
 

@@ -82,7 +82,7 @@ class Gateway:
 
     async def _answer_compare(self, body: bytes) -> web.Response:
         rewards = await self._both_rewards(_parse_body(wire.read_json_request, body))
-        answers = [wire.Comparison(self._first_wins(pair), *pair) for pair in rewards]
+        answers = [wire.WireAnswer(self._first_wins(pair), *pair) for pair in rewards]
         return _ok_response(wire.write_json_answers(self.require_identity(), answers), wire.JSON_TYPE)
 
     async def _answer_oat(self, body: bytes) -> web.Response:
@@ -141,7 +141,7 @@ class Gateway:
     def _too_large(self) -> Refused:
         return Refused(413, f"the request is larger than {self.settings.max_body} bytes (max_body); ask less at a time")
 
-    async def _both_rewards(self, questions: Sequence[wire.Question]) -> list[tuple[float, float]]:
+    async def _both_rewards(self, questions: Sequence[wire.WireDuel]) -> list[tuple[float, float]]:
         texts = [(asked.prompt, response) for asked in questions for response in (asked.first, asked.second)]
         scores = await self._score_conversations(texts, len(questions))
         return list(zip(scores[::2], scores[1::2], strict=True))

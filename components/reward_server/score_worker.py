@@ -30,7 +30,7 @@ class ScoreWorker(Worker):
         try:
             self._scorer = open_scorer(served.scorer)
             # The first pass is slow, so it is not left to a request.
-            self._scorer.scores([("Hello", "Hello!")])
+            self._scorer.score_texts([("Hello", "Hello!")])
         except OatflowError as error:
             print(f"oatflow: {error}", file=sys.stderr, flush=True)
             sys.exit(error.exit_code)
@@ -42,7 +42,7 @@ class ScoreWorker(Worker):
     def forward(self, data: Sequence[Sequence[Conversation]]) -> list[Scores]:
         """Score the conversations of several requests at once; where that fails, each request by itself."""
         try:
-            scores = iter(self._scorer.scores([conversation for request in data for conversation in request]))
+            scores = iter(self._scorer.score_texts([conversation for request in data for conversation in request]))
         except OracleError:
             return [Scores(self._scorer.identity, self._score_alone(request)) for request in data]
         return [Scores(self._scorer.identity, [next(scores) for _ in request]) for request in data]
@@ -50,7 +50,7 @@ class ScoreWorker(Worker):
     def _score_alone(self, request: Sequence[Conversation]) -> list[float]:
         """Score one request alone; where that fails, its scores are NaN, and the gateway refuses it."""
         try:
-            return self._scorer.scores(request)
+            return self._scorer.score_texts(request)
         except OracleError as error:
             print(f"oatflow: {error}", file=sys.stderr, flush=True)
             return [nan] * len(request)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from ..errors import OracleError, RefusedInput, SettingsError
-from ..oracles.bearer import TOKEN, bearer_secret
+from ..oracles.bearer import TOKEN, read_bearer_secret
 from ..oracles.scorer import ScorerOracle
 from ..oracles.settings import ScorerSettings
 from .gateway import Gateway
@@ -23,7 +23,7 @@ def read_token(wanted: bool) -> str | None:
     """Return the token that clients must send, from the environment; None if none is wanted."""
     if not wanted:
         return None
-    token = bearer_secret(TOKEN)
+    token = read_bearer_secret(TOKEN)
     if not token:
         raise SettingsError(
             f"{TOKEN}: not set; set it to a long random word, which clients then need, too. With --no_token everybody "
@@ -32,13 +32,13 @@ def read_token(wanted: bool) -> str | None:
     return token
 
 
-def serve(scorer: ScorerSettings, settings: ServerSettings, token: str | None, say: Say) -> None:
+def serve_model(scorer: ScorerSettings, settings: ServerSettings, token: str | None, say: Say) -> None:
     """Serve until a signal to stop, then answer the requests in progress and end.
 
     Raises `RefusedInput` if the model or the port is not available, and `OracleError` if the model's process ends.
     """
     # All that can be checked before the model is loaded.
-    ScorerOracle(scorer).check()
+    ScorerOracle(scorer).check_ready()
     asyncio.run(_serve(scorer, settings, token, say))
 
 

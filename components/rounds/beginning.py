@@ -9,7 +9,6 @@ from pathlib import Path
 from ..errors import ObjectNotFound
 from ..ledger import layout
 from ..ledger.ledger import Experiment, Head, Ledger
-from ..ledger.sealed import digest_of, seal
 from ..model_folder import check_lora_targets, check_model_folder, model_digest
 from ..oracles.oracle import Circumstances
 from ..oracles.registry import ORACLES, open_oracle
@@ -19,6 +18,7 @@ from ..prompts.outside import load_outside
 from ..prompts.source import drop_too_long, load_prompts
 from ..prompts.template import load_tokenizer
 from ..records.records import Prompt
+from ..records.sealed import digest_of, seal_document
 from ..store.proof import prove_conditional_writes
 from ..store.setting_stores import SettingStores
 from .experiment import ExperimentSettings, split_operational
@@ -67,7 +67,7 @@ def check_oracles(settings: ExperimentSettings, stores: SettingStores | None = N
     """See that whoever is to be asked is there and can answer. Raises `RefusedInput`, by the setting's name."""
     for name, section in settings.oracles.items():
         if ORACLES[name].opens_anywhere:
-            open_oracle(name, section, Circumstances(stores=stores or SettingStores())).check()
+            open_oracle(name, section, Circumstances(stores=stores or SettingStores())).check_ready()
 
 
 def check_starting_model(policy: PolicySettings, stores: SettingStores | None = None) -> Path:
@@ -87,4 +87,4 @@ def begin_experiment(ledger: Ledger, settings: ExperimentSettings, inputs: Input
     tables = {split: ledger.write_prompts(split, prompts) for split, prompts in inputs.prompts.items()}
     experiment = Experiment(everything, inputs.starting_model, tables, inputs.dropped)
     frozen = ledger.write_document(layout.EXPERIMENT, experiment.to_json())
-    ledger.begin_head(Head(-1, digest_of(seal(frozen)), 0))
+    ledger.begin_head(Head(-1, digest_of(seal_document(frozen)), 0))

@@ -10,14 +10,14 @@ from ..errors import ClaimLost, LedgerError, ObjectChanged
 from ..ledger import layout, owner
 from ..ledger.claim import Claim, verify_claim
 from ..ledger.ledger import Head, Ledger, RoundRecord
-from ..ledger.sealed import digest_of, seal
 from ..records.plan import Plan
+from ..records.sealed import digest_of, seal_document
 
 
 def close_round(uri: str, round_: int, run: str) -> Ledger:
     """Commit a round whose steps are all done. Doing it again changes nothing."""
     ledger = Ledger.open(uri)
-    with progress.told("close", round_, owner.process_start()):
+    with progress.report_step("close", round_, owner.process_start()):
         claim = commit_round(ledger, round_, run)
         remove_leftovers(ledger, round_, claim.keep_optimizers)
     return ledger
@@ -36,12 +36,12 @@ def commit_round(ledger: Ledger, round_: int, run: str) -> Claim:
     ledger.wait_as_claimed(claim)
     if head.token != claim.token:
         raise ClaimLost(f"round {round_}: HEAD is fenced for token {head.token}, run {run!r} holds {claim.token}")
-    plan = _read_document(ledger, layout.plan(round_))
-    steps = {room: _digest_document(ledger, layout.done(round_, room)) for room in Plan.from_json(plan).rooms}
-    record = RoundRecord(round_, head.digest, digest_of(seal(plan)), steps)
-    written = seal(ledger.write_document(layout.round_record(round_), asdict(record)))
+    plan = _read_document(ledger, layout.plan_key(round_))
+    steps = {room: _digest_document(ledger, layout.done_key(round_, room)) for room in Plan.from_json(plan).rooms}
+    record = RoundRecord(round_, head.digest, digest_of(seal_document(plan)), steps)
+    written = seal_document(ledger.write_document(layout.round_record_key(round_), asdict(record)))
     try:
-        ledger.store.replace(layout.HEAD, seal(asdict(Head(round_, digest_of(written), claim.token))), etag)
+        ledger.store.replace(layout.HEAD, seal_document(asdict(Head(round_, digest_of(written), claim.token))), etag)
     except ObjectChanged as error:
         # The write may have been done while its answer was lost, and another run may have gone on from it.
         if ledger.head().round < round_:
@@ -54,8 +54,8 @@ def remove_leftovers(ledger: Ledger, round_: int, keep_optimizers: int) -> None:
     """Remove what killed attempts left behind in this round, and optimizer states that newer rounds replace."""
     done = ledger.done(round_, "policy")
     named = {placed.key for placed in done.outputs} if done else set()
-    for entry in list(ledger.store.list(layout.output(round_, "policy", ""))):
-        if entry.key not in named and entry.key != layout.done(round_, "policy"):
+    for entry in list(ledger.store.list(layout.output_key(round_, "policy", ""))):
+        if entry.key not in named and entry.key != layout.done_key(round_, "policy"):
             ledger.store.delete(entry.key)
     gone = round_ - keep_optimizers
     old = ledger.done(gone, "policy") if gone >= 0 else None
@@ -64,7 +64,7 @@ def remove_leftovers(ledger: Ledger, round_: int, keep_optimizers: int) -> None:
 
 
 def _digest_document(ledger: Ledger, key: str) -> str:
-    return digest_of(seal(_read_document(ledger, key)))
+    return digest_of(seal_document(_read_document(ledger, key)))
 
 
 def _read_document(ledger: Ledger, key: str) -> dict[str, Any]:

@@ -147,10 +147,10 @@ def close_round(
         from oatflow.components.ledger.ledger import Ledger
         from oatflow.components.ledger.windows import check_window
         from oatflow.components.reporting.curves import metrics_of
-        from oatflow.components.reporting.page import render
+        from oatflow.components.reporting.page import render_report
         from oatflow.components.reporting.report import read_report
         from oatflow.components.reporting.summary import page_markdown
-        from oatflow.components.reporting.tracking import track
+        from oatflow.components.reporting.tracking import track_round
         from oatflow.components.rounds.closing import close_round as work
 
         check_window(policy, Ledger.open(ledger), round, "policy")
@@ -159,6 +159,6 @@ def close_round(
         found = read_report(closed)
         for name, value in metrics_of(found.rows[round]).items():
             metrics.log_metric(name, value)
-        Path(report.path).write_text(render(found), encoding="utf-8")
+        Path(report.path).write_text(render_report(found), encoding="utf-8")
         Path(summary.path).write_text(page_markdown(found), encoding="utf-8")
-        track(closed, round)
+        track_round(closed, round)

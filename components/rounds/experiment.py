@@ -74,7 +74,7 @@ class ExperimentSettings(Section):
     @property
     def rounds(self) -> int:
         """Rounds in the whole experiment: what the budget pays for."""
-        return self.exploration.rounds(self.labeling.max_queries, self.prompts.rollout_batch_size)
+        return self.exploration.count_rounds(self.labeling.max_queries, self.prompts.rollout_batch_size)
 
     @property
     def generates(self) -> bool:
@@ -120,7 +120,7 @@ def refuse_small_budget(settings: ExperimentSettings) -> None:
 
     No law of the settings themselves, as experiments that began with such a budget can still be read.
     """
-    duels = settings.exploration.duels(settings.prompts.rollout_batch_size)
+    duels = settings.exploration.count_duels(settings.prompts.rollout_batch_size)
     if not settings.prompts.offline and settings.labeling.max_queries < duels:
         raise SettingsError(
             f"labeling.max_queries={settings.labeling.max_queries}: less than one round, which has {duels} duels; "

@@ -75,7 +75,7 @@ def ensemble_before(given: Round, finished: FinishedSteps, features: int) -> Ens
     from ..reward_model import checkpoint, fitting
 
     if given.number == 0:
-        return fitting.begin(given.settings.reward_model, features, derive(given.seed, "reward model"))
+        return fitting.start_ensemble(given.settings.reward_model, features, derive(given.seed, "reward model"))
     return checkpoint.from_bytes(finished.read_output(ENSEMBLE.step, ENSEMBLE.name, given.number - 1))
 
 

@@ -15,7 +15,7 @@ from ..labeling.queries import SPENDING_LIMIT
 from ..ledger import layout, owner
 from ..ledger.claim import Claim, read_claim, refuse_while_held, renew_claim, take_claim
 from ..ledger.ledger import Ledger
-from ..ledger.sealed import seal
+from ..records.sealed import seal_document
 from .beginning import begin_experiment, check_inputs, has_begun
 from .experiment import ExperimentSettings, Sections, refuse_changes, split_operational
 from .planning import write_plan
@@ -41,7 +41,7 @@ def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
     round_ = ledger.head_etag[0].round + 1
     if is_over(ledger, round_, wanted) or waits_for_people(ledger, round_, wanted):
         return NOTHING_TO_DO
-    with progress.told("open", round_, begun) as told:
+    with progress.report_step("open", round_, begun) as told:
         claim = claim_round(ledger, round_, wanted, run)
         # Jobs of a former owner of this round would train on for nobody.
         open_jobs(wanted.jobs).reap(ledger.identity, claim.token)
@@ -112,7 +112,7 @@ def claim_round(ledger: Ledger, round_: int, settings: ExperimentSettings, run: 
         claim = renew_claim(ledger.store, round_, run, claim.token)
     if head.token != claim.token:
         try:
-            ledger.store.replace(layout.HEAD, seal(asdict(replace(head, token=claim.token))), etag)
+            ledger.store.replace(layout.HEAD, seal_document(asdict(replace(head, token=claim.token))), etag)
         except ObjectChanged as error:
             raise ClaimHeld(f"round {round_}: another run took it over in this very moment; start again") from error
     ledger.forget_head()

@@ -14,7 +14,7 @@ from .experiment import ExperimentSettings
 def write_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan:
     """Write the round's plan, or adopt the one that an earlier attempt wrote."""
     plan = make_plan(ledger, round_, settings)
-    return Plan.from_json(ledger.write_document(layout.plan(round_), plan.to_json()))
+    return Plan.from_json(ledger.write_document(layout.plan_key(round_), plan.to_json()))
 
 
 def make_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan:
@@ -25,7 +25,7 @@ def make_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan
     size = settings.prompts.rollout_batch_size
     # Offline no query is ever spent: the budget is a number of the set's preferences, one of which each prompt brings.
     most = left - round_ * size if settings.prompts.offline else left
-    if not settings.prompts.offline and left >= settings.exploration.duels(size):
+    if not settings.prompts.offline and left >= settings.exploration.count_duels(size):
         # In APL not every prompt costs a query.
         most = size
     order = prompts_of_round(len(prompts), round_, size, derive(ledger.seed, "prompts"))[:most]
@@ -38,7 +38,7 @@ def make_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan
         queries_spent=spent,
         queries_left=left,
         rooms=settings.rooms,
-        duels=settings.exploration.duels(size),
+        duels=settings.exploration.count_duels(size),
         outside=outside_of_round(ledger, round_, settings),
     )
 

@@ -24,8 +24,8 @@ from ..exploration.registry import STRATEGIES
 from ..labeling.asking import Interview, answers_of, open_duels, report_asked
 from ..labeling.budget import within_budget
 from ..labeling.given import PREFERENCE_SET, given_preference
-from ..labeling.labels import choose_labeler, more_probable
-from ..labeling.queries import count_labels, count_queries, name_reached_limit, what_it_took
+from ..labeling.labels import choose_labeler, pick_likelier
+from ..labeling.queries import count_labels, count_queries, measure_answers, name_reached_limit
 from ..oracles.oracle import Oracle
 from ..prompts.template import Tokenizer, encode_prompts
 from ..records.keep import StepOutputs, StepReport, keep_bytes, keep_table, read_table, write_table
@@ -193,7 +193,7 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         settings.oracle_batch_size,
         choose_labeler(settings, given.seed, given.number),
         settings.unreadable_limit,
-        history.spent_before(kept, given.number) if oracle.purse else 0.0,
+        history.spent_before(kept, given.number) if oracle.spending else 0.0,
     )
     watch = report_asked("label", given.number, len(affordable.duels))
     asked = interview.conduct(kept, PREFERENCES, affordable.duels, known, watch)
@@ -213,7 +213,7 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
     }
     facts = {
         "oracle": oracle.identity,
-        **what_it_took(asked.receipts),
+        **measure_answers(asked.receipts),
         **name_reached_limit(oracle, asked.preferences),
         **facts,
     }
@@ -246,13 +246,13 @@ def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport
         jobs.append(AnswerJob(ANSWERS, tools.find_trained_policy(), held_out, settings.num_bon))
 
     def choose_best(texts: Sequence[tuple[str, str]], best_of: int) -> list[int]:
-        from ..exploration.strategies import best_of_n
+        from ..exploration.strategies import pick_best_of_n
         from ..reward_model import beliefs, checkpoint
 
         ensemble = checkpoint.from_bytes(kept.read_output(ENSEMBLE.step, ENSEMBLE.name, number))
         features = beliefs.encode_texts(texts, tools.open_encoder)
         rewards = beliefs.predict_rewards(ensemble, features, given.settings.reward_model)
-        best: list[int] = best_of_n(rewards.reshape(len(rewards), -1, best_of)).tolist()
+        best: list[int] = pick_best_of_n(rewards.reshape(len(rewards), -1, best_of)).tolist()
         return best
 
     chat_template, begun = given.settings.prompts.apply_chat_template, time.monotonic()
@@ -261,7 +261,7 @@ def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport
     reports = []
     if measures_held_out or measures_duels:
         oracle, _ = tools.open_oracle((), settings.eval_oracle)
-        spent = history.spent_before(kept, number) if oracle.purse else 0.0
+        spent = history.spent_before(kept, number) if oracle.spending else 0.0
         if measures_held_out:
             opponent = answers.get(OPPONENT_ANSWERS.name) or history.opponent_answers(given, tools, kept, past)
             pairings = pair_answers(held_out, answers[ANSWERS.name], opponent)
@@ -290,7 +290,7 @@ def start_match(given: Round, oracle: Oracle, spent: float) -> Match:
     interview = Interview(
         oracle,
         labeling.oracle_batch_size,
-        lambda duel, first_wins: more_probable(first_wins),
+        lambda duel, first_wins: pick_likelier(first_wins),
         labeling.unreadable_limit,
         spent,
     )
@@ -319,7 +319,7 @@ def fit_reward_model(given: Round, tools: Tools, kept: StepOutputs) -> StepRepor
     before = history.ensemble_before(given, kept, new.chosen.shape[1])
     report = kept.read_report("labeling", given.number)
     queries = given.plan.queries_spent + (report.counts["queries"] if report else 0)
-    after, learned = fitting.fit(before, replay, settings, queries, derive(given.seed, given.number, "fit"))
+    after, learned = fitting.fit_ensemble(before, replay, settings, queries, derive(given.seed, given.number, "fit"))
     kept.write_output(ENSEMBLE.name, checkpoint.to_bytes(after))
     counts = {"pairs": int(new.kept.sum()), "left_out": int((~new.kept).sum()), "buffer": len(replay)}
     return StepReport(counts, {f"rm_{name}": value for name, value in asdict(learned).items()} if learned else {})

@@ -121,4 +121,4 @@ class LedgerTools:
         return open_oracle(name, self.settings.find_oracle_section(name), where), {}
 
     def _report_wait(self, why: str) -> None:
-        progress.tell(layout.STEPS[self.step.room], self.step.round, "waits", why=why)
+        progress.report_event(layout.STEPS[self.step.room], self.step.round, "waits", why=why)

@@ -33,7 +33,7 @@ def launch_training(ledger: Ledger, round_: int, run: str) -> Done:
     if done is not None:
         return done
     asked = process_start()
-    with progress.failures_told("train", round_), kept_claim(ledger.store, round_, run) as claim:
+    with progress.report_failure("train", round_), kept_claim(ledger.store, round_, run) as claim:
         ledger.wait_as_claimed(claim)
         settings = read_settings(ledger.experiment.settings, claim.operational)
         job = TrainingJob(

@@ -54,7 +54,7 @@ class Policy:
     fetch_folder: Callable[[], Path]
 
 
-def quietly(done: int, of: int, tokens: int) -> None:
+def ignore_progress(done: int, of: int, tokens: int) -> None:
     """Tell nobody."""
 
 
@@ -73,12 +73,12 @@ class Engine(Protocol):
         ...
 
     def generate(
-        self, requests: Sequence[Request], decoding: Decoding, on_progress: OnProgress = quietly
+        self, requests: Sequence[Request], decoding: Decoding, on_progress: OnProgress = ignore_progress
     ) -> list[list[Draw]]:
         """Return for each request one draw a seed, in their order."""
         ...
 
-    def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = quietly) -> list[float]:
+    def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = ignore_progress) -> list[float]:
         """Return the log-probability of each answer, the sum over its tokens, at temperature 1."""
         ...
 
@@ -96,9 +96,9 @@ def open_engine(
     """
     if settings.engine == "scripted":
         return ScriptedEngine(digest)
-    from .warm_engine import connect
+    from .warm_engine import connect_engine
 
-    engine = connect(settings)
+    engine = connect_engine(settings)
     if engine is None:
         from .vllm_engine import VllmEngine
 
@@ -137,7 +137,7 @@ class ScriptedEngine:
         return self._digest
 
     def generate(
-        self, requests: Sequence[Request], decoding: Decoding, on_progress: OnProgress = quietly
+        self, requests: Sequence[Request], decoding: Decoding, on_progress: OnProgress = ignore_progress
     ) -> list[list[Draw]]:
         """Return for each request one draw a seed."""
         of, draws = sum(len(request.seeds) for request in requests), []
@@ -147,7 +147,7 @@ class ScriptedEngine:
             on_progress(len(told), of, sum(len(draw.tokens) for draw in told))
         return draws
 
-    def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = quietly) -> list[float]:
+    def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = ignore_progress) -> list[float]:
         """Return for each answer a number that depends on the policy, and is lower for longer ones."""
         on_progress(len(answers), len(answers), sum(len(tokens) for _, tokens in answers))
         return [-len(tokens) * self._surprise(prompt, tokens) for prompt, tokens in answers]

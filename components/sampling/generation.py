@@ -9,7 +9,7 @@ from dataclasses import replace
 from .. import progress
 from ..records.records import OF_REFERENCE, Candidate, Duel, Prompt
 from ..seeds import derive
-from .engine import Decoding, Draw, Engine, OnProgress, Policy, Request, quietly
+from .engine import Decoding, Draw, Engine, OnProgress, Policy, Request, ignore_progress
 
 REPORT_SECONDS = 0.5
 """Least time between two lines of progress."""
@@ -20,7 +20,7 @@ def draw_candidates(
     prompts: Sequence[Prompt],
     requests: Sequence[Request],
     decoding: Decoding,
-    on_progress: OnProgress = quietly,
+    on_progress: OnProgress = ignore_progress,
     beside: Policy | None = None,
 ) -> list[Candidate]:
     """Draw each prompt's candidates from the loaded policy, one for each seed of its request.
@@ -63,7 +63,7 @@ def score_candidates(
     candidates: Sequence[Candidate],
     requests: Sequence[Request],
     reference: Policy,
-    on_progress: OnProgress = quietly,
+    on_progress: OnProgress = ignore_progress,
 ) -> list[Candidate]:
     """Return the candidates with their log-probabilities under the loaded policy and under the reference (APL).
 
@@ -107,7 +107,7 @@ def draw_answers(
     tokens: Sequence[tuple[int, ...]],
     decoding: Decoding,
     seed_parts: tuple[int, *tuple[int | str, ...]],
-    on_progress: OnProgress = quietly,
+    on_progress: OnProgress = ignore_progress,
 ) -> list[Draw]:
     """Return one answer to each prompt.
 
@@ -132,7 +132,7 @@ def report_progress(step: str, round_: int) -> OnProgress:
         nonlocal last
         if done == of or time.monotonic() - last >= REPORT_SECONDS:
             last = time.monotonic()
-            progress.tell(step, round_, "work", done=done, of=of, tokens=tokens)
+            progress.report_event(step, round_, "work", done=done, of=of, tokens=tokens)
 
     return report
 

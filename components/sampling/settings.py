@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from ..settings import Section, operational
+from ..settings import Section, operational_field
 
 
 class SamplingSettings(Section):
@@ -26,13 +26,13 @@ class SamplingSettings(Section):
     """Longest prompt plus answer that the engine makes room for; by default what the model allows."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number format of the engine; auto takes bfloat16 where the machine computes in it, and float32 otherwise."""
-    tensor_parallel_size: int = operational(1, ge=1)
+    tensor_parallel_size: int = operational_field(1, ge=1)
     """GPUs that share one model."""
-    gpu_memory_utilization: float = operational(0.9, gt=0, le=1)
+    gpu_memory_utilization: float = operational_field(0.9, gt=0, le=1)
     """Share of a GPU's memory that the engine may take."""
-    cpu_kv_cache_gib: float = operational(1.0, gt=0)
+    cpu_kv_cache_gib: float = operational_field(1.0, gt=0)
     """Memory for the engine's key-value cache on a machine without a GPU, in GiB."""
-    enforce_eager: bool = operational(False)
+    enforce_eager: bool = operational_field(False)
     """Skip graph capture: faster start, slower generation on a GPU."""
 
     @field_validator("num_samples")

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import EngineError
 from ..number_format import number_format
-from .engine import Answered, Decoding, Draw, ModelFolder, OnProgress, Request, path_of, quietly
+from .engine import Answered, Decoding, Draw, ModelFolder, OnProgress, Request, ignore_progress, path_of
 from .settings import SamplingSettings
 
 # Set before vLLM is imported, unless the user has: in-process, quiet, and telling nobody. Threads that wait for each
@@ -79,7 +79,7 @@ class VllmEngine:
         return self._digest or None
 
     def generate(
-        self, requests: Sequence[Request], decoding: Decoding, on_progress: OnProgress = quietly
+        self, requests: Sequence[Request], decoding: Decoding, on_progress: OnProgress = ignore_progress
     ) -> list[list[Draw]]:
         """Return for each request one draw a seed. The seeds of a prompt share its cached prefix."""
         answers = [[_Answer(request, seed) for seed in request.seeds] for request in requests]
@@ -93,7 +93,7 @@ class VllmEngine:
         decode = self._engine.get_tokenizer().decode
         return [[_make_draw(answer, decode) for answer in group] for group in answers]
 
-    def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = quietly) -> list[float]:
+    def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = ignore_progress) -> list[float]:
         """Return the log-probability of each answer, as the model has it: no temperature, no top_p."""
         asked: dict[str, Answered] = {}
         found: dict[str, float] = {}

@@ -25,7 +25,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, OatflowError
-from .engine import Answered, Decoding, Draw, Engine, ModelFolder, OnProgress, Request, ScriptedEngine, path_of, quietly
+from .engine import (
+    Answered,
+    Decoding,
+    Draw,
+    Engine,
+    ModelFolder,
+    OnProgress,
+    Request,
+    ScriptedEngine,
+    ignore_progress,
+    path_of,
+)
 from .settings import SamplingSettings
 
 WARM_ENGINE = "OATFLOW_WARM_ENGINE"
@@ -54,7 +65,7 @@ class Address:
         return " / ".join([line.strip() for line in lines if line.strip()][-3:]) or "nothing"
 
 
-def connect(settings: SamplingSettings, patience: float = READY_SECONDS) -> WarmEngine | None:
+def connect_engine(settings: SamplingSettings, patience: float = READY_SECONDS) -> WarmEngine | None:
     """Return the warm engine that the environment names, as soon as it has loaded, or None.
 
     Prints why and returns None if it died or serves other settings. Raises `EngineError` if it is alive but not ready
@@ -100,14 +111,14 @@ class WarmEngine:
         return digest
 
     def generate(
-        self, requests: Sequence[Request], decoding: Decoding, on_progress: OnProgress = quietly
+        self, requests: Sequence[Request], decoding: Decoding, on_progress: OnProgress = ignore_progress
     ) -> list[list[Draw]]:
         """Return for each request one draw a seed."""
         asked = {"call": "generate", "requests": [astuple(r) for r in requests], "decoding": asdict(decoding)}
         drawn = self._request(asked, on_progress)
         return [[Draw(tuple(tokens), text, reason) for tokens, text, reason in group] for group in drawn]
 
-    def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = quietly) -> list[float]:
+    def logprobs(self, answers: Sequence[Answered], on_progress: OnProgress = ignore_progress) -> list[float]:
         """Return the log-probability of each answer."""
         logprobs: list[float] = self._request({"call": "logprobs", "answers": answers}, on_progress)
         return logprobs
@@ -116,7 +127,7 @@ class WarmEngine:
         """Leave the engine to the next step."""
         self._channel.close()
 
-    def _request(self, message: dict[str, Any], on_progress: OnProgress = quietly) -> Any:
+    def _request(self, message: dict[str, Any], on_progress: OnProgress = ignore_progress) -> Any:
         try:
             return self._channel.request_result(message, on_progress)
         except OSError as error:
@@ -207,7 +218,7 @@ class _Channel:
         except EOFError:
             raise ConnectionError("it hung up") from None
 
-    def request_result(self, message: Any, on_progress: OnProgress = quietly) -> Any:
+    def request_result(self, message: Any, on_progress: OnProgress = ignore_progress) -> Any:
         self.send_message(message)
         while "progress" in (answer := self.receive_message()):
             on_progress(*answer["progress"])

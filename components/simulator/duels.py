@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import RefusedInput
 from ..exploration.registry import STRATEGIES
 from ..exploration.settings import ExplorationSettings
-from ..exploration.strategies import Beliefs, orders_of, repair_clashes
+from ..exploration.strategies import Beliefs, draw_orders, repair_clashes
 from ..seeds import derive
 from ..settings import did_you_mean
 from .worlds import Indices
@@ -64,8 +64,8 @@ def exploration_settings(strategy: str, law: Law) -> ExplorationSettings:
 def order_members(members: int, prompts: int, law: Law, seed: int) -> Tensor:
     """Return the members in random order for every prompt, (M, E); in "oat", in the same one for all."""
     if law == "oat":
-        return orders_of([derive(seed, "member")], members).expand(prompts, -1)
-    return orders_of(derive_seeds(prompts, seed, "member"), members)
+        return draw_orders([derive(seed, "member")], members).expand(prompts, -1)
+    return draw_orders(derive_seeds(prompts, seed, "member"), members)
 
 
 def derive_seeds(count: int, seed: int, purpose: str) -> list[int]:

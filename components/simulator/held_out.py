@@ -9,13 +9,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ..evaluation.regret import simple_regret
-from ..exploration.strategies import best_of_n
+from ..exploration.strategies import pick_best_of_n
 from .worlds import Floats, Indices
 
 
 def measure_held_out(rewards: Floats, believed: Tensor) -> tuple[float, float, float]:
     """Return simple regret, win rate and pair accuracy. rewards: (M, N) the true ones; believed: (E, M, N)."""
-    picked = best_of_n(believed).numpy()
+    picked = pick_best_of_n(believed).numpy()
     regret = float(simple_regret(rewards, picked).mean())
     return regret, win_rate_of(rewards, picked), pair_accuracy(rewards, believed.mean(0).numpy())
 

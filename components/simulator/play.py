@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..evaluation.regret import duel_regret
-from ..reward_model.fitting import Ensemble, begin, fit
-from ..reward_model.network import rewards
+from ..reward_model.fitting import Ensemble, fit_ensemble, start_ensemble
+from ..reward_model.network import compute_rewards
 from ..reward_model.replay import Replay
 from ..reward_model.settings import RewardModelSettings
 from ..seeds import derive
@@ -93,7 +93,7 @@ class _Player:
 
 
 def _begin_play(features: int, rules: Rules, seed: int) -> _Player:
-    return _Player(begin(rules.reward_model, features, derive(seed, "ensemble")), Replay.empty(features), 0)
+    return _Player(start_ensemble(rules.reward_model, features, derive(seed, "ensemble")), Replay.empty(features), 0)
 
 
 def _play_round(
@@ -107,7 +107,7 @@ def _play_round(
     queries = player.queries + int(asked.sum())
     answers = labelled(contexts, pairs, asked, ~clash, rules.temperature, derive(seed, "oracle"))
     replay = player.replay.extended(answers, rules.reward_model.r_buffer_maxlen)
-    ensemble, _ = fit(player.ensemble, replay, rules.reward_model, queries, derive(seed, "batches"))
+    ensemble, _ = fit_ensemble(player.ensemble, replay, rules.reward_model, queries, derive(seed, "batches"))
     regret = float(duel_regret(contexts.rewards, pairs).mean())
     return _Player(ensemble, replay, queries), regret, float(clash.mean())
 
@@ -119,7 +119,7 @@ def _measure_moment(player: _Player, held_out: Contexts, rules: Rules) -> tuple[
 def predicted(ensemble: Ensemble, contexts: Contexts, rules: Rules) -> Tensor:
     """Return every member's reward of every candidate, (E, M, N)."""
     with torch.inference_mode():
-        return rewards(ensemble.weights, torch.from_numpy(contexts.features), rules.reward_model.rm_act_fn)
+        return compute_rewards(ensemble.weights, torch.from_numpy(contexts.features), rules.reward_model.rm_act_fn)
 
 
 def affordable(wanted: Flags, left: int) -> Flags:

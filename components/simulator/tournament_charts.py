@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..reporting.line_chart import Chart
-from ..reporting.svg import MOST_SERIES, SERIES, Axes, Look, draw, level_line, line, over_labels
+from ..reporting.svg import MOST_SERIES, SERIES, Axes, Look, draw_svg, level_line, line, over_labels
 from ..reporting.table import Column, Table
 from ..reporting.words import QUERIES, count, percent
 from .duels import RANDOM
@@ -52,7 +52,7 @@ def _draw_chart(
         ),
         label=f"Line chart over oracle queries. {title}: "
         f"{'; '.join(f'{strategy} ends at {end}' for strategy, end in ends.items())}.",
-        svg=draw(name, lambda axes: _paint_axes(axes, curves, colors, share, signed)),
+        svg=draw_svg(name, lambda axes: _paint_axes(axes, curves, colors, share, signed)),
         table=Table(
             (
                 Column("Queries", tuple(queries for queries, _ in next(iter(curves.values()))), count),

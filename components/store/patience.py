@@ -87,7 +87,7 @@ class Outage:
             if (tries > 1 or seconds_tried > _QUIET_SECONDS) and now >= self._said_at + _REMINDER_SECONDS:
                 still = f"has not answered for {in_words(now - self._since)}" if self._is_known else "does not answer"
                 limit = in_words(patience)
-                progress.note(f"the store {self.server} {still} ({cause}); trying again for up to {limit}")
+                progress.report_note(f"the store {self.server} {still} ({cause}); trying again for up to {limit}")
                 self._said_at, self._is_known = now, True
             return self._since
 
@@ -99,7 +99,7 @@ class Outage:
         with self._lock:
             if self._is_known and self._since is not None:
                 away = in_words(time.monotonic() - self._since)
-                progress.note(f"the store {self.server} answers again, after {away}")
+                progress.report_note(f"the store {self.server} answers again, after {away}")
             self._since, self._is_known = None, False
 
     def note_end(self) -> None:

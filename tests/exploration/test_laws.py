@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from oatflow.components.exploration.settings import ExplorationSettings
-from oatflow.components.exploration.strategies import Beliefs, best_of_n, orders_of, repair_clashes
+from oatflow.components.exploration.strategies import Beliefs, draw_orders, pick_best_of_n, repair_clashes
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "oat_exploration.json").read_text())["exploration"]
 REWARDS = torch.tensor(GOLDEN["rewards_E_M_N_1"], dtype=torch.float64).squeeze(-1)
@@ -99,7 +99,7 @@ def test_what_oat_drew_is_within_five_sigma_of_the_law(method, setting):
 
 def test_what_20000_seeds_draw_is_within_five_sigma_of_all_orders_alike():
     """With the exact law over all orders, this gives every strategy its law over seeds."""
-    drawn = frequencies([tuple(order) for order in orders_of(range(DRAWS), MEMBERS).tolist()])
+    drawn = frequencies([tuple(order) for order in draw_orders(range(DRAWS), MEMBERS).tolist()])
     assert_within_five_sigma(drawn, {order: 1 / 120 for order in permutations(range(MEMBERS))}, DRAWS)
     assert len(drawn) == 120
 
@@ -107,7 +107,7 @@ def test_what_20000_seeds_draw_is_within_five_sigma_of_all_orders_alike():
 @pytest.mark.parametrize("method", ["EnnEETS", "EnnBAITS", "EnnUncertainty"])
 def test_members_that_all_agree_pick_as_oats(method):
     unanimous = REWARDS[:1].expand(MEMBERS, -1, -1)
-    pairs = picked(unanimous, orders_of(range(PROMPTS), MEMBERS), oat(method))
+    pairs = picked(unanimous, draw_orders(range(PROMPTS), MEMBERS), oat(method))
     golden = GOLDEN["zero_variance_ensemble"][method]
     assert pairs == list(zip(golden["first"], golden["second"], strict=True))
 
@@ -127,7 +127,7 @@ def test_a_random_repair_has_oats_law_but_never_gives_up():
     chance = torch.randint(2**63 - 1, (DRAWS,), generator=torch.Generator().manual_seed(1))
     for prompt in (1, 3):
         rewards = REWARDS[:, prompt : prompt + 1].expand(-1, DRAWS, -1)
-        pairs = picked(rewards, orders_of(range(DRAWS), MEMBERS), settings, chance)
+        pairs = picked(rewards, draw_orders(range(DRAWS), MEMBERS), settings, chance)
         champion = pairs[0][0]
         law = {(champion, other): 1 / 3 for other in range(CANDIDATES) if other != champion}
         assert_within_five_sigma(frequencies(pairs), law, DRAWS)
@@ -141,4 +141,4 @@ def test_a_random_repair_has_oats_law_but_never_gives_up():
 
 
 def test_the_best_of_n_has_the_highest_mean_of_all_members_and_of_equals_the_first():
-    assert best_of_n(REWARDS).tolist() == GOLDEN["best_of_n"]["index"]
+    assert pick_best_of_n(REWARDS).tolist() == GOLDEN["best_of_n"]["index"]

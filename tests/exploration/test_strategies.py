@@ -6,7 +6,7 @@ import pytest
 import torch
 from oatflow.components.exploration.registry import STRATEGIES
 from oatflow.components.exploration.settings import ExplorationSettings
-from oatflow.components.exploration.strategies import Beliefs, best_of_n, orders_of, pair_first_two
+from oatflow.components.exploration.strategies import Beliefs, draw_orders, pair_first_two, pick_best_of_n
 from oatflow.components.seeds import derive
 
 ENSEMBLE = [name for name, strategy in STRATEGIES.items() if strategy.needs == "ensemble"]
@@ -153,7 +153,7 @@ def test_strategies_that_go_by_disagreement_refuse_an_ensemble_of_one_by_name(me
 @pytest.mark.parametrize("method", ENSEMBLE)
 def test_a_prompt_gets_the_same_pair_alone_as_among_others(method):
     rewards = torch.randn(5, 7, 6, generator=torch.Generator().manual_seed(3))
-    alike, order = torch.arange(6).repeat(7, 1), orders_of(range(7), 5)
+    alike, order = torch.arange(6).repeat(7, 1), draw_orders(range(7), 5)
     settings = ExplorationSettings(exp_method=method)
     together = PICK[method](Beliefs(rewards, alike, order), settings)
     alone = [
@@ -166,29 +166,29 @@ def test_a_prompt_gets_the_same_pair_alone_as_among_others(method):
 @pytest.mark.parametrize("method", ENSEMBLE)
 def test_picking_leaves_the_beliefs_as_they_are(method):
     rewards = torch.randn(5, 3, 6, generator=torch.Generator().manual_seed(4))
-    believed = Beliefs(rewards.clone(), torch.arange(6).repeat(3, 1), orders_of(range(3), 5))
+    believed = Beliefs(rewards.clone(), torch.arange(6).repeat(3, 1), draw_orders(range(3), 5))
     pairs = PICK[method](believed, ExplorationSettings(exp_method=method))
     assert pairs.shape == (3, 2) and pairs.dtype == torch.int64
     assert torch.equal(believed.rewards, rewards)
 
 
 def test_the_best_of_n_of_a_single_prompt_or_member_is_no_special_case():
-    assert best_of_n(torch.tensor([[[0.0, 2.0, 1.0]]])).tolist() == [1]
-    assert best_of_n(torch.tensor([[[0.0, 2.0, 1.0]], [[4.0, 1.0, 1.0]]])).tolist() == [0]
+    assert pick_best_of_n(torch.tensor([[[0.0, 2.0, 1.0]]])).tolist() == [1]
+    assert pick_best_of_n(torch.tensor([[[0.0, 2.0, 1.0]], [[4.0, 1.0, 1.0]]])).tolist() == [0]
 
 
 def test_each_prompt_asks_the_members_in_an_order_of_its_own():
     """The first members of two prompts are independent: each of the 9 combinations once in nine."""
     seeds = [[derive(7, round_, prompt, "member") for prompt in ("p", "q")] for round_ in range(9000)]
-    firsts = Counter(tuple(orders_of(pair, 3)[:, 0].tolist()) for pair in seeds)
+    firsts = Counter(tuple(draw_orders(pair, 3)[:, 0].tolist()) for pair in seeds)
     sigma = (9000 / 9 * 8 / 9) ** 0.5
     assert len(firsts) == 9
     assert all(abs(count - 1000) < 5 * sigma for count in firsts.values())
 
 
 def test_the_order_of_a_prompts_members_depends_on_its_seed_alone():
-    orders = orders_of([5, 6, 2**63 - 1], 20)
-    assert torch.equal(orders_of([6], 20)[0], orders[1])
+    orders = draw_orders([5, 6, 2**63 - 1], 20)
+    assert torch.equal(draw_orders([6], 20)[0], orders[1])
     assert all(sorted(order) == list(range(20)) for order in orders.tolist())
     assert len({tuple(order) for order in orders.tolist()}) == 3
-    assert orders_of([5], 1).tolist() == [[0]]
+    assert draw_orders([5], 1).tolist() == [[0]]

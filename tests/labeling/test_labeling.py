@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 from oatflow.components.errors import ClaimLost, OracleError
 from oatflow.components.ledger import layout
-from oatflow.components.ledger.sealed import seal
 from oatflow.components.ledger.step import Step
 from oatflow.components.oracles import registry
 from oatflow.components.oracles.oracle import Answer
+from oatflow.components.records.sealed import seal_document
 from oatflow.components.records.tables import PREFERENCES
 
 
@@ -36,9 +36,9 @@ def scripted_oracle(monkeypatch):
             identity = "scripted"
             known_reward = None
             paid = False
-            purse = None
+            spending = None
 
-            def compare(self, duels):
+            def compare_duels(self, duels):
                 return [answer(duel) for duel in duels]
 
         kind = replace(registry.ORACLES["simulated"], open=lambda settings, circumstances: Scripted())
@@ -181,7 +181,7 @@ def test_an_answer_that_is_no_probability_leaves_no_preference_of_its_batch(begi
     round_ = begin(duels, oracle_batch_size=5)
     with pytest.raises(OracleError, match=duels[6].duel_id):
         round_.label()
-    assert list(round_.objects()) == [layout.output(0, "labeling", "preferences-0000.parquet")]
+    assert list(round_.objects()) == [layout.output_key(0, "labeling", "preferences-0000.parquet")]
     assert round_.ledger.done(0, "labeling") is None
 
 
@@ -207,8 +207,8 @@ def test_a_round_without_duels_has_an_empty_table(begin):
 
 
 def lose_claim(round_):
-    claim = round_.ledger.document(layout.claim(0))
-    round_.ledger.store.put(layout.claim(0), seal({**claim, "run": "b", "token": 2}))
+    claim = round_.ledger.document(layout.claim_key(0))
+    round_.ledger.store.put(layout.claim_key(0), seal_document({**claim, "run": "b", "token": 2}))
 
 
 def test_whoever_loses_the_claim_while_asking_writes_nothing(begin, duels, scripted_oracle):

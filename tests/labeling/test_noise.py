@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from oatflow.components.labeling.labels import choose_labeler, more_probable, turned
+from oatflow.components.labeling.labels import choose_labeler, flip_label, pick_likelier
 from oatflow.components.labeling.settings import LabelingSettings
 from oatflow.components.seeds import derive
 
@@ -30,7 +30,7 @@ def test_labels_are_those_of_oat():
     expected = ["first" if row["chosen_id"] == 0 else "second" for row in rows]
     for chance, row, label in zip(CHANCES, rows, expected, strict=True):
         if row["loss_mask_keep"]:
-            assert more_probable(chance) == label
+            assert pick_likelier(chance) == label
 
 
 @pytest.mark.parametrize("number", range(len(CHANCES)))
@@ -46,8 +46,8 @@ def test_drawn_and_flipped_labels_are_as_frequent_as_their_law_says_and_as_in_oa
 
 def test_no_noise_turns_nothing_and_full_noise_everything():
     seeds = [derive(0, number) for number in range(100)]
-    assert {turned("first", 0.0, seed) for seed in seeds} == {"first"}
-    assert {turned("first", 1.0, seed) for seed in seeds} == {"second"}
+    assert {flip_label("first", 0.0, seed) for seed in seeds} == {"first"}
+    assert {flip_label("first", 1.0, seed) for seed in seeds} == {"second"}
 
 
 def test_noise_has_a_draw_of_its_own():

@@ -207,7 +207,7 @@ def test_a_round_that_asked_nothing_or_is_labelled_takes_no_answers(ledger):
 
 
 def test_of_two_contradictions_that_were_added_at_once_the_same_one_counts_for_everybody(asked):
-    prefix = layout.output(0, "labeling", "annotations/")
+    prefix = layout.output_key(0, "labeling", "annotations/")
     for name, verdict in (("b", "second"), ("a", "first")):
         body = {"duel_id": DUELS[0].duel_id, "annotator": "ann", "verdict": verdict, "left": "first"}
         asked.store.put(f"{prefix}ann-{name}.jsonl", f"{json.dumps(body)}\n".encode())

@@ -1,5 +1,5 @@
 import pytest
-from oatflow.components.labeling.queries import count_queries, what_it_took
+from oatflow.components.labeling.queries import count_queries, measure_answers
 from oatflow.components.records.records import Preference, Receipt
 
 
@@ -33,11 +33,11 @@ def test_every_class_is_counted():
 
 
 def test_what_nobody_told_is_not_there():
-    assert what_it_took([receipt("a")]) == {}
+    assert measure_answers([receipt("a")]) == {}
 
 
 def test_costs_are_sums_and_a_bias_is_a_mean_with_its_number():
-    took = what_it_took([
+    took = measure_answers([
         receipt("a", cost=0.25, input_tokens=10, output_tokens=1, seconds=1.0, shown_first_wins=0.75, consistent=True),
         receipt("b", cost=0.5, input_tokens=20, output_tokens=1, seconds=3.0, shown_first_wins=0.5, consistent=False),
     ])  # fmt: skip

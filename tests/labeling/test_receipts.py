@@ -7,7 +7,7 @@ from oatflow.components.errors import LedgerError, OracleError
 from oatflow.components.ledger.step import Step
 from oatflow.components.oracles import registry
 from oatflow.components.oracles.oracle import Answer, OracleFailed, SpendingLimit
-from oatflow.components.oracles.purse import Purse
+from oatflow.components.oracles.spending import Spending
 
 from .conftest import duel
 
@@ -24,23 +24,23 @@ class PaidOracle:
     paid = True
 
     def __init__(self, limit=None, price=1.0):
-        self.purse, self.price = Purse(limit), price
+        self.spending, self.price = Spending(limit), price
         self.asked, self.say = [], lambda duel: Answer(0.9)
 
-    def check(self):
+    def check_ready(self):
         pass
 
-    def compare(self, duels):
+    def compare_duels(self, duels):
         answers = {}
         for row in duels:
-            if not self.purse.hold(self.price):
+            if not self.spending.hold_money(self.price):
                 raise SpendingLimit("spent", answers)
             self.asked.append(row.duel_id)
             try:
                 answers[row.duel_id] = replace(self.say(row), cost=self.price, requests=1)
             except ConnectionError as error:
                 raise OracleFailed(str(error), answers) from error
-            self.purse.pay(self.price, self.price)
+            self.spending.settle_cost(self.price, self.price)
         return list(answers.values())
 
 
@@ -52,7 +52,7 @@ def paid(monkeypatch):
         paid = PaidOracle(limit)
 
         def open_(settings, circumstances):
-            paid.purse = Purse(limit)
+            paid.spending = Spending(limit)
             return paid
 
         monkeypatch.setitem(registry.ORACLES, "simulated", replace(registry.ORACLES["simulated"], open=open_))
@@ -175,13 +175,13 @@ def test_what_a_killed_attempt_spent_counts(begin, paid, monkeypatch):
     assert len(asked.asked) == 6
 
 
-def test_a_purse_never_lends_more_than_its_limit():
-    purse = Purse(1.0)
-    assert purse.hold(0.6) and not purse.hold(0.6)
-    purse.pay(0.6, 0.1)
-    assert purse.spent == pytest.approx(0.1)
-    assert purse.hold(0.6) and not purse.hold(0.4)
-    assert Purse(None).hold(1e9)
+def test_no_more_than_the_limit_is_ever_held():
+    spending = Spending(1.0)
+    assert spending.hold_money(0.6) and not spending.hold_money(0.6)
+    spending.settle_cost(0.6, 0.1)
+    assert spending.spent == pytest.approx(0.1)
+    assert spending.hold_money(0.6) and not spending.hold_money(0.4)
+    assert Spending(None).hold_money(1e9)
 
 
 def test_a_higher_limit_carries_the_experiment_on(begin, paid):

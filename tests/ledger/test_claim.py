@@ -19,7 +19,7 @@ from oatflow.components.ledger.claim import (
     verify_claim,
     watch_claim,
 )
-from oatflow.components.ledger.sealed import seal
+from oatflow.components.records.sealed import seal_document
 from oatflow.components.store.local import LocalStore
 from oatflow.components.store.store import open_store
 
@@ -173,7 +173,7 @@ def test_keeping_a_claim_that_is_taken_over_ends_in_its_loss(store):
     take_claim(store, 0, claim("a", lease=0.5))
     with pytest.raises(ClaimLost, match="held by run 'b'"), kept_claim(store, 0, "a"):
         held, _ = read_claim(store, 0)
-        store.put("rounds/00000/claim.json", seal(replace(held, run="b", token=held.token + 1).to_json()))
+        store.put("rounds/00000/claim.json", seal_document(replace(held, run="b", token=held.token + 1).to_json()))
         time.sleep(5)
 
 

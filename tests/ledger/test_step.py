@@ -6,14 +6,14 @@ from oatflow.components.errors import ClaimLost, DamagedObject, LedgerError
 from oatflow.components.ledger import layout, owner
 from oatflow.components.ledger.claim import Claim, take_claim
 from oatflow.components.ledger.ledger import Head, Ledger
-from oatflow.components.ledger.sealed import seal
+from oatflow.components.records.sealed import seal_document
 from oatflow.components.store.local import LocalStore
 
 
 @pytest.fixture
 def ledger(tmp_path):
     ledger = Ledger.open(f"file://{tmp_path}/experiment")
-    ledger.store.put(layout.HEAD, seal(asdict(Head(-1, "0" * 64, 0))))
+    ledger.store.put(layout.HEAD, seal_document(asdict(Head(-1, "0" * 64, 0))))
     claim_for(ledger, "a")
     return ledger
 
@@ -25,7 +25,7 @@ def claim_for(ledger, run, lease=60.0):
 def lose_claim(ledger, run):
     """Let `run` take the round over although it is held, as after a long pause of the holder."""
     body = asdict(ledger.claim(0)) | {"expires": 0.0}
-    ledger.store.put(layout.claim(0), seal(body))
+    ledger.store.put(layout.claim_key(0), seal_document(body))
     claim_for(ledger, run)
 
 
@@ -79,7 +79,7 @@ def test_a_step_records_what_it_read(ledger):
     with ledger.step(0, "labeling", "a") as step:
         step.read_output("sampling", "duels.parquet")
         done = step.mark_done(counts={}, timings={})
-    assert set(done.inputs) == {layout.done(0, "sampling"), layout.output(0, "sampling", "duels.parquet")}
+    assert set(done.inputs) == {layout.done_key(0, "sampling"), layout.output_key(0, "sampling", "duels.parquet")}
 
 
 def test_an_input_that_is_not_there_is_named(ledger):
@@ -89,7 +89,7 @@ def test_an_input_that_is_not_there_is_named(ledger):
 
 def test_a_flipped_byte_in_an_input_is_noticed_by_name(ledger):
     sampled(ledger)
-    key = layout.output(0, "sampling", "duels.parquet")
+    key = layout.output_key(0, "sampling", "duels.parquet")
     ledger.store.put(key, b"rowt")
     with pytest.raises(DamagedObject, match=key), ledger.step(0, "labeling", "a") as step:
         step.read_output("sampling", "duels.parquet")
@@ -122,14 +122,14 @@ def test_a_failure_is_told_to_whoever_watches(ledger, tmp_path, monkeypatch):
 def test_a_claim_that_lapsed_is_renewed_before_an_act_that_cannot_be_undone(ledger):
     with ledger.step(0, "sampling", "a") as step:
         body = asdict(ledger.claim(0)) | {"expires": time.time() - 5.0}
-        ledger.store.put(layout.claim(0), seal(body))
+        ledger.store.put(layout.claim_key(0), seal_document(body))
         step.write_output("duels.parquet", b"rows")
         assert not ledger.claim(0).has_lapsed
 
 
 def test_a_step_that_begins_after_an_outage_renews_the_claim_first(ledger):
     body = asdict(ledger.claim(0)) | {"expires": time.time() - 5.0}
-    ledger.store.put(layout.claim(0), seal(body))
+    ledger.store.put(layout.claim_key(0), seal_document(body))
     with ledger.step(0, "sampling", "a"):
         assert not ledger.claim(0).has_lapsed
 
@@ -158,7 +158,7 @@ def test_a_step_waits_for_the_store_as_long_as_its_run_chose(ledger, monkeypatch
     chosen = []
     monkeypatch.setattr(LocalStore, "patient", lambda self, seconds, _=None: chosen.append(seconds) or self)
     body = asdict(ledger.claim(0)) | {"operational": {"ledger": {"store_patience_seconds": 77}}}
-    ledger.store.put(layout.claim(0), seal(body))
+    ledger.store.put(layout.claim_key(0), seal_document(body))
     with ledger.step(0, "sampling", "a"):
         pass
     assert set(chosen) == {77}

@@ -3,7 +3,7 @@
 import re
 
 from oatflow.components.jobs.job import TrainingJob
-from oatflow.components.jobs.pod_template import labels as trainer_labels
+from oatflow.components.jobs.pod_template import job_labels as trainer_labels
 from oatflow.pipelines.alignment.config import all_settings
 
 from .conftest import MANIFESTS

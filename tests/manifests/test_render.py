@@ -9,7 +9,7 @@ import pytest
 import yaml
 from oatflow.components.images import CONTROL, ORACLE
 from oatflow.components.jobs.job import TrainingJob
-from oatflow.components.jobs.pod_template import labels
+from oatflow.components.jobs.pod_template import job_labels
 from oatflow.components.jobs.settings import JobSettings
 from oatflow.components.store.s3_address import S3Address
 from oatflow.pipelines.alignment.round import PLACE, PLACE_VARIABLES, S3_KEYS
@@ -37,7 +37,7 @@ LAUNCHER = {
 
 def trainer_labels():
     """The labels that the launcher gives to a training pod."""
-    return labels(TrainingJob("0123456789abcdef", 3, 5, "s3://bucket/a", "module", (), 2, 60.0))
+    return job_labels(TrainingJob("0123456789abcdef", 3, 5, "s3://bucket/a", "module", (), 2, 60.0))
 
 
 def one(objects, kind, name):

@@ -1,7 +1,7 @@
 """A reward service on loopback that answers right, fails on purpose, and keeps count.
 
 with faulty_service(rate=0.05, seed=1) as service:
-    RemoteOracle(RemoteSettings(remote_url=service.url, remote_timeout=2)).compare(duels)
+    RemoteOracle(RemoteSettings(remote_url=service.url, remote_timeout=2)).compare_duels(duels)
     assert service.answered == {duel.duel_id: 1 for duel in duels}
 """
 

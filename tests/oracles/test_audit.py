@@ -27,15 +27,15 @@ READ, EMPTY, SAME, SUM, WINNER, AGAIN, PLACE, ORDERS = range(8)
 class Scripted:
     """An oracle that answers as a function says."""
 
-    identity, known_reward, paid, purse = "scripted", None, False, None
+    identity, known_reward, paid, spending = "scripted", None, False, None
 
     def __init__(self, answer):
         self.answer, self.asked = answer, []
 
-    def check(self):
+    def check_ready(self):
         pass
 
-    def compare(self, duels):
+    def compare_duels(self, duels):
         self.asked += duels
         return [self.answer(duel) for duel in duels]
 

@@ -23,7 +23,7 @@ def ask(*verdicts, left=None):
     row = duel(0)
     people = {f"person-{number}": verdict for number, verdict in enumerate(verdicts)}
     oracle = HumanOracle(HumanSettings(human_annotators=len(verdicts)), {row.duel_id: said(row, left, **people)})
-    (answer,) = oracle.compare([row])
+    (answer,) = oracle.compare_duels([row])
     return answer
 
 
@@ -74,8 +74,8 @@ def test_duels_are_answered_in_the_order_in_which_they_are_asked():
     verdicts = ["first", "second", "tie"]
     answers = {row.duel_id: said(row, ann=verdict) for row, verdict in zip(rows, verdicts, strict=True)}
     oracle = HumanOracle(HumanSettings(), answers)
-    assert [answer.first_wins for answer in oracle.compare(rows[::-1])] == [0.5, 0.0, 1.0]
-    assert oracle.compare([]) == []
+    assert [answer.first_wins for answer in oracle.compare_duels(rows[::-1])] == [0.5, 0.0, 1.0]
+    assert oracle.compare_duels([]) == []
 
 
 def test_with_too_few_people_it_waits_and_says_how_to_answer():
@@ -84,23 +84,23 @@ def test_with_too_few_people_it_waits_and_says_how_to_answer():
     answers[rows[1].duel_id] += said(rows[1], ben="first")
     oracle = HumanOracle(HumanSettings(human_annotators=2), answers)
     with pytest.raises(WaitingForLabels, match=rf"1 of 2 duels.*2 people.*{rows[0].duel_id}.*oatflow label"):
-        oracle.compare(rows)
-    assert oracle.compare(rows[1:])
+        oracle.compare_duels(rows)
+    assert oracle.compare_duels(rows[1:])
 
 
 def test_one_person_who_answers_twice_is_one_person():
     row = duel(0)
     oracle = HumanOracle(HumanSettings(human_annotators=2), {row.duel_id: said(row, ann="first") * 2})
     with pytest.raises(WaitingForLabels):
-        oracle.compare([row])
+        oracle.compare_duels([row])
 
 
 def test_opened_by_its_name_it_knows_no_answers_yet():
     oracle = open_oracle("human", HumanSettings())
-    oracle.check()
-    assert (oracle.paid, oracle.purse, oracle.known_reward) == (False, None, None)
+    oracle.check_ready()
+    assert (oracle.paid, oracle.spending, oracle.known_reward) == (False, None, None)
     with pytest.raises(WaitingForLabels):
-        oracle.compare([duel(0)])
+        oracle.compare_duels([duel(0)])
 
 
 def test_its_name_depends_on_the_number_of_people_and_on_what_they_are_asked():

@@ -115,8 +115,8 @@ def judge(url, tmp_path):
 
 def test_a_real_judge_gives_probabilities_and_its_favour_for_a_place_is_known(judge, duels):
     oracle = judge()
-    oracle.check()
-    answers = oracle.compare(duels)
+    oracle.check_ready()
+    answers = oracle.compare_duels(duels)
     readable = [answer for answer in answers if answer.first_wins is not None]
     assert len(readable) >= len(duels) / 2, [answer.raw for answer in answers]
     assert all(0 <= answer.first_wins <= 1 and answer.orders == "both" for answer in readable)
@@ -132,7 +132,7 @@ def test_a_real_judge_gives_probabilities_and_its_favour_for_a_place_is_known(ju
 
 
 def test_the_same_question_is_answered_the_same_again(judge, duels):
-    first, second = (judge(judge_orders="one").compare(duels[:4]) for _ in range(2))
+    first, second = (judge(judge_orders="one").compare_duels(duels[:4]) for _ in range(2))
     for one, other in zip(first, second, strict=True):
         assert one.orders == other.orders
         assert (one.first_wins is None) == (other.first_wins is None)
@@ -140,23 +140,23 @@ def test_the_same_question_is_answered_the_same_again(judge, duels):
 
 
 def test_a_real_judge_s_text_is_read_or_unreadable(judge, duels):
-    answers = judge(judge_verdict="parsed", judge_max_tokens=8, judge_orders="one").compare(duels[:4])
+    answers = judge(judge_verdict="parsed", judge_max_tokens=8, judge_orders="one").compare_duels(duels[:4])
     assert all(answer.first_wins in (0.0, 1.0, None) and answer.requests == 1 for answer in answers)
     assert all(1 <= answer.output_tokens <= 8 for answer in answers)
 
 
 def test_what_our_own_template_gets_out_of_so_small_a_model_is_a_probability_or_unreadable(judge, duels):
-    (answer,) = judge(judge_template="").compare(duels[:1])
+    (answer,) = judge(judge_template="").compare_duels(duels[:1])
     assert answer.first_wins is None or 0 <= answer.first_wins <= 1
     assert answer.raw and answer.requests == 2
 
 
 def test_another_model_is_not_served(judge):
     with pytest.raises(RefusedInput, match="not served at"):
-        judge(judge_model="gpt-9").check()
+        judge(judge_model="gpt-9").check_ready()
 
 
 def test_a_question_that_is_too_long_for_the_model_is_unreadable(judge):
     long = Duel("d", "p", "Which?", "good " * 5000, "bad", 0, 1, clash=False)
-    (answer,) = judge().compare([long])
+    (answer,) = judge().compare_duels([long])
     assert answer.first_wins is None and "HTTP 400" in answer.raw

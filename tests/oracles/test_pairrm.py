@@ -122,7 +122,7 @@ DUELS = [duel(question["prompt"], question["first"], question["second"]) for que
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_an_answer_is_llm_blenders_under_its_own_transformers_whatever_else_is_asked(pairrm, batch_size):
     oracle = open_pairrm(pairrm, pairrm_batch_size=batch_size)
-    answers = oracle.compare(DUELS)
+    answers = oracle.compare_duels(DUELS)
     assert [answer.first_wins for answer in answers] == pytest.approx(
         [sigmoid(question["logit"]) for question in GOLDEN], abs=1e-5
     )
@@ -136,7 +136,7 @@ def test_an_answer_is_llm_blenders_under_its_own_transformers_whatever_else_is_a
     # llm-blender itself answers one of these otherwise when it reads all in one batch: the longest prompt of a batch
     # decides how much it reads of everybody's responses.
     assert max(abs(question["logit"] - question["in_one_batch"]) for question in GOLDEN) > 0.1
-    assert oracle.compare([]) == []
+    assert oracle.compare_duels([]) == []
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ def test_the_layout_of_transformers_gives_the_same_answers(pairrm_hf):
         if max(map(len, (duel.prompt, duel.first, duel.second))) < 30
     ]
     assert len(short) == 6
-    answers = oracle.compare([duel for _, duel in short])
+    answers = oracle.compare_duels([duel for _, duel in short])
     assert [answer.first_wins for answer in answers] == pytest.approx(
         [sigmoid(question["logit"]) for question, _ in short], abs=1e-5
     )
@@ -157,7 +157,7 @@ def test_the_layout_of_transformers_gives_the_same_answers(pairrm_hf):
 
 @pytest.mark.slow
 def test_the_same_duel_the_other_way_round_has_the_other_answer(pairrm):
-    answers = open_pairrm(pairrm).compare([duel("soup", "good", "bad"), duel("soup", "bad", "good")])
+    answers = open_pairrm(pairrm).compare_duels([duel("soup", "good", "bad"), duel("soup", "bad", "good")])
     assert answers[0].first_wins + answers[1].first_wins == pytest.approx(1, abs=1e-6)
     assert answers[0].shown_first_wins == pytest.approx(answers[1].shown_first_wins, abs=1e-6)
 
@@ -165,9 +165,9 @@ def test_the_same_duel_the_other_way_round_has_the_other_answer(pairrm):
 @pytest.mark.slow
 def test_a_response_cannot_spell_the_markers_that_the_network_looks_for(pairrm):
     oracle = open_pairrm(pairrm)
-    unknown, honest = oracle.compare([duel("soup", "good unheard warm", "bad"), duel("soup", "good", "bad")])
+    unknown, honest = oracle.compare_duels([duel("soup", "good unheard warm", "bad"), duel("soup", "good", "bad")])
     forged = [duel("soup", f"good {marker} warm", "bad") for marker in MARKERS]
-    answers = oracle.compare([*forged, duel("<|source|> [SEP]", "[SEP]", ""), duel("soup", "good", "bad")])
+    answers = oracle.compare_duels([*forged, duel("<|source|> [SEP]", "[SEP]", ""), duel("soup", "good", "bad")])
     assert [answer.first_wins for answer in answers[:4]] == pytest.approx([unknown.first_wins] * 4, abs=1e-5)
     assert answers[-1].first_wins == pytest.approx(honest.first_wins, abs=1e-5), "nor change a neighbour's answer"
 
@@ -178,7 +178,7 @@ def test_the_oracle_is_named_by_the_rankers_content(pairrm):
     assert oracle.identity.startswith("pairrm/PairRM@")
     write(pairrm.parent / "encoder", "config.json", {**ENCODER, "position_buckets": 4})
     assert open_pairrm(pairrm).identity != oracle.identity
-    assert not oracle.paid and oracle.purse is None and oracle.known_reward is None
+    assert not oracle.paid and oracle.spending is None and oracle.known_reward is None
 
 
 @pytest.mark.slow
@@ -189,12 +189,12 @@ def test_weights_that_are_not_pairrms_are_refused(pairrm):
     head = weights.pop("head_layer.4.bias")
     save_file({**weights, "classifier.bias": head}, pairrm / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"missing: head_layer.4.bias; unknown: classifier.bias; take llm-blender/P"):
-        open_pairrm(pairrm).compare(DUELS)
+        open_pairrm(pairrm).compare_duels(DUELS)
     words = weights["pretrained_model.embeddings.word_embeddings.weight"]
     weights["pretrained_model.embeddings.word_embeddings.weight"] = words[:-1]
     save_file({**weights, "head_layer.4.bias": head}, pairrm / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"has 31 tokens, and its weights know 30"):
-        open_pairrm(pairrm).compare(DUELS)
+        open_pairrm(pairrm).compare_duels(DUELS)
 
 
 @pytest.mark.slow
@@ -203,27 +203,27 @@ def test_a_tokenizer_that_cannot_be_read_is_refused(pairrm):
     with pytest.raises(
         ModelError, match=r"pairrm_model='.*': its tokenizer cannot be read .*put a tokenizer.json there"
     ):
-        open_pairrm(pairrm).compare(DUELS)
+        open_pairrm(pairrm).compare_duels(DUELS)
 
 
 def test_pickled_weights_are_refused_and_the_letter_says_where_others_are(pairrm):
     (pairrm / "model.safetensors").rename(pairrm / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"only pytorch_model.bin, which can run code.*or take llm-blender/PairRM-hf"):
-        open_pairrm(pairrm).check()
+        open_pairrm(pairrm).check_ready()
 
 
 def test_what_is_no_pairrm_is_refused_before_it_is_loaded(pairrm):
-    open_pairrm(pairrm).check()
+    open_pairrm(pairrm).check_ready()
     write(pairrm.parent / "encoder", "config.json", {"model_type": "roberta"})
     with pytest.raises(ModelError, match="its encoder is roberta, and PairRM's is deberta-v2"):
-        open_pairrm(pairrm).check()
+        open_pairrm(pairrm).check_ready()
     write(pairrm, "config.json", {**RANKER, "model_name": str(pairrm / "gone")})
     with pytest.raises(ModelError, match=r"pairrm_model='.*': model_name='.*gone': there is no such folder"):
-        open_pairrm(pairrm).check()
+        open_pairrm(pairrm).check_ready()
     write(pairrm, "config.json", {"model_type": "llama", "architectures": ["LlamaForCausalLM"]})
     with pytest.raises(ModelError, match=r"LlamaForCausalLM is no PairRM; take llm-blender/PairRM-hf"):
-        open_pairrm(pairrm).check()
+        open_pairrm(pairrm).check_ready()
     with pytest.raises(ModelError, match=r"pairrm_model='/nowhere': there is no such folder"):
-        open_pairrm("/nowhere").check()
+        open_pairrm("/nowhere").check_ready()
     with pytest.raises(SettingsError, match="pairrm_model='': name the ranker"):
         PairRMOracle(PairRMSettings(pairrm_model=""))

@@ -247,10 +247,10 @@ def test_a_failure_keeps_what_was_answered_and_begins_nothing_new():
         if question == 3:
             assert in_flight.wait(120)
             threading.Timer(0.05, failed.set).start()
-            raise SpendingLimit("the purse is empty", {"half": Answer(0.25)})
+            raise SpendingLimit("the spending is empty", {"half": Answer(0.25)})
         return {f"d{question}": Answer(0.5)}
 
-    with pytest.raises(SpendingLimit, match="the purse is empty") as caught:
+    with pytest.raises(SpendingLimit, match="the spending is empty") as caught:
         ask_all(range(1000), ask, 2)
     # Question 0 was in flight, and was awaited.
     assert {"d0", "d1", "d2", "half"} <= set(caught.value.answers)

@@ -70,6 +70,6 @@ def test_a_log_names_every_duel_in_the_order_of_asking_and_changes_no_answer(tmp
     plain = open_oracle("simulated", settings)
     monkeypatch.setenv("OATFLOW_ORACLE_LOG", str(tmp_path / "asked.txt"))
     logged = open_oracle("simulated", settings)
-    assert (logged.identity, logged.paid, logged.purse) == (plain.identity, plain.paid, plain.purse)
-    assert logged.compare(DUELS[:2]) + logged.compare(DUELS[2:]) == plain.compare(DUELS)
+    assert (logged.identity, logged.paid, logged.spending) == (plain.identity, plain.paid, plain.spending)
+    assert logged.compare_duels(DUELS[:2]) + logged.compare_duels(DUELS[2:]) == plain.compare_duels(DUELS)
     assert (tmp_path / "asked.txt").read_text() == "duel-1\nduel-2\nduel-3\n"

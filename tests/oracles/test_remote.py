@@ -42,7 +42,7 @@ def oracle(url, said=None, time=None, **settings):
 def test_each_duel_gets_its_own_answer_in_order(number, protocol):
     asked = duels(number)
     with faulty_service() as service:
-        answers = oracle(service.url, remote_protocol=protocol).compare(asked)
+        answers = oracle(service.url, remote_protocol=protocol).compare_duels(asked)
     assert [answer.first_wins for answer in answers] == right(asked)
     # Requests of four: the sums over duels are those of the requests.
     assert sum(answer.requests for answer in answers) == len(service.requests) == -(-number // 4)
@@ -56,7 +56,7 @@ def test_each_duel_gets_its_own_answer_in_order(number, protocol):
 def test_a_duel_that_is_given_twice_is_asked_once():
     one, two = duels(2)
     with faulty_service() as service:
-        answers = oracle(service.url).compare([one, two, one])
+        answers = oracle(service.url).compare_duels([one, two, one])
         assert [answer.first_wins for answer in answers] == right([one, two, one])
     assert service.answered == {one.duel_id: 1, two.duel_id: 1}
 
@@ -65,7 +65,7 @@ def test_the_requests_are_those_of_oats_client():
     golden = [request for request in OAT["remote_client"]["requests"] if request["body"]["batch_candidates"]]
     asked = [Duel(f"d{n}", f"p{n}", f"q{n}", f"a{n}", f"b{n}", 0, 1, False) for n in range(3)]
     with faulty_service() as service:
-        oracle(service.url, remote_protocol="oat", remote_request_duels=2, remote_concurrency=1).compare(asked)
+        oracle(service.url, remote_protocol="oat", remote_request_duels=2, remote_concurrency=1).compare_duels(asked)
     assert [path for _, path, _, _ in service.requests] == [request["path"] for request in golden]
     assert [body for *_, body in service.requests] == [msgspec.msgpack.encode(request["body"]) for request in golden]
     assert [msgpack.unpackb(body) for *_, body in service.requests] == [request["body"] for request in golden]
@@ -80,7 +80,7 @@ def test_oats_answers_are_those_that_oats_client_reads():
         answers = []
         for chunk, reply in zip((asked[:2], asked[2:]), replies, strict=True):
             service.always = (200, {}, msgpack.packb({"batch_first_win_prob": reply, "batch_score": []}))
-            answers += oracle(service.url, **settings).compare(chunk)
+            answers += oracle(service.url, **settings).compare_duels(chunk)
     assert [answer.first_wins for answer in answers] == OAT["remote_client"]["compare_probs"]
 
 
@@ -92,7 +92,7 @@ def test_a_service_that_stays_down_is_tried_as_oats_client_does():
             service.url, time=time, remote_protocol="oat", remote_tries=10, remote_backoff="oat", remote_patience=0
         )
         with pytest.raises(OracleFailed):
-            failing.compare(duels(1))
+            failing.compare_duels(duels(1))
     assert len(service.requests) == 10
     assert time.slept == pytest.approx(OAT["remote_failure"]["sleeps"], abs=1e-6)
     assert sum(time.slept) == pytest.approx(OAT["remote_failure"]["total_sleep"], abs=1e-5)
@@ -106,7 +106,7 @@ def test_each_duel_is_answered_once_though_one_request_in_twenty_goes_wrong(prot
         remote = RemoteOracle(RemoteSettings(remote_url=service.url, **settings), Circumstances(say=lambda line: None))
         answers = []
         for start in range(0, number, 1000):
-            answers += remote.compare(asked[start : start + 1000])
+            answers += remote.compare_duels(asked[start : start + 1000])
     assert [answer.first_wins for answer in answers] == right(asked)
     assert service.answered == {duel.duel_id: 1 for duel in asked}
     assert set(service.injected) == set(FAULTS)
@@ -128,7 +128,7 @@ def test_each_fault_is_tried_again(fault, protocol):
             remote_timeout=0.3 if fault in ("silent", "slow") else 20.0,
             remote_request_duels=1,
         )
-        answers = remote.compare(asked)
+        answers = remote.compare_duels(asked)
         assert [answer.first_wins for answer in answers] == right(asked)
         assert service.answered == {duel.duel_id: 1 for duel in asked}
         assert sum(answer.retried for answer in answers) == service.injected[fault]
@@ -145,7 +145,7 @@ def test_the_wish_of_a_busy_service_is_heeded():
             return False
 
         service.down = next_reply
-        (answer,) = oracle(service.url, time=time).compare(duels(1))
+        (answer,) = oracle(service.url, time=time).compare_duels(duels(1))
     assert time.slept == [45, 7]
     assert answer.retried == 2
     # From the first question to the answer, the pauses included.
@@ -168,7 +168,7 @@ def test_an_outage_of_ten_minutes_in_the_middle_pauses_says_so_and_goes_on(proto
         service.after_answers = fall_over
         service.down = lambda: fell.is_set() and time.now < end[0]
         settings = {"remote_protocol": protocol, "remote_concurrency": 8, "remote_tries": 3}
-        answers = oracle(service.url, said, time, **settings).compare(asked)
+        answers = oracle(service.url, said, time, **settings).compare_duels(asked)
     assert [answer.first_wins for answer in answers] == right(asked)
     assert service.answered == {duel.duel_id: 1 for duel in asked}
     assert time.now >= 600
@@ -185,7 +185,7 @@ def test_a_service_that_is_down_for_good_stops_the_step_with_the_answers_so_far(
         service.after_answers = lambda answered: down.set() if answered >= 100 else None
         service.down = down.is_set
         with pytest.raises(OracleFailed) as caught:
-            oracle(service.url, said, time, remote_patience=900.0).compare(asked)
+            oracle(service.url, said, time, remote_patience=900.0).compare_duels(asked)
     letter = str(caught.value)
     assert letter.startswith(f"The reward service {service.url} has not answered for 15 min (")
     assert "What it answered before is kept, and is not asked again." in letter
@@ -206,7 +206,7 @@ def test_a_question_that_fails_for_ever_stops_the_step_but_keeps_all_others():
     with faulty_service() as service:
         service.poisoned = lambda prompt: prompt == "what is 7?"
         with pytest.raises(OracleFailed, match="500 Internal Server Error") as caught:
-            oracle(service.url, said, time, remote_request_duels=1, remote_concurrency=4).compare(asked)
+            oracle(service.url, said, time, remote_request_duels=1, remote_concurrency=4).compare_duels(asked)
     assert set(caught.value.answers) == {duel.duel_id for duel in asked} - {asked[7].duel_id}
 
 
@@ -218,9 +218,9 @@ def test_a_token_that_is_refused_is_told_at_once_and_not_shown(protocol, status,
     with faulty_service() as service:
         service.always = (status, {}, b"bad token s3cret-token")
         with pytest.raises(OracleFailed, match="refuses the token in OATFLOW_ORACLE_TOKEN") as caught:
-            oracle(service.url, said, time, remote_protocol=protocol, remote_concurrency=1).compare(duels(40))
+            oracle(service.url, said, time, remote_protocol=protocol, remote_concurrency=1).compare_duels(duels(40))
         with pytest.raises(RefusedInput, match="refuses the token in OATFLOW_ORACLE_TOKEN"):
-            oracle(service.url, remote_protocol=protocol).check()
+            oracle(service.url, remote_protocol=protocol).check_ready()
     assert "Set OATFLOW_ORACLE_TOKEN to the token that the service was started with" in str(caught.value)
     assert "s3cret" not in str(caught.value)
     assert caught.value.answers == {}
@@ -233,11 +233,11 @@ def test_the_token_goes_with_every_request_and_is_named_nowhere(protocol, monkey
     with faulty_service() as service:
         service.token = "s3cret-token"
         with pytest.raises(OracleFailed, match="wants a token, and OATFLOW_ORACLE_TOKEN is not set"):
-            oracle(service.url, remote_protocol=protocol).compare(duels(1))
+            oracle(service.url, remote_protocol=protocol).compare_duels(duels(1))
         monkeypatch.setenv("OATFLOW_ORACLE_TOKEN", " s3cret-token\n")
         remote = oracle(service.url, remote_protocol=protocol)
-        remote.check()
-        assert [answer.first_wins for answer in remote.compare(duels(1))] == right(duels(1))
+        remote.check_ready()
+        assert [answer.first_wins for answer in remote.compare_duels(duels(1))] == right(duels(1))
         assert "s3cret" not in remote.identity
     assert "s3cret" not in repr(remote)
 
@@ -247,7 +247,7 @@ def test_a_refusal_that_repeats_the_token_is_shown_without_it(monkeypatch):
     with faulty_service() as service:
         service.always = (422, {}, b"no: Bearer s3cret-\0token \x1b[2J")
         with pytest.raises(OracleFailed, match="422 Unprocessable") as caught:
-            oracle(service.url).compare(duels(1))
+            oracle(service.url).compare_duels(duels(1))
     assert "'no: Bearer *** [2J'" in str(caught.value)
 
 
@@ -275,7 +275,7 @@ def test_what_stays_as_it_is_fails_at_once(status):
     with faulty_service() as service:
         service.always = (status, {}, b"because")
         with pytest.raises(OracleFailed) as caught:
-            oracle(service.url, said, time).compare(duels(1))
+            oracle(service.url, said, time).compare_duels(duels(1))
     assert REFUSALS[status] in str(caught.value)
     assert len(service.requests) == 1
     assert (time.slept, said) == ([], [])
@@ -286,7 +286,7 @@ def test_a_redirect_is_named_and_not_followed(status):
     with faulty_service() as service, faulty_service() as elsewhere:
         service.always = (status, {"location": f"{elsewhere.url}/v1/compare?token=x"}, b"")
         with pytest.raises(OracleFailed, match=r"which is not followed\. Set remote_url") as caught:
-            oracle(service.url).compare(duels(1))
+            oracle(service.url).compare_duels(duels(1))
     assert f"{elsewhere.url}/v1/compare'" in str(caught.value)
     assert "token=x" not in str(caught.value)
     assert elsewhere.requests == []
@@ -298,7 +298,7 @@ def test_what_may_pass_is_tried_again(status):
     with faulty_service() as service:
         service.always = (status, {}, b"")
         service.down = lambda: len(service.requests) == 3 and setattr(service, "always", None)
-        (answer,) = oracle(service.url, time=time).compare(duels(1))
+        (answer,) = oracle(service.url, time=time).compare_duels(duels(1))
     assert answer.first_wins == right(duels(1))[0]
     assert (answer.requests, answer.retried) == (1, 2)
     assert len(time.slept) == 2
@@ -318,7 +318,7 @@ def test_a_reply_that_is_not_as_agreed_is_never_an_answer(said):
     with faulty_service() as service:
         service.always = (200, {}, json.dumps(said).encode())
         with pytest.raises(OracleFailed, match="its reply is not as agreed: ") as caught:
-            oracle(service.url, remote_tries=2, remote_patience=0).compare(duels(1))
+            oracle(service.url, remote_tries=2, remote_patience=0).compare_duels(duels(1))
     assert caught.value.answers == {}
 
 
@@ -326,7 +326,7 @@ def test_a_reply_that_floods_is_a_failure_that_is_told():
     with faulty_service() as service:
         service.always = (200, {}, b" " * (5 * 2**20))
         with pytest.raises(OracleFailed, match="the reply is larger than 4194304 bytes"):
-            oracle(service.url, remote_tries=1, remote_patience=0).compare(duels(1))
+            oracle(service.url, remote_tries=1, remote_patience=0).compare_duels(duels(1))
 
 
 def test_another_model_in_the_middle_of_it_stops_the_step():
@@ -340,7 +340,7 @@ def test_another_model_in_the_middle_of_it_stops_the_step():
         service.after_answers = deploy
         remote = oracle(service.url, remote_concurrency=1)
         with pytest.raises(OracleFailed, match="another model was deployed") as caught:
-            remote.compare(asked)
+            remote.compare_duels(asked)
     assert f"was {IDENTITY}, and is reward_model/other@ffff/T=1 by now" in str(caught.value)
     assert set(caught.value.answers) == {duel.duel_id for duel in asked[:20]}
     assert remote.identity == f"remote/{IDENTITY}"
@@ -357,7 +357,7 @@ def test_the_service_names_itself_once():
 def test_who_has_answered_is_not_asked_for_its_name():
     with faulty_service() as service:
         remote = oracle(service.url)
-        remote.compare(duels(1))
+        remote.compare_duels(duels(1))
         assert remote.identity == f"remote/{IDENTITY}"
         assert [path for _, path, _, _ in service.requests] == ["/v1/compare"]
 
@@ -381,7 +381,7 @@ def test_asking_for_the_name_is_as_patient_as_asking_for_answers():
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_check_asks_no_question(protocol):
     with faulty_service() as service:
-        oracle(service.url, remote_protocol=protocol).check()
+        oracle(service.url, remote_protocol=protocol).check_ready()
         assert [(method, path) for method, path, _, _ in service.requests] in (
             [("GET", "/v1/identity")],
             [("GET", "/")],
@@ -397,7 +397,7 @@ def test_a_check_of_an_address_where_nobody_is_refuses_it_by_name_soon(protocol)
     with pytest.raises(
         RefusedInput, match=rf"^remote_url='http://127.0.0.1:{port}': no reward service answers"
     ) as caught:
-        oracle(f"http://127.0.0.1:{port}", said, time, remote_protocol=protocol).check()
+        oracle(f"http://127.0.0.1:{port}", said, time, remote_protocol=protocol).check_ready()
     assert "start it (oatflow serve-reward-model), or check the address and remote_protocol" in str(caught.value)
     assert len(time.slept) == 2
     assert said == []
@@ -406,18 +406,18 @@ def test_a_check_of_an_address_where_nobody_is_refuses_it_by_name_soon(protocol)
 def test_a_check_survives_a_service_that_fails_now_and_then():
     with faulty_service() as service:
         service.down = lambda: len(service.requests) < 3
-        oracle(service.url).check()
+        oracle(service.url).check_ready()
 
 
 def test_a_check_of_something_else_says_what_is_there():
     with faulty_service() as service:
         service.always = (404, {}, b"")
         with pytest.raises(RefusedInput, match="Is there another service"):
-            oracle(service.url).check()
+            oracle(service.url).check_ready()
         service.always = (200, {}, b"MOSEC service")
         with pytest.raises(RefusedInput, match="its reply is not as agreed"):
-            oracle(service.url).check()
-        oracle(service.url, remote_protocol="oat").check()
+            oracle(service.url).check_ready()
+        oracle(service.url, remote_protocol="oat").check_ready()
 
 
 @pytest.mark.parametrize("url", ["", "ftp://x", "http://169.254.169.254", "http://user:pw@host"])
@@ -433,4 +433,4 @@ def test_hosts_that_are_not_allowed_are_refused_by_the_constructor():
 
 def test_it_costs_money_and_knows_no_reward():
     remote = oracle("http://localhost:1")
-    assert (remote.paid, remote.purse, remote.known_reward) == (True, None, None)
+    assert (remote.paid, remote.spending, remote.known_reward) == (True, None, None)

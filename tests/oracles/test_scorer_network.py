@@ -95,19 +95,19 @@ def test_a_score_is_that_of_the_conversation_alone_at_its_very_last_token(make_r
     # The template ends with <eos>, with which transformers would pad: then the token before it would be read.
     scorer = Scorer(str(make_reward_model()))
     expected = [float(alone(scorer, conversation)) for conversation in CONVERSATIONS]
-    assert scorer.scores(CONVERSATIONS) == pytest.approx(expected, abs=1e-5)
+    assert scorer.score_texts(CONVERSATIONS) == pytest.approx(expected, abs=1e-5)
     assert len({round(score, 3) for score in expected}) == len(expected)
 
 
 @pytest.mark.parametrize("named", [{}, {"pad_token": "<pad>", "padding_side": "left"}], ids=["no-pad", "left"])
 def test_a_score_depends_neither_on_its_batch_nor_on_the_side_of_the_padding(make_reward_model, named):
     folder = str(make_reward_model(named=named, pad_token_id=5 if named else None))
-    expected = [float(Scorer(folder).scores([conversation])[0]) for conversation in CONVERSATIONS]
+    expected = [float(Scorer(folder).score_texts([conversation])[0]) for conversation in CONVERSATIONS]
     for batch_tokens in (1, 40, 8192):
         scorer = Scorer(folder, batch_tokens=batch_tokens)
-        assert scorer.scores(CONVERSATIONS) == pytest.approx(expected, abs=1e-5)
-        assert scorer.scores(CONVERSATIONS[::-1]) == pytest.approx(expected[::-1], abs=1e-5)
-    assert scorer.scores([]) == []
+        assert scorer.score_texts(CONVERSATIONS) == pytest.approx(expected, abs=1e-5)
+        assert scorer.score_texts(CONVERSATIONS[::-1]) == pytest.approx(expected[::-1], abs=1e-5)
+    assert scorer.score_texts([]) == []
 
 
 def test_padding_on_the_left_by_transformers_itself_gives_the_same_scores(make_reward_model):
@@ -118,20 +118,20 @@ def test_padding_on_the_left_by_transformers_itself_gives_the_same_scores(make_r
     assert rows["attention_mask"][1, 0] == 0
     with torch.no_grad():
         expected = scorer.network(**rows).logits[:, 0].tolist()
-    assert scorer.scores(CONVERSATIONS) == pytest.approx(expected, abs=1e-5)
+    assert scorer.score_texts(CONVERSATIONS) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_template_alone_says_how_a_conversation_begins(make_reward_model):
     scorer = Scorer(str(make_reward_model()))
     seen = watched(scorer)
-    scorer.scores([("soup", "good")])
+    scorer.score_texts([("soup", "good")])
     assert seen == [[[4, 2, scorer._tokenizer.vocab["soup"], 0, 3, scorer._tokenizer.vocab["good"], 0]]]
 
 
 def test_equal_conversations_are_read_once_and_a_pass_has_at_most_so_many_tokens(make_reward_model):
     scorer = Scorer(str(make_reward_model()), batch_tokens=40)
     seen = watched(scorer)
-    scores = scorer.scores([*CONVERSATIONS, *CONVERSATIONS])
+    scores = scorer.score_texts([*CONVERSATIONS, *CONVERSATIONS])
     assert scores[:5] == scores[5:]
     assert sum(len(rows) for rows in seen) == 5
     assert all(len(rows) * len(rows[0]) <= 40 for rows in seen)
@@ -147,12 +147,12 @@ def test_what_is_too_long_loses_its_beginning(make_reward_model):
     folder = str(make_reward_model())
     scorer, long = Scorer(folder, max_length=8), CONVERSATIONS[2]
     seen = watched(scorer)
-    assert scorer.scores([long])[0] == pytest.approx(float(alone(scorer, long, 8)), abs=1e-5)
+    assert scorer.score_texts([long])[0] == pytest.approx(float(alone(scorer, long, 8)), abs=1e-5)
     assert len(seen[0][0]) == 8 and seen[0][0][-1] == 0
     # The model has 64 positions, whatever the settings say.
     scorer = Scorer(folder)
     seen = watched(scorer)
-    scorer.scores([("soup " * 100, "good")])
+    scorer.score_texts([("soup " * 100, "good")])
     assert len(seen[0][0]) == 64
 
 
@@ -164,8 +164,8 @@ def test_an_encoder_with_absolute_positions_is_a_reward_model_too(tmp_path):
     config = BertConfig(vocab_size=size, **sizes, max_position_embeddings=24, num_labels=1, pad_token_id=5)
     BertForSequenceClassification(config).save_pretrained(tmp_path / "bert")
     scorer = Scorer(str(tmp_path / "bert"))
-    scores = scorer.scores([*CONVERSATIONS, ("soup " * 100, "good")])
-    assert scores[1] == pytest.approx(scorer.scores(CONVERSATIONS[1:2])[0], abs=1e-5)
+    scores = scorer.score_texts([*CONVERSATIONS, ("soup " * 100, "good")])
+    assert scores[1] == pytest.approx(scorer.score_texts(CONVERSATIONS[1:2])[0], abs=1e-5)
 
 
 def test_a_head_of_its_own_code_is_read_by_its_score_and_only_where_code_is_allowed(make_reward_model, tmp_path):
@@ -175,8 +175,8 @@ def test_a_head_of_its_own_code_is_read_by_its_score_and_only_where_code_is_allo
         Scorer(str(folder))
     scorer = Scorer(str(folder), trust_remote_code=True)
     assert scorer.network.config.architectures == ["GatedReward"]
-    together = scorer.scores(CONVERSATIONS)
-    apart = [scorer.scores([conversation])[0] for conversation in CONVERSATIONS]
+    together = scorer.score_texts(CONVERSATIONS)
+    apart = [scorer.score_texts([conversation])[0] for conversation in CONVERSATIONS]
     assert together == pytest.approx(apart, abs=1e-5)
     assert len({round(score, 3) for score in apart}) == 5
 
@@ -186,7 +186,7 @@ def test_a_head_of_its_own_code_without_a_score_is_refused(make_reward_model):
     make_gated(folder)
     (folder / "modeling_gated.py").write_text(GATED.replace(", score=rewards.mean(-1)", ""))
     with pytest.raises(ModelError, match=r"GatedReward returns \(1, 3\) for 1 conversations; a score is one number"):
-        Scorer(str(folder), trust_remote_code=True).scores(CONVERSATIONS[:1])
+        Scorer(str(folder), trust_remote_code=True).score_texts(CONVERSATIONS[:1])
 
 
 def test_what_is_no_reward_model_is_refused_by_name_before_it_is_loaded(make_model, make_reward_model, tmp_path):
@@ -217,7 +217,7 @@ def test_a_score_that_is_no_number_is_an_error_and_not_an_answer(make_reward_mod
     scorer = Scorer(str(make_reward_model()))
     scorer.network.score.weight.data[:] = float("nan")
     with pytest.raises(OracleError, match="a score is nan; try the other scorer_dtype"):
-        scorer.scores(CONVERSATIONS[:1])
+        scorer.score_texts(CONVERSATIONS[:1])
 
 
 def test_a_scorer_is_named_by_all_that_a_score_depends_on(make_reward_model):
@@ -239,14 +239,14 @@ def test_half_the_bytes_score_about_the_same(make_reward_model):
     folder = str(make_reward_model())
     half = Scorer(folder, "bfloat16")
     assert half.network.dtype == torch.bfloat16
-    assert half.scores(CONVERSATIONS) == pytest.approx(Scorer(folder).scores(CONVERSATIONS), abs=1.5)
+    assert half.score_texts(CONVERSATIONS) == pytest.approx(Scorer(folder).score_texts(CONVERSATIONS), abs=1.5)
 
 
 def test_a_folder_is_checked_without_torch(make_reward_model):
     program = (
         "import sys; from oatflow.components.oracles import pairrm, scorer; "
         "from oatflow.components.oracles.settings import ScorerSettings; "
-        "scorer.ScorerOracle(ScorerSettings(scorer_model=sys.argv[1])).check(); "
+        "scorer.ScorerOracle(ScorerSettings(scorer_model=sys.argv[1])).check_ready(); "
         "assert not {'torch', 'transformers', 'llm_blender'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", program, str(make_reward_model())], check=True)

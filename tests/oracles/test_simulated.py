@@ -41,7 +41,7 @@ def test_the_coldest_temperature_overflows_nowhere():
 
 
 def test_vader_prefers_the_warmer_words_and_tells_the_rewards():
-    (answer,) = SimulatedOracle("vader", 0.1).compare([duel("The soup was great!", "The soup was awful.")])
+    (answer,) = SimulatedOracle("vader", 0.1).compare_duels([duel("The soup was great!", "The soup was awful.")])
     # VADER's own compound scores of the two sentences.
     assert answer.first_reward == pytest.approx(0.6588)
     assert answer.second_reward == pytest.approx(-0.4588)
@@ -49,11 +49,11 @@ def test_vader_prefers_the_warmer_words_and_tells_the_rewards():
 
 
 def test_an_empty_answer_has_no_sentiment():
-    assert SimulatedOracle("vader", 0.1).compare([duel("", "")]) == [Answer(0.5, 0.0, 0.0)]
+    assert SimulatedOracle("vader", 0.1).compare_duels([duel("", "")]) == [Answer(0.5, 0.0, 0.0)]
 
 
 def test_length_counts_words():
-    (answer,) = SimulatedOracle("length", 0.01).compare([duel("one two three", "one")])
+    (answer,) = SimulatedOracle("length", 0.01).compare_duels([duel("one two three", "one")])
     assert (answer.first_reward, answer.second_reward) == (0.03, 0.01)
     assert answer.first_wins == pytest.approx(1 / (1 + math.exp(-2)))
 
@@ -64,4 +64,4 @@ def test_the_identity_names_everything_that_an_answer_depends_on():
 
 
 def test_no_duels_have_no_answers():
-    assert SimulatedOracle("length", 1).compare([]) == []
+    assert SimulatedOracle("length", 1).compare_duels([]) == []

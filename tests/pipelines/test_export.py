@@ -15,7 +15,7 @@ from oatflow.components.rounds.experiment import ExperimentSettings
 from oatflow.components.rounds.opening import open_round
 from oatflow.components.sampling.engine import Decoding, Request
 from oatflow.components.sampling.settings import SamplingSettings
-from oatflow.components.sampling.warm_engine import WARM_ENGINE, connect, start_warm_engine
+from oatflow.components.sampling.warm_engine import WARM_ENGINE, connect_engine, start_warm_engine
 from oatflow.pipelines.cli import main
 from oatflow.pipelines.export import with_dtype
 from oatflow.pipelines.model_card import chosen, explored, public_name
@@ -406,7 +406,7 @@ def test_vllm_answers_with_the_exported_policy_as_with_the_ledgers(export, exper
     warm = start_warm_engine(settings, tmp_path / "served", "exported", tmp_path / "logs")
     try:
         monkeypatch.setenv(WARM_ENGINE, warm.environment()[WARM_ENGINE])
-        engine = connect(settings)
+        engine = connect_engine(settings)
         exported = engine.generate(requests, Decoding(0.0, 1.0, 24))
         engine.load_policy(policy, "in the ledger")
         assert engine.generate(requests, Decoding(0.0, 1.0, 24)) == exported

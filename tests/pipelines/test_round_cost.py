@@ -67,13 +67,13 @@ def test_steps_that_overlap_leave_no_negative_gap():
 def finished_round(folder, round_, run="run-1", token=None):
     """Write a round whose documents were written at known times; each round begins 200 s after the one before."""
     ledger, later = Ledger.open(folder.as_uri()), 200.0 * round_
-    ledger.write_document(layout.plan(round_), {})
+    ledger.write_document(layout.plan_key(round_), {})
     for done in MARKS:
         times = {"started": done.started + later, "finished": done.finished + later}
         shifted = replace(done, round=round_, run=run, token=token or round_ + 1, **times)
-        ledger.write_document(layout.done(round_, done.step), shifted.to_json())
-    ledger.write_document(layout.round_record(round_), {})
-    for key, written in ((layout.plan(round_), 101.5), (layout.round_record(round_), 203.0)):
+        ledger.write_document(layout.done_key(round_, done.step), shifted.to_json())
+    ledger.write_document(layout.round_record_key(round_), {})
+    for key, written in ((layout.plan_key(round_), 101.5), (layout.round_record_key(round_), 203.0)):
         os.utime(folder / key, (written + later, written + later))
     return ledger
 
@@ -105,6 +105,6 @@ def test_the_table_is_printed_with_its_figure(tmp_path, capsys):
 
 def test_an_unfinished_round_has_no_cost_yet(tmp_path):
     ledger = Ledger.open(tmp_path.as_uri())
-    ledger.write_document(layout.done(0, "sampling"), MARKS[0].to_json())
+    ledger.write_document(layout.done_key(0, "sampling"), MARKS[0].to_json())
     with pytest.raises(RefusedInput, match="round=0: not finished"):
         round_cost(ledger, 0)

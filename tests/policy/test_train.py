@@ -192,8 +192,8 @@ def test_what_is_not_finite_stops_training_and_names_its_duels(new_trial):
     with pytest.raises(TrainingFailed, match=told):
         trial.train(0)
     # What the reference thinks of the pairs stays, for whoever tries again; of a policy there is nothing.
-    left = [entry.key for entry in trial.ledger.store.list(layout.output(0, "policy", ""))]
-    assert left == [layout.output(0, "policy", "reference.parquet")]
+    left = [entry.key for entry in trial.ledger.store.list(layout.output_key(0, "policy", ""))]
+    assert left == [layout.output_key(0, "policy", "reference.parquet")]
 
 
 def test_a_round_of_clashes_alone_leaves_the_policy_as_it_was(new_trial, tiny_model, tmp_path):

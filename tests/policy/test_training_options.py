@@ -115,7 +115,7 @@ def test_what_the_reference_said_before_a_kill_is_not_asked_again(new_trial, pla
     said = REFERENCE_SCORES.from_bytes(plain.ledger.read(0, "policy", REFERENCE_SCORES.name))
     # One token of every chosen completion is a nat likelier: whoever adopts that starts at margin -1.
     moved = [ReferenceScore(row.pair_id, (row.chosen[0] + 1, *row.chosen[1:]), row.rejected) for row in said]
-    key = layout.output(0, "policy", REFERENCE_SCORES.name)
+    key = layout.output_key(0, "policy", REFERENCE_SCORES.name)
     trial.ledger.store.put_if_absent(key, REFERENCE_SCORES.to_bytes(moved))
     (loss,) = curve(trial.train(0), "loss")[0]
     assert loss == pytest.approx(math.log1p(math.exp(0.5)), abs=1e-5)
@@ -183,7 +183,7 @@ def test_a_checkpoint_with_a_missing_file_is_refused_by_its_name_before_anything
     trial.ledger.store.delete(weights)
     with pytest.raises(TrainingFailed, match=weights):
         trial.train(1)
-    assert not list(trial.ledger.store.list(layout.output(1, "policy", "")))
+    assert not list(trial.ledger.store.list(layout.output_key(1, "policy", "")))
 
 
 def test_a_gradient_that_is_not_finite_stops_training_and_names_its_duels(new_trial):

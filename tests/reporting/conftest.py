@@ -12,13 +12,13 @@ from oatflow.components.ledger.claim import Claim
 from oatflow.components.ledger.done import Done
 from oatflow.components.ledger.ledger import Experiment, Head, Ledger, RoundRecord
 from oatflow.components.ledger.owner import Owner
-from oatflow.components.ledger.sealed import digest_of, seal
 from oatflow.components.records.plan import WITHOUT_REWARD_MODEL, Plan, PolicyPointer
 from oatflow.components.records.records import Duel, Preference, Prompt, Verdict
+from oatflow.components.records.sealed import digest_of, seal_document
 from oatflow.components.records.table import to_parquet
 from oatflow.components.reporting.curves import Explored, RoundRow, SampledDuel
 from oatflow.components.reporting.held_out import HeldOut, sum_up
-from oatflow.components.reporting.page import render
+from oatflow.components.reporting.page import render_report
 from oatflow.components.reporting.report import Report
 from oatflow.components.store.transfer import Placed
 
@@ -68,7 +68,7 @@ def made_report() -> Callable[..., Report]:
 @pytest.fixture(scope="session")
 def html() -> str:
     """A report of six rounds."""
-    return render(_report())
+    return render_report(_report())
 
 
 @pytest.fixture
@@ -81,7 +81,9 @@ def offline_ledger(ledger: Ledger) -> Ledger:
             ("evaluation", {"prompts": 0}, {}),
         ):
             done = ledger.done(round_, room)
-            ledger.store.put(layout.done(round_, room), seal(replace(done, counts=counts, facts=facts).to_json()))
+            ledger.store.put(
+                layout.done_key(round_, room), seal_document(replace(done, counts=counts, facts=facts).to_json())
+            )
     return ledger
 
 
@@ -93,7 +95,7 @@ def explored_ledger(ledger: Ledger) -> Ledger:
         for room, more in facts.items():
             done = ledger.done(round_, room)
             told_too = replace(done, facts={**done.facts, **more})
-            ledger.store.put(layout.done(round_, room), seal(told_too.to_json()))
+            ledger.store.put(layout.done_key(round_, room), seal_document(told_too.to_json()))
     return ledger
 
 
@@ -103,17 +105,17 @@ def ledger(tmp_path: Path) -> Ledger:
     ledger = Ledger.open((tmp_path / "first-light").as_uri())
     tables = {split: _written_prompts(ledger, split) for split in ("train", "eval")}
     experiment = Experiment(SETTINGS, "s" * 64, tables, {"train": 0, "eval": 0})
-    parent = digest_of(seal(ledger.write_document(layout.EXPERIMENT, experiment.to_json())))
+    parent = digest_of(seal_document(ledger.write_document(layout.EXPERIMENT, experiment.to_json())))
     for round_ in (0, 1):
         _write_plan(ledger, round_)
         for room in WITHOUT_REWARD_MODEL:
             _write_step(ledger, round_, room)
         record = RoundRecord(round_, parent, "p" * 64, {})
-        parent = digest_of(seal(ledger.write_document(layout.round_record(round_), asdict(record))))
+        parent = digest_of(seal_document(ledger.write_document(layout.round_record_key(round_), asdict(record))))
     ledger.write_document(layout.HEAD, asdict(Head(1, parent, 3)))
     _write_step(ledger, 2, "sampling")
     claim = Claim("run-3", Owner("somewhere"), 4, 60.0, 2e9)
-    ledger.write_document(layout.claim(2), claim.to_json())
+    ledger.write_document(layout.claim_key(2), claim.to_json())
     return Ledger.open(ledger.store.uri)
 
 
@@ -126,7 +128,7 @@ def _written_prompts(ledger: Ledger, split: str) -> Placed:
 def _write_plan(ledger: Ledger, round_: int) -> None:
     prompts = tuple(Prompt(f"p{number}", f"Prompt {number}") for number in range(3))
     plan = Plan(round_, 3, prompts, *[PolicyPointer(round_ - 1, "s" * 64)] * 2, 2 * round_, 9 - 2 * round_)
-    ledger.write_document(layout.plan(round_), plan.to_json())
+    ledger.write_document(layout.plan_key(round_), plan.to_json())
 
 
 def _write_step(ledger: Ledger, round_: int, room: str) -> None:
@@ -137,11 +139,11 @@ def _write_step(ledger: Ledger, round_: int, room: str) -> None:
     done = Done(
         room, round_, "run-1", 1, {}, outputs, counts, facts, timings, {"oatflow": "0.1.0"}, begun, begun + 5
     )  # fmt: skip
-    ledger.write_document(layout.done(round_, room), done.to_json())
+    ledger.write_document(layout.done_key(round_, room), done.to_json())
 
 
 def _written(ledger: Ledger, round_: int, room: str, name: str, data: bytes) -> Placed:
-    key = layout.output(round_, room, name)
+    key = layout.output_key(round_, room, name)
     ledger.store.put(key, data)
     return Placed(name, key, len(data), digest_of(data))
 

@@ -121,7 +121,7 @@ def browse(tmp_path_factory):
 @pytest.fixture(scope="module")
 def report(made_report, made_duel, made_row, made_answers, tmp_path_factory):
     """A report with long and hostile answers, as a file."""
-    from oatflow.components.reporting.page import render
+    from oatflow.components.reporting.page import render_report
 
     duels = (
         made_duel(prompt="Describe a giraffe."),
@@ -131,7 +131,7 @@ def report(made_report, made_duel, made_row, made_answers, tmp_path_factory):
     )
     rows = tuple(made_row(round_, answers=made_answers(66 + round_, longer=round_)) for round_ in range(6))
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render(made_report(duels=duels, rows=rows)), encoding="utf-8")
+    path.write_text(render_report(made_report(duels=duels, rows=rows)), encoding="utf-8")
     return path
 
 
@@ -139,8 +139,8 @@ def report(made_report, made_duel, made_row, made_answers, tmp_path_factory):
 def comparison(tmp_path_factory):
     """Three kinds of experiment side by side, one with two seeds, and one that cannot be compared, as a file."""
     from oatflow.components.records.records import Verdict
-    from oatflow.components.reporting.comparison_page import render
-    from oatflow.components.reporting.entrants import Entrant, Measurement, compare
+    from oatflow.components.reporting.comparison_page import render_report
+    from oatflow.components.reporting.entrants import Entrant, Measurement, compare_entrants
     from oatflow.components.reporting.words import QUERIES
 
     def entrant(name, gain, seed=0, judge="vader"):
@@ -166,31 +166,31 @@ def comparison(tmp_path_factory):
         entrant("other", 1, judge="gpt"),
     ]
     path = tmp_path_factory.mktemp("report") / "comparison.html"
-    path.write_text(render(compare(named)), encoding="utf-8")
+    path.write_text(render_report(compare_entrants(named)), encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="module")
 def offline_report(made_report, made_offline_row, tmp_path_factory):
     """A report of rounds that learned from a preference set, as a file."""
-    from oatflow.components.reporting.page import render
+    from oatflow.components.reporting.page import render_report
 
     path = tmp_path_factory.mktemp("report") / "offline.html"
     rows = tuple(made_offline_row(round_, held_out_accuracy=0.6 + round_ / 20) for round_ in range(4))
-    path.write_text(render(made_report(rows=rows, verdicts=(), oracle="preference set")), encoding="utf-8")
+    path.write_text(render_report(made_report(rows=rows, verdicts=(), oracle="preference set")), encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="module")
 def exploring_report(made_report, made_duel, made_explored_row, tmp_path_factory):
     """A report of an ensemble that picked duels and labelled some, as a file."""
-    from oatflow.components.reporting.page import render
+    from oatflow.components.reporting.page import render_report
 
     path = tmp_path_factory.mktemp("report") / "exploring.html"
     told = {"strategy": "EnnBAITS", "predicted": 0.53, "uncertainty": 0.018}
     duels = (made_duel(**told), made_duel(**told, synthetic=True, member=7, member_first_wins=0.9))
     rows = tuple(made_explored_row(round_, synthetic=5 * round_) for round_ in range(4))
-    path.write_text(render(made_report(rows=rows, duels=duels)), encoding="utf-8")
+    path.write_text(render_report(made_report(rows=rows, duels=duels)), encoding="utf-8")
     return path
 
 

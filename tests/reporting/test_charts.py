@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 from oatflow.components.reporting.report_charts import (
-    charts,
+    draw_charts,
     length_chart,
     logprob_chart,
     margin_chart,
@@ -44,24 +44,24 @@ def test_the_better_of_policy_and_opponent_is_drawn_higher(made_row):
 
 def test_the_same_rows_give_the_same_drawing(made_row):
     rows = [made_row(round_) for round_ in range(3)]
-    assert charts(rows, OPPONENT) == charts(rows, OPPONENT)
+    assert draw_charts(rows, OPPONENT) == draw_charts(rows, OPPONENT)
 
 
 def test_drawing_leaves_no_global_state_behind(made_row):
     before = dict(matplotlib.rcParams)
-    charts([made_row()], OPPONENT)
+    draw_charts([made_row()], OPPONENT)
     assert dict(matplotlib.rcParams) == before
 
 
 def test_drawings_take_all_colours_and_fonts_from_the_page(made_row):
-    for chart in charts([made_row(round_) for round_ in range(3)], OPPONENT).all:
+    for chart in draw_charts([made_row(round_) for round_ in range(3)], OPPONENT).all:
         assert not re.search(r"(fill|stroke): (#|black|white|rgb)", chart.svg), chart.name
         assert set(re.findall(r"font-family: ([^;\"]+)", chart.svg)) == {"inherit"}
         assert "<style" not in chart.svg
 
 
 def test_every_chart_has_its_numbers_and_says_what_it_shows(made_row):
-    found = charts([made_row(round_) for round_ in range(3)], OPPONENT).all
+    found = draw_charts([made_row(round_) for round_ in range(3)], OPPONENT).all
     assert [chart.name for chart in found] == ["win-rate", "reward", "margin", "seconds"]
     for chart in found:
         assert len(chart.table.body) == 3
@@ -81,7 +81,9 @@ def test_seconds_are_means_over_the_rounds_in_which_a_step_ran(made_row):
 
 
 def test_offline_curves_run_over_the_preferences_of_the_set(made_offline_row):
-    found = charts([made_offline_row(round_, held_out_accuracy=0.5 + round_ / 10) for round_ in range(3)], OPPONENT).all
+    found = draw_charts(
+        [made_offline_row(round_, held_out_accuracy=0.5 + round_ / 10) for round_ in range(3)], OPPONENT
+    ).all
     assert [chart.name for chart in found] == ["held-out", "margin", "seconds"]
     held_out, margin, _ = found
     assert "preferences over preferences: pairs ranked as in the set 50% after 64 preferences" in held_out.label
@@ -95,12 +97,12 @@ def test_offline_curves_run_over_the_preferences_of_the_set(made_offline_row):
 
 def test_there_is_no_chart_of_what_was_not_measured(made_row):
     blank = made_row(win_rate=None, mean_reward=None, reward_margin=None, seconds={})
-    assert charts([blank], OPPONENT).all == charts([], OPPONENT).all == ()
+    assert draw_charts([blank], OPPONENT).all == draw_charts([], OPPONENT).all == ()
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 60])
 def test_any_number_of_rounds_can_be_drawn(made_row, rounds):
-    assert len(charts([made_row(round_) for round_ in range(rounds)], OPPONENT).all) == 4
+    assert len(draw_charts([made_row(round_) for round_ in range(rounds)], OPPONENT).all) == 4
 
 
 def test_flat_and_extreme_numbers_can_be_drawn(made_row):

@@ -1,12 +1,12 @@
 from dataclasses import replace
 
 from oatflow.components.ledger import layout
-from oatflow.components.ledger.sealed import digest_of, seal
 from oatflow.components.records.records import Preference
+from oatflow.components.records.sealed import digest_of, seal_document
 from oatflow.components.records.table import from_parquet, to_parquet
 from oatflow.components.reporting.curves import (
     Explored,
-    measured,
+    measure_round,
     read_rounds,
     sample_duels,
     sample_verdicts,
@@ -39,7 +39,9 @@ def test_offline_labels_add_up_and_no_query_is_reported(offline_ledger):
     assert [(row.labels, row.labels_total, row.learned_from) for row in rows] == [(3, 3, 3), (2, 5, 5)]
     assert [(row.queries, row.queries_total, row.win_rate) for row in rows] == [(0, 0, None)] * 2
     assert [(row.held_out_accuracy, row.held_out_margin, row.held_out_pairs) for row in rows] == [(0.75, 0.1, 4)] * 2
-    assert measured(offline_ledger, 1) | {"labels_total": 5, "held_out_accuracy": 0.75} == measured(offline_ledger, 1)
+    assert measure_round(offline_ledger, 1) | {"labels_total": 5, "held_out_accuracy": 0.75} == measure_round(
+        offline_ledger, 1
+    )
 
 
 def test_online_rows_have_no_labels_of_a_set_and_run_over_queries(ledger):
@@ -68,7 +70,7 @@ def test_of_rounds_without_known_rewards_no_regret_is_told(ledger):
 
 
 def test_metrics_of_a_round_hold_its_exploration(explored_ledger):
-    metrics = measured(explored_ledger, 1)
+    metrics = measure_round(explored_ledger, 1)
     assert (metrics["duel_regret"], metrics["rm_accuracy"], metrics["synthetic"]) == (0.25, 0.75, 1)
     assert metrics["regret_total"] == 2.0 and "explored" not in metrics
 
@@ -78,7 +80,7 @@ def test_an_open_round_is_no_row(ledger):
 
 
 def test_metrics_of_a_round_are_its_rows_numbers_and_nothing_else(ledger):
-    metrics = measured(ledger, 1)
+    metrics = measure_round(ledger, 1)
     assert metrics["queries_total"] == 5
     assert metrics["seconds_train"] == 5.0
     assert "win_rate" not in metrics
@@ -111,13 +113,13 @@ def test_an_answer_that_nobody_can_read_is_as_likely_to_be_shown_as_any_other(le
     mute = replace(rows[0], first_wins=None, chosen=None, unreadable=True)
     unasked = replace(rows[1], first_wins=None, chosen=None, oracle="")
     data = to_parquet([mute, unasked], Preference)
-    ledger.store.put(layout.output(0, "labeling", name), data)
+    ledger.store.put(layout.output_key(0, "labeling", name), data)
     done = ledger.done(0, "labeling")
     outputs = tuple(
         replace(placed, sha256=digest_of(data), size=len(data)) if placed.name == name else placed
         for placed in done.outputs
     )
-    ledger.store.put(layout.done(0, "labeling"), seal(replace(done, outputs=outputs).to_json()))
+    ledger.store.put(layout.done_key(0, "labeling"), seal_document(replace(done, outputs=outputs).to_json()))
     assert [sample.preference.unreadable for sample in sample_duels(ledger, 0, 10)] == [True]
 
 

@@ -9,7 +9,7 @@ from oatflow.components.reporting.exploration_charts import (
     uncertainty_chart,
 )
 from oatflow.components.reporting.foretold import Bin, Foretold
-from oatflow.components.reporting.report_charts import charts
+from oatflow.components.reporting.report_charts import draw_charts
 from oatflow.components.reporting.words import percent
 from oatflow.components.statistics.intervals import wilson_interval
 
@@ -17,7 +17,7 @@ OPPONENT = "the starting model"
 
 
 def test_exploration_is_drawn_between_the_rewards_and_the_training(made_explored_row):
-    found = charts([made_explored_row(round_) for round_ in range(3)], OPPONENT).all
+    found = draw_charts([made_explored_row(round_) for round_ in range(3)], OPPONENT).all
     assert [chart.name for chart in found] == [
         "win-rate", "reward", "regret", "online-win-rate", "foresight", "uncertainty", "margin", "seconds",
     ]  # fmt: skip
@@ -37,7 +37,7 @@ def test_regret_is_told_per_round_and_in_the_sum(made_explored_row):
 
 def test_a_passive_experiment_has_its_regret_drawn_as_the_baseline_and_nothing_of_an_ensemble(made_row):
     passive = Explored(duel_regret=0.7, regret_duels=64, regret_total=44.8)
-    found = charts([made_row(explored=passive)], OPPONENT).all
+    found = draw_charts([made_row(explored=passive)], OPPONENT).all
     assert [chart.name for chart in found] == ["win-rate", "reward", "regret", "margin", "seconds"]
     chart = found[2]
     assert "ensemble" not in chart.label and "ensemble" not in " ".join(text for _, text in chart.key)
@@ -90,7 +90,7 @@ def test_picked_pairs_are_told_from_all_pairs_in_percentage_points(made_explored
 
 @pytest.mark.parametrize("rounds", [1, 2, 60])
 def test_any_number_of_rounds_can_be_drawn(made_explored_row, rounds):
-    assert len(charts([made_explored_row(round_) for round_ in range(rounds)], OPPONENT).all) == 8
+    assert len(draw_charts([made_explored_row(round_) for round_ in range(rounds)], OPPONENT).all) == 8
 
 
 def test_clashes_are_drawn_as_a_share_of_the_duels_with_wilsons_interval(made_row):

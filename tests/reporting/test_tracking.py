@@ -18,7 +18,7 @@ from oatflow.components.reporting.curves import metrics_of, read_rounds
 from oatflow.components.reporting.report import with_answers
 from oatflow.components.reporting.settings import TrackingSettings
 from oatflow.components.reporting.tracked import DUELS, VERDICTS, run_id, settings_of, tracked_rounds
-from oatflow.components.reporting.tracking import track
+from oatflow.components.reporting.tracking import track_round
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -88,7 +88,7 @@ def artifacts(folder):
 
 
 def test_nothing_is_sent_unless_it_is_asked_for(ledger, notes):
-    track(ledger, 1, TrackingSettings())
+    track_round(ledger, 1, TrackingSettings())
     assert notes() == []
 
 
@@ -105,7 +105,7 @@ def test_the_settings_are_those_of_the_run_that_did_the_round(ledger):
     owner = Owner("here")
     for round_, tracker in ((0, "wandb"), (1, "mlflow")):
         claim = Claim("run", owner, 1, 60.0, 2e9, {"tracking": {"track": tracker}})
-        ledger.write_document(layout.claim(round_), claim.to_json())
+        ledger.write_document(layout.claim_key(round_), claim.to_json())
     assert [settings_of(ledger, round_).track for round_ in (0, 1, 2)] == ["wandb", "mlflow", "none"]
 
 
@@ -129,7 +129,7 @@ def test_a_round_that_was_not_judged_has_no_table_of_verdicts(ledger):
 
 def test_without_wandb_one_line_says_so(ledger, notes, offline, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    track(ledger, 1, offline)
+    track_round(ledger, 1, offline)
     assert notes() == [
         "round 1 is done, but not tracked (wandb): wandb is not installed here; pip install wandb, or set "
         "tracking.track=none"
@@ -137,7 +137,7 @@ def test_without_wandb_one_line_says_so(ledger, notes, offline, monkeypatch):
 
 
 def test_without_a_key_one_line_says_so(ledger, notes, offline):
-    track(ledger, 1, offline.model_copy(update={"wandb_mode": "online"}))
+    track_round(ledger, 1, offline.model_copy(update={"wandb_mode": "online"}))
     assert notes() == [
         "round 1 is done, but not tracked (wandb): wandb_mode='online' takes a key in WANDB_API_KEY, which is not set; "
         "set it, or wandb_mode=offline"
@@ -148,7 +148,7 @@ def test_without_a_key_one_line_says_so(ledger, notes, offline):
 def test_an_offline_folder_holds_every_metric_of_every_round_tables_and_the_policys_place(
     explored_ledger, notes, offline
 ):
-    track(explored_ledger, 1, offline)
+    track_round(explored_ledger, 1, offline)
     assert notes() == []
     (folder,) = runs(offline)
     logged = history(folder)
@@ -174,9 +174,9 @@ def test_an_offline_folder_holds_every_metric_of_every_round_tables_and_the_poli
 
 @pytest.mark.slow
 def test_a_retry_leaves_a_folder_of_the_same_run_with_the_same_rows(ledger, notes, offline):
-    track(ledger, 1, offline)
+    track_round(ledger, 1, offline)
     time.sleep(1.1)  # W&B names folders by the second
-    track(ledger, 1, offline)
+    track_round(ledger, 1, offline)
     first, second = runs(offline)
     assert first.name.endswith(run_id(ledger)) and second.name.endswith(run_id(ledger))
     of_metrics = [
@@ -191,7 +191,7 @@ def test_a_retry_leaves_a_folder_of_the_same_run_with_the_same_rows(ledger, note
 def test_without_a_network_one_line_says_so(ledger, notes, offline, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", NOBODY)
-    track(ledger, 1, offline.model_copy(update={"wandb_mode": "online", "track_seconds": 12.0}))
+    track_round(ledger, 1, offline.model_copy(update={"wandb_mode": "online", "track_seconds": 12.0}))
     (line,) = notes()
     assert line.startswith("round 1 is done, but not tracked (wandb): ") and "k" * 40 not in line
 
@@ -200,7 +200,7 @@ def test_without_a_network_one_line_says_so(ledger, notes, offline, monkeypatch)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hanging"])
 def test_an_end_of_wandbs_process_in_the_middle_is_told_and_disturbs_nothing(ledger, notes, offline, how):
     with struck(how, lambda: any(Path(offline.wandb_dir).glob("wandb/offline-run-*/*.wandb"))) as hit:
-        track(ledger, 1, offline.model_copy(update={"track_seconds": 12.0}))
+        track_round(ledger, 1, offline.model_copy(update={"track_seconds": 12.0}))
     assert hit, "wandb-core never ran"
     (line,) = notes()
     assert line.startswith("round 1 is done, but not tracked (wandb): ")

@@ -2,7 +2,7 @@
 
 import torch
 from oatflow.components.reward_model import checkpoint
-from oatflow.components.reward_model.fitting import begin, fit
+from oatflow.components.reward_model.fitting import fit_ensemble, start_ensemble
 from oatflow.components.reward_model.replay import Replay
 from oatflow.components.reward_model.settings import RewardModelSettings
 
@@ -15,7 +15,7 @@ def duels(count=5):
 
 
 def learned():
-    ensemble, _ = fit(begin(SETTINGS, 4, seed=0), duels(), SETTINGS, 5, seed=0)
+    ensemble, _ = fit_ensemble(start_ensemble(SETTINGS, 4, seed=0), duels(), SETTINGS, 5, seed=0)
     return ensemble
 
 
@@ -30,7 +30,7 @@ def test_an_ensemble_comes_back_whole():
 
 
 def test_an_ensemble_that_has_learned_nothing_comes_back():
-    assert checkpoint.from_bytes(checkpoint.to_bytes(begin(SETTINGS, 4, seed=0))).steps == 0
+    assert checkpoint.from_bytes(checkpoint.to_bytes(start_ensemble(SETTINGS, 4, seed=0))).steps == 0
 
 
 def test_a_buffer_comes_back_in_its_order_with_its_mask():

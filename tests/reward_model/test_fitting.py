@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from oatflow.components.reward_model import checkpoint
-from oatflow.components.reward_model.fitting import Ensemble, Fit, begin, fit
-from oatflow.components.reward_model.network import rewards
+from oatflow.components.reward_model.fitting import Ensemble, Fit, fit_ensemble, start_ensemble
+from oatflow.components.reward_model.network import compute_rewards
 from oatflow.components.reward_model.replay import Replay
 from oatflow.components.reward_model.settings import RewardModelSettings
 
@@ -83,7 +83,7 @@ def assert_weights(found, expected):
 def test_a_fit_ends_with_oats_weights(name):
     run = GOLDEN[name]
     settings = golden_settings(run, **OATS_RUNS[name])
-    after, _ = fit(golden_start(), golden_replay(run), settings, run["total_num_queries"], seed=0)
+    after, _ = fit_ensemble(golden_start(), golden_replay(run), settings, run["total_num_queries"], seed=0)
     assert_weights(after.weights, golden_weights(run["end_params"]))
     assert after.steps == run["sgd_steps"]
 
@@ -92,7 +92,7 @@ def test_a_fit_ends_with_oats_weights(name):
 def test_a_fit_logs_what_oat_logs(name):
     run = GOLDEN[name]
     settings = golden_settings(run, **OATS_RUNS[name])
-    _, last = fit(golden_start(), golden_replay(run), settings, run["total_num_queries"], seed=0)
+    _, last = fit_ensemble(golden_start(), golden_replay(run), settings, run["total_num_queries"], seed=0)
     info = run["info_of_last_step"]
     assert last == Fit(
         loss=pytest.approx(info["train/rm/loss_rew"], abs=1e-6),
@@ -109,7 +109,7 @@ def test_adams_state_persists_from_fit_to_fit_as_oats_from_step_to_step():
     settings, replay = golden_settings(run).model_copy(update={"rm_sgd_steps": 1}), golden_replay(run)
     ensemble = golden_start()
     for _ in range(5):
-        ensemble, _ = fit(ensemble, replay, settings, run["total_num_queries"], seed=0)
+        ensemble, _ = fit_ensemble(ensemble, replay, settings, run["total_num_queries"], seed=0)
     assert_weights(ensemble.weights, golden_weights(run["end_params"]))
 
 
@@ -117,23 +117,23 @@ def test_the_order_of_the_buffer_does_not_matter_to_a_batch_of_all():
     run = GOLDEN["train_5steps"]
     replay = golden_replay(run)
     turned = Replay(replay.chosen.flip(0), replay.rejected.flip(0), replay.kept.flip(0))
-    after, _ = fit(golden_start(), turned, golden_settings(run), run["total_num_queries"], seed=1)
+    after, _ = fit_ensemble(golden_start(), turned, golden_settings(run), run["total_num_queries"], seed=1)
     assert_weights(after.weights, golden_weights(run["end_params"]))
 
 
 def test_below_a_full_batch_nothing_is_learned_where_oats_law_is_asked_for():
     assert set(GOLDEN["learn_when_buffer_below_train_bs"].values()) == {0}
     settings = RewardModelSettings(num_ensemble=2, rm_hidden_dim=3, rm_full_batches=True)
-    ensemble = begin(settings, 4, seed=0)
-    assert fit(ensemble, some_duels(127), settings, 127, seed=0) == (ensemble, None)
-    after, last = fit(ensemble, some_duels(128), settings, 128, seed=0)
+    ensemble = start_ensemble(settings, 4, seed=0)
+    assert fit_ensemble(ensemble, some_duels(127), settings, 127, seed=0) == (ensemble, None)
+    after, last = fit_ensemble(ensemble, some_duels(128), settings, 128, seed=0)
     assert last is not None and not equal(after, ensemble)
 
 
 def test_below_a_full_batch_all_duels_there_are_make_the_batch():
     run = GOLDEN["train_1step"]
     settings = golden_settings(run).model_copy(update={"rm_batch_size": 128, "enn_lambda": 0.0})
-    after, last = fit(golden_start(), golden_replay(run), settings, 4, seed=0)
+    after, last = fit_ensemble(golden_start(), golden_replay(run), settings, 4, seed=0)
     assert last.loss == pytest.approx(run["info_of_last_step"]["train/rm/loss_rew"], abs=1e-6)
     # The anchor pulls at nothing in the first step, whatever its strength.
     assert_weights(after.weights, golden_weights(run["end_params"]))
@@ -143,15 +143,15 @@ def test_below_a_full_batch_all_duels_there_are_make_the_batch():
 @pytest.mark.parametrize("mask", ["row", "broadcast"])
 def test_without_a_duel_to_learn_from_the_ensemble_stays(duels, mask):
     settings = SMALL.model_copy(update={"rm_mask": mask})
-    ensemble = begin(settings, 4, seed=0)
-    assert fit(ensemble, duels, settings, 0, seed=0) == (ensemble, None)
+    ensemble = start_ensemble(settings, 4, seed=0)
+    assert fit_ensemble(ensemble, duels, settings, 0, seed=0) == (ensemble, None)
 
 
 def test_the_ensemble_stays_once_its_budget_of_queries_is_reached():
     settings = SMALL.model_copy(update={"rm_train_budget": 20})
-    ensemble = begin(settings, 4, seed=0)
-    assert fit(ensemble, some_duels(), settings, 19, seed=0)[1] is not None
-    assert fit(ensemble, some_duels(), settings, 20, seed=0) == (ensemble, None)
+    ensemble = start_ensemble(settings, 4, seed=0)
+    assert fit_ensemble(ensemble, some_duels(), settings, 19, seed=0)[1] is not None
+    assert fit_ensemble(ensemble, some_duels(), settings, 20, seed=0) == (ensemble, None)
 
 
 def test_what_a_masked_duel_says_changes_nothing_unless_the_mask_broadcasts():
@@ -160,41 +160,41 @@ def test_what_a_masked_duel_says_changes_nothing_unless_the_mask_broadcasts():
     chosen = one.chosen.clone()
     chosen[2] += 10
     other = replace(one, chosen=chosen)
-    ensemble = begin(SMALL, 4, seed=0)
-    assert equal(fit(ensemble, one, SMALL, 4, 0)[0], fit(ensemble, other, SMALL, 4, 0)[0])
+    ensemble = start_ensemble(SMALL, 4, seed=0)
+    assert equal(fit_ensemble(ensemble, one, SMALL, 4, 0)[0], fit_ensemble(ensemble, other, SMALL, 4, 0)[0])
     oats = SMALL.model_copy(update={"rm_mask": "broadcast"})
-    assert not equal(fit(ensemble, one, oats, 4, 0)[0], fit(ensemble, other, oats, 4, 0)[0])
+    assert not equal(fit_ensemble(ensemble, one, oats, 4, 0)[0], fit_ensemble(ensemble, other, oats, 4, 0)[0])
 
 
 def test_a_masked_duel_is_as_one_that_never_was():
     replay = in_double(some_duels(4, kept=[True, True, False, True]))
     rows = replay.kept
     without = Replay(replay.chosen[rows], replay.rejected[rows], replay.kept[rows])
-    ensemble = in_double(begin(SMALL, 4, seed=0))
-    after, expected = (fit(ensemble, duels, SMALL, 4, seed=0)[0] for duels in (replay, without))
+    ensemble = in_double(start_ensemble(SMALL, 4, seed=0))
+    after, expected = (fit_ensemble(ensemble, duels, SMALL, 4, seed=0)[0] for duels in (replay, without))
     assert_weights(after.weights, expected.weights)
 
 
 def test_a_fit_changes_nothing_that_it_is_given():
-    replay, start = some_duels(kept=[True, False] * 5), begin(SMALL, 4, seed=0)
-    ensemble, _ = fit(start, replay, SMALL, 10, seed=0)
+    replay, start = some_duels(kept=[True, False] * 5), start_ensemble(SMALL, 4, seed=0)
+    ensemble, _ = fit_ensemble(start, replay, SMALL, 10, seed=0)
     before = checkpoint.to_bytes(start), checkpoint.to_bytes(ensemble), checkpoint.replay_to_bytes(replay)
-    fit(ensemble, replay, SMALL, 20, seed=1)
+    fit_ensemble(ensemble, replay, SMALL, 20, seed=1)
     assert (checkpoint.to_bytes(start), checkpoint.to_bytes(ensemble), checkpoint.replay_to_bytes(replay)) == before
 
 
 def test_what_was_learned_needs_no_gradient():
-    after, _ = fit(begin(SMALL, 4, seed=0), some_duels(), SMALL, 10, seed=0)
+    after, _ = fit_ensemble(start_ensemble(SMALL, 4, seed=0), some_duels(), SMALL, 10, seed=0)
     assert not any(tensor.requires_grad for part in PARTS for tensor in getattr(after, part).values())
 
 
 def test_resumed_from_bytes_a_fit_goes_on_as_if_it_had_never_stopped():
-    through = stopped = begin(SMALL, 4, seed=3)
+    through = stopped = start_ensemble(SMALL, 4, seed=3)
     for round_ in range(4):
         replay = some_duels(10 * (round_ + 1), seed=round_, kept=[True, True, False, True, False] * 2 * (round_ + 1))
-        through, last = fit(through, replay, SMALL, 10 * (round_ + 1), seed=round_)
+        through, last = fit_ensemble(through, replay, SMALL, 10 * (round_ + 1), seed=round_)
         stored = checkpoint.replay_from_bytes(checkpoint.replay_to_bytes(replay))
-        stopped, resumed = fit(
+        stopped, resumed = fit_ensemble(
             checkpoint.from_bytes(checkpoint.to_bytes(stopped)), stored, SMALL, 10 * (round_ + 1), seed=round_
         )
         assert equal(through, stopped) and last == resumed
@@ -203,15 +203,17 @@ def test_resumed_from_bytes_a_fit_goes_on_as_if_it_had_never_stopped():
 
 def test_equal_seeds_learn_equal_bytes_and_others_do_not():
     replay = some_duels()
-    one, same, other = (checkpoint.to_bytes(fit(begin(SMALL, 4, 0), replay, SMALL, 9, seed)[0]) for seed in (1, 1, 2))
+    one, same, other = (
+        checkpoint.to_bytes(fit_ensemble(start_ensemble(SMALL, 4, 0), replay, SMALL, 9, seed)[0]) for seed in (1, 1, 2)
+    )
     assert one == same != other
-    assert checkpoint.to_bytes(begin(SMALL, 4, 0)) == checkpoint.to_bytes(begin(SMALL, 4, 0))
-    assert checkpoint.to_bytes(begin(SMALL, 4, 0)) != checkpoint.to_bytes(begin(SMALL, 4, 1))
+    assert checkpoint.to_bytes(start_ensemble(SMALL, 4, 0)) == checkpoint.to_bytes(start_ensemble(SMALL, 4, 0))
+    assert checkpoint.to_bytes(start_ensemble(SMALL, 4, 0)) != checkpoint.to_bytes(start_ensemble(SMALL, 4, 1))
 
 
 def test_an_ensemble_begins_at_its_anchor_and_the_anchor_stays():
-    start = begin(SMALL, 4, seed=0)
-    after, _ = fit(start, some_duels(), SMALL, 10, seed=0)
+    start = start_ensemble(SMALL, 4, seed=0)
+    after, _ = fit_ensemble(start, some_duels(), SMALL, 10, seed=0)
     for name, anchor in start.weights.items():
         assert torch.equal(start.anchor[name], anchor) and torch.equal(after.anchor[name], anchor)
     assert start.steps == 0 and after.steps == SMALL.rm_sgd_steps
@@ -220,8 +222,8 @@ def test_an_ensemble_begins_at_its_anchor_and_the_anchor_stays():
 def test_a_strong_anchor_keeps_the_members_where_they_began():
     def moved(strength):
         settings = SMALL.model_copy(update={"enn_lambda": strength, "rm_sgd_steps": 200})
-        start = begin(settings, 4, seed=0)
-        after, _ = fit(start, some_duels(), settings, 4, seed=0)
+        start = start_ensemble(settings, 4, seed=0)
+        after, _ = fit_ensemble(start, some_duels(), settings, 4, seed=0)
         return sum((after.weights[name] - start.weights[name]).square().sum().item() for name in start.weights)
 
     assert moved(1000.0) < moved(1.0) < moved(0.0)
@@ -230,8 +232,8 @@ def test_a_strong_anchor_keeps_the_members_where_they_began():
 def test_one_member_and_one_duel_are_enough_to_learn_who_won():
     settings = RewardModelSettings(num_ensemble=1, rm_hidden_dim=8, rm_sgd_steps=50, enn_lambda=0.0)
     replay = some_duels(1)
-    after, last = fit(begin(settings, 4, seed=0), replay, settings, 1, seed=0)
-    chosen, rejected = (rewards(after.weights, side, "relu") for side in (replay.chosen, replay.rejected))
+    after, last = fit_ensemble(start_ensemble(settings, 4, seed=0), replay, settings, 1, seed=0)
+    chosen, rejected = (compute_rewards(after.weights, side, "relu") for side in (replay.chosen, replay.rejected))
     assert chosen.shape == (1, 1) and chosen > rejected
     assert last.chosen_reward > last.rejected_reward
 
@@ -248,6 +250,6 @@ def test_the_ensemble_learns_a_linear_reward():
     settings = RewardModelSettings(num_ensemble=5, rm_hidden_dim=32, rm_sgd_steps=150)
     seen, unseen = judged(400), judged(400)
     replay = Replay(seen[:, 0], seen[:, 1], torch.ones(400, dtype=torch.bool))
-    after, _ = fit(begin(settings, 6, seed=0), replay, settings, 400, seed=0)
-    believed = rewards(after.weights, unseen, settings.rm_act_fn).mean(0)
+    after, _ = fit_ensemble(start_ensemble(settings, 6, seed=0), replay, settings, 400, seed=0)
+    believed = compute_rewards(after.weights, unseen, settings.rm_act_fn).mean(0)
     assert (believed[:, 0] > believed[:, 1]).float().mean() > 0.9

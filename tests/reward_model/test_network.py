@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from oatflow.components.reward_model.network import initial_weights, rewards
+from oatflow.components.reward_model.network import compute_rewards, initial_weights
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "oat_exploration.json").read_text())["enn"]
 OATS_NAMES = {"hidden_1": "nn1", "hidden_2": "nn2", "out": "nn_out"}
@@ -27,7 +27,7 @@ def golden_weights(params):
 @pytest.mark.parametrize("activation", ["relu", "swish"])
 def test_rewards_are_oats(activation):
     golden = GOLDEN["forward"][activation]
-    found = rewards(golden_weights(golden["params"]), tensor(golden["features_M_N_d"]), activation)
+    found = compute_rewards(golden_weights(golden["params"]), tensor(golden["features_M_N_d"]), activation)
     assert found.shape == (3, 2, 3)
     torch.testing.assert_close(found, tensor(golden["rewards_E_M_N_1"]).squeeze(-1), atol=1e-6, rtol=0)
 
@@ -42,22 +42,24 @@ def test_a_member_of_one_unit_is_worked_by_hand():
         "out.bias": tensor([[7.0]]),
     }
     # 2 * 1 - 1 * 0.5 + 0.5 = 2; 3 * 2 - 1 = 5; 0.1 * 5 + 7 = 7.5.  The other answer leaves both units at zero.
-    assert rewards(weights, tensor([[1.0, 0.5], [-1.0, 0.0]]), "relu").tolist() == [[7.5, 7.0]]
+    assert compute_rewards(weights, tensor([[1.0, 0.5], [-1.0, 0.0]]), "relu").tolist() == [[7.5, 7.0]]
 
 
 def test_an_answer_is_worth_the_same_alone_and_among_others():
     weights = initial_weights(3, 4, 5, seed=1)
     answers = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
-    together = rewards(weights, answers, "relu")
-    torch.testing.assert_close(together[:, 1, 2], rewards(weights, answers[1, 2], "relu"))
-    assert rewards(weights, answers[:, :0], "relu").shape == (3, 2, 0)
+    together = compute_rewards(weights, answers, "relu")
+    torch.testing.assert_close(together[:, 1, 2], compute_rewards(weights, answers[1, 2], "relu"))
+    assert compute_rewards(weights, answers[:, :0], "relu").shape == (3, 2, 0)
 
 
 def test_a_member_is_the_same_alone_and_among_others():
     weights = initial_weights(3, 4, 5, seed=1)
     answers = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     alone = {name: tensor[1:2] for name, tensor in weights.items()}
-    torch.testing.assert_close(rewards(alone, answers, "swish")[0], rewards(weights, answers, "swish")[1])
+    torch.testing.assert_close(
+        compute_rewards(alone, answers, "swish")[0], compute_rewards(weights, answers, "swish")[1]
+    )
 
 
 def test_the_shapes_at_oats_defaults_are_oats():

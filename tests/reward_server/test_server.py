@@ -54,7 +54,7 @@ def test_answers_are_those_of_the_model_itself(server, model):
     status, said = server.ask("/v1/compare", body(DUELS[:8]))
     said = json.loads(said)
     assert (status, said["identity"]) == (200, model.identity)
-    for answer, expected in zip(said["answers"], model.compare(DUELS[:8]), strict=True):
+    for answer, expected in zip(said["answers"], model.compare_duels(DUELS[:8]), strict=True):
         assert answer["first_wins"] == pytest.approx(expected.first_wins, abs=1e-5)
         assert answer["first_reward"] == pytest.approx(expected.first_reward, abs=1e-5)
         assert answer["second_reward"] == pytest.approx(expected.second_reward, abs=1e-5)
@@ -74,20 +74,22 @@ def test_a_request_without_duels_has_no_answers(server, model):
 def test_an_oracle_that_asks_it_hears_what_the_model_says(server, model, protocol, monkeypatch):
     monkeypatch.setenv("OATFLOW_ORACLE_TOKEN", TOKEN)
     oracle = RemoteOracle(RemoteSettings(remote_url=server.url, remote_protocol=protocol))
-    oracle.check()
-    answers = oracle.compare(DUELS)
-    assert [a.first_wins for a in answers] == pytest.approx([a.first_wins for a in model.compare(DUELS)], abs=1e-5)
+    oracle.check_ready()
+    answers = oracle.compare_duels(DUELS)
+    assert [a.first_wins for a in answers] == pytest.approx(
+        [a.first_wins for a in model.compare_duels(DUELS)], abs=1e-5
+    )
     if protocol == "json":
         assert oracle.identity == f"remote/{model.identity}"
         assert [a.first_reward for a in answers] == pytest.approx(
-            [a.first_reward for a in model.compare(DUELS)], abs=1e-5
+            [a.first_reward for a in model.compare_duels(DUELS)], abs=1e-5
         )
 
 
 def test_an_oracle_with_the_wrong_token_is_told_which_variable_to_set(server, monkeypatch):
     monkeypatch.setenv("OATFLOW_ORACLE_TOKEN", "another")
     with pytest.raises(OracleFailed, match="OATFLOW_ORACLE_TOKEN"):
-        RemoteOracle(RemoteSettings(remote_url=server.url)).compare(DUELS[:1])
+        RemoteOracle(RemoteSettings(remote_url=server.url)).compare_duels(DUELS[:1])
 
 
 @pytest.mark.parametrize("token", [None, "", "another", TOKEN + "s", TOKEN[:-1], "wörd"])
@@ -124,7 +126,7 @@ def test_requests_that_come_together_are_scored_together_and_each_gets_its_own_a
     with ThreadPoolExecutor(24) as pool:
         said = list(pool.map(lambda d: json.loads(server.ask("/v1/compare", body([d]))[1])["answers"][0], DUELS * 4))
     assert [answer["first_wins"] for answer in said] == pytest.approx(
-        [answer.first_wins for answer in model.compare(DUELS)] * 4, abs=1e-5
+        [answer.first_wins for answer in model.compare_duels(DUELS)] * 4, abs=1e-5
     )
     assert server.metric(requests) - before[1] == len(DUELS * 4)
     assert server.metric(batches) - before[0] < len(DUELS * 4) / 2

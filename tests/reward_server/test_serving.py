@@ -12,7 +12,7 @@ from oatflow.components.reward_server.envelope import (
     unpack_scores,
 )
 from oatflow.components.reward_server.metrics import Metrics
-from oatflow.components.reward_server.serving import TOKEN, read_token, serve
+from oatflow.components.reward_server.serving import TOKEN, read_token, serve_model
 from oatflow.components.reward_server.settings import ServerSettings
 
 CONVERSATIONS = [("a prompt", "an answer\n\0"), ("", ""), ("ä" * 3, "\u2028'\"")]
@@ -41,7 +41,7 @@ def test_a_token_from_a_file_may_end_its_line(monkeypatch):
 @pytest.mark.parametrize(("model", "error"), [("", SettingsError), ("/nowhere/at-all", ModelError)])
 def test_a_model_that_is_none_is_refused_before_anything_starts(model, error):
     with pytest.raises(error, match="scorer_model"):
-        serve(ScorerSettings(scorer_model=model), ServerSettings(port=0), None, print)
+        serve_model(ScorerSettings(scorer_model=model), ServerSettings(port=0), None, print)
 
 
 @pytest.mark.parametrize("setting", ["max_batch", "max_wait", "max_duels", "max_waiting", "timeout", "max_body"])

@@ -10,8 +10,8 @@ import pytest
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.claim import read_claim
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.ledger.sealed import seal
 from oatflow.components.oracles.simulated import SimulatedOracle
+from oatflow.components.records.sealed import seal_document
 from oatflow.components.rounds import train_step
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import open_round
@@ -113,7 +113,7 @@ class Experiment:
             # Shorter than a setting may be.
             claim, _ = read_claim(self.ledger.store, 0)
             short = replace(claim, lease_seconds=self.lease, expires=time.time() + self.lease)
-            self.ledger.store.put(layout.claim(0), seal(short.to_json()))
+            self.ledger.store.put(layout.claim_key(0), seal_document(short.to_json()))
         elif step == "close":
             close_round(self.uri, 0, run)
         else:

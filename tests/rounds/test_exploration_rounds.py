@@ -11,7 +11,7 @@ from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.records.plan import STARTING_MODEL
 from oatflow.components.records.records import Candidate, Duel, KnownReward, Preference
 from oatflow.components.records.table import from_parquet
-from oatflow.components.reporting.curves import measured, read_rounds
+from oatflow.components.reporting.curves import measure_round, read_rounds
 from oatflow.components.reward_model import encoder
 from oatflow.components.reward_model.beliefs import predict_rewards
 from oatflow.components.reward_model.checkpoint import features_from_bytes, from_bytes, replay_from_bytes
@@ -210,7 +210,7 @@ def test_regret_is_the_best_candidates_reward_less_the_mean_of_both_answers(expe
 def test_metrics_of_a_round_carry_what_exploration_was_worth(experiment):
     ledger = experiment(SEA).run()
     assert {"duel_regret", "simple_regret", "rm_accuracy", "rm_brier", "rm_ece", "uncertainty_all"} <= set(
-        measured(ledger, 1)
+        measure_round(ledger, 1)
     )
 
 

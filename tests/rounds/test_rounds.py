@@ -11,9 +11,9 @@ from oatflow.components.jobs.local import LocalJobs
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.claim import read_claim, release_claim
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.ledger.sealed import seal
 from oatflow.components.ledger.windows import check_window, show_folder
 from oatflow.components.records.plan import WITHOUT_REWARD_MODEL
+from oatflow.components.records.sealed import seal_document
 from oatflow.components.rounds import opening
 from oatflow.components.rounds.closing import close_round, commit_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_next_round, open_round, settings_of_run
@@ -66,7 +66,7 @@ def test_a_later_round_of_a_run_is_planned_as_if_the_form_had_been_handed_on(tmp
     handed_on = two_rounds(f"file://{tmp_path}/a", lambda uri: open_round(uri, settings(**flags), "run"), **flags)
     from_ledger = two_rounds(f"file://{tmp_path}/b", lambda uri: open_next_round(uri, "run"), **flags)
     assert handed_on.plan(1) == from_ledger.plan(1)
-    assert handed_on.document(layout.plan(1)) == from_ledger.document(layout.plan(1))
+    assert handed_on.document(layout.plan_key(1)) == from_ledger.document(layout.plan_key(1))
 
 
 def test_a_later_round_of_a_run_keeps_the_settings_that_the_run_chose_for_itself(uri):
@@ -240,7 +240,7 @@ def test_who_was_fenced_off_cannot_move_head_even_after_checking_its_claim(uri, 
         if key == layout.HEAD:
             monkeypatch.setattr(LocalStore, "replace", original)
             claim = Ledger(self).claim(0)
-            self.put(layout.claim(0), seal(asdict(claim) | {"expires": 0.0}))
+            self.put(layout.claim_key(0), seal_document(asdict(claim) | {"expires": 0.0}))
             open_round(uri, settings(), "run-b")
         return original(self, key, data, etag)
 
@@ -256,7 +256,7 @@ def test_every_object_of_a_finished_round_is_verified(uri):
     open_round(uri, settings(), "run")
     fill(uri, 0, "run")
     ledger = close_round(uri, 0, "run")
-    keys = {entry.key for entry in ledger.store.list("")} - {layout.claim(0)}
+    keys = {entry.key for entry in ledger.store.list("")} - {layout.claim_key(0)}
     assert set(ledger.verify()) == keys
     for key in sorted(keys):
         intact = ledger.store.get(key).data
@@ -309,7 +309,7 @@ def test_who_takes_a_round_over_ends_the_jobs_of_its_former_owners(uri, monkeypa
     open_round(uri, settings(), "run-a")
     ledger = Ledger.open(uri)
     body = asdict(ledger.claim(0)) | {"expires": 0.0}
-    ledger.store.put(layout.claim(0), seal(body))
+    ledger.store.put(layout.claim_key(0), seal_document(body))
     open_round(uri, settings(), "run-b")
     assert reaped == [(ledger.identity, 1), (ledger.identity, 2)]
 

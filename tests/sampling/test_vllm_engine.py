@@ -15,7 +15,7 @@ from oatflow.components.prompts.template import encode_prompt, load_tokenizer
 from oatflow.components.sampling.engine import Decoding, Draw, Request
 from oatflow.components.sampling.settings import SamplingSettings
 from oatflow.components.sampling.vllm_engine import engine_arguments
-from oatflow.components.sampling.warm_engine import WARM_ENGINE, connect, start_warm_engine
+from oatflow.components.sampling.warm_engine import WARM_ENGINE, connect_engine, start_warm_engine
 
 # bfloat16 on any machine: the policies that training writes are float32, and must fit all the same.
 # The cache holds 4,096 tokens of the tiny model.
@@ -40,7 +40,7 @@ def engine(start_folder, tmp_path_factory):
         patch.setenv("OMP_NUM_THREADS", "1")
         started = start_warm_engine(SETTINGS, start_folder, "start", tmp_path_factory.mktemp("logs"))
         patch.setenv(WARM_ENGINE, started.environment()[WARM_ENGINE])
-        yield connect(SETTINGS)
+        yield connect_engine(SETTINGS)
         started.stop()
 
 
@@ -109,7 +109,7 @@ def serving(folder, directory, monkeypatch, trust_remote_code=False, settings=SE
     started = start_warm_engine(settings, folder, "own", directory / "logs", trust_remote_code)
     try:
         monkeypatch.setenv(WARM_ENGINE, started.environment()[WARM_ENGINE])
-        engine = connect(settings)
+        engine = connect_engine(settings)
         monkeypatch.delenv(WARM_ENGINE)
         if engine is None:
             raise EngineError(started.address.read_log_end())

@@ -17,7 +17,7 @@ import pytest
 from oatflow.components.errors import EngineError
 from oatflow.components.sampling.engine import Decoding, Request, ScriptedEngine
 from oatflow.components.sampling.settings import SamplingSettings
-from oatflow.components.sampling.warm_engine import WARM_ENGINE, Address, connect, start_warm_engine
+from oatflow.components.sampling.warm_engine import WARM_ENGINE, Address, connect_engine, start_warm_engine
 
 SETTINGS = SamplingSettings(engine="scripted")
 DECODING = Decoding(1.0, 1.0, 48)
@@ -41,7 +41,7 @@ def await_true(condition, seconds=10):
 
 def test_a_warm_engine_answers_as_one_in_this_process(warm):
     told = []
-    engine = connect(SETTINGS)
+    engine = connect_engine(SETTINGS)
     drawn = engine.generate(REQUESTS, DECODING, lambda *facts: told.append(facts))
     assert drawn == ScriptedEngine("a").generate(REQUESTS, DECODING)
     assert [facts[:2] for facts in told] == [(2, 3), (3, 3)]
@@ -49,17 +49,17 @@ def test_a_warm_engine_answers_as_one_in_this_process(warm):
 
 def test_a_warm_engine_scores_as_one_in_this_process(warm):
     told, answers = [], [((1, 2, 3), (5, 6)), ((4,), (2**31,))]
-    scored = connect(SETTINGS).logprobs(answers, lambda *facts: told.append(facts))
+    scored = connect_engine(SETTINGS).logprobs(answers, lambda *facts: told.append(facts))
     assert scored == ScriptedEngine("a").logprobs(answers)
     assert told == [(2, 2, 3)]
 
 
 def test_it_outlives_its_callers_and_keeps_the_policy_they_loaded(warm, tmp_path):
-    first = connect(SETTINGS)
+    first = connect_engine(SETTINGS)
     assert first.loaded() == "a"
     first.load_policy(tmp_path, "b")
     first.close()
-    second = connect(SETTINGS)
+    second = connect_engine(SETTINGS)
     second.load_policy(lambda: pytest.fail("the weights are there already"), "b")
     assert second.generate(REQUESTS, DECODING) == ScriptedEngine("b").generate(REQUESTS, DECODING)
 
@@ -70,19 +70,19 @@ def test_it_survives_a_caller_that_dies_while_it_generates(warm):
     def die(done, of, tokens):
         raise KeyboardInterrupt
 
-    victim = connect(SETTINGS)
+    victim = connect_engine(SETTINGS)
     with pytest.raises(KeyboardInterrupt):
         victim.generate(many, DECODING, die)
     victim.close()
-    assert connect(SETTINGS).generate(REQUESTS, DECODING) == ScriptedEngine("a").generate(REQUESTS, DECODING)
+    assert connect_engine(SETTINGS).generate(REQUESTS, DECODING) == ScriptedEngine("a").generate(REQUESTS, DECODING)
 
 
 def test_callers_take_turns(warm):
-    first = connect(SETTINGS)
+    first = connect_engine(SETTINGS)
     with pytest.raises(EngineError, match=r"not ready after 0 s; its log .*warm-engine.log"):
-        connect(SETTINGS, patience=0.2)
+        connect_engine(SETTINGS, patience=0.2)
     threading.Timer(0.3, first.close).start()
-    assert connect(SETTINGS, patience=10).loaded() == "a"
+    assert connect_engine(SETTINGS, patience=10).loaded() == "a"
 
 
 def test_only_its_owner_can_reach_it_and_only_with_the_key(warm, capsys):
@@ -101,26 +101,26 @@ def test_only_its_owner_can_reach_it_and_only_with_the_key(warm, capsys):
                 said += piece
         assert b"#CHALLENGE#" in said and b"result" not in said
     assert warm.address.key not in Path(f"/proc/{warm.process.pid}/cmdline").read_text()
-    assert connect(SETTINGS) is not None
+    assert connect_engine(SETTINGS) is not None
 
 
 def test_other_settings_get_an_engine_of_their_own(warm, capsys):
-    assert connect(SETTINGS.model_copy(update={"max_model_len": 99})) is None
+    assert connect_engine(SETTINGS.model_copy(update={"max_model_len": 99})) is None
     assert "serves other settings" in capsys.readouterr().out
-    assert connect(SETTINGS.model_copy(update={"cpu_kv_cache_gib": 99.0, "num_samples": 5})) is not None
+    assert connect_engine(SETTINGS.model_copy(update={"cpu_kv_cache_gib": 99.0, "num_samples": 5})) is not None
 
 
 def test_where_it_died_the_next_caller_starts_one_and_says_so(warm, capsys):
     warm.process.kill()
     warm.process.wait()
-    assert connect(SETTINGS) is None
+    assert connect_engine(SETTINGS) is None
     assert "the warm engine is gone" in capsys.readouterr().out
     warm.stop()
-    assert connect(SETTINGS) is None
+    assert connect_engine(SETTINGS) is None
 
 
 def test_dying_under_a_caller_it_leaves_an_error_with_its_log(warm):
-    engine = connect(SETTINGS)
+    engine = connect_engine(SETTINGS)
     Path(warm.address.log).write_text("loading\nout of memory\n")
     warm.process.kill()
     with pytest.raises(EngineError, match=r"does not answer any more .* ends: loading / out of memory"):
@@ -129,11 +129,11 @@ def test_dying_under_a_caller_it_leaves_an_error_with_its_log(warm):
 
 def test_without_a_warm_engine_there_is_none(monkeypatch):
     monkeypatch.delenv(WARM_ENGINE, raising=False)
-    assert connect(SETTINGS) is None
+    assert connect_engine(SETTINGS) is None
 
 
 def test_a_failure_over_there_is_an_error_here_with_its_reason(warm):
-    engine = connect(SETTINGS)
+    engine = connect_engine(SETTINGS)
     with pytest.raises(EngineError, match=r"TypeError: .*unexpected keyword"):
         engine._request({"call": "generate", "requests": [], "decoding": {"warmth": 1}})
     assert "Traceback" in Path(warm.address.log).read_text()

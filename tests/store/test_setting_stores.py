@@ -124,10 +124,10 @@ ASKED = {
     ),
     "scorer_model='s3://models/x'": lambda stores: open_oracle(
         "scorer", ScorerSettings(scorer_model="s3://models/x"), Circumstances(stores=stores)
-    ).check(),
+    ).check_ready(),
     "pairrm_model='s3://models/x'": lambda stores: open_oracle(
         "pairrm", PairRMSettings(pairrm_model="s3://models/x"), Circumstances(stores=stores)
-    ).check(),
+    ).check_ready(),
     "prompts.prompt_data='s3://data/x.jsonl'": lambda stores: load_prompts(
         PromptSettings(prompt_data="s3://data/x.jsonl"), "train", stores
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 
-class Purse:
+class Spending:
     """A limit, what was spent, and the most that questions in flight may cost. Safe to share between threads."""
 
     def __init__(self, limit: float | None):
@@ -18,12 +18,12 @@ class Purse:
         """What was paid so far, by this process and before it."""
         return self._spent
 
-    def note(self, spent: float) -> None:
+    def note_spent(self, spent: float) -> None:
         """Set what was paid before."""
         with self._lock:
             self._spent = spent
 
-    def hold(self, most: float) -> bool:
+    def hold_money(self, most: float) -> bool:
         """Reserve `most` for a question. Returns False if that could exceed the limit: then do not ask."""
         with self._lock:
             if self.limit is not None and self._spent + self._held + most > self.limit:
@@ -31,7 +31,7 @@ class Purse:
             self._held += most
             return True
 
-    def pay(self, held: float, cost: float) -> None:
+    def settle_cost(self, held: float, cost: float) -> None:
         """Book the cost of a question for which `held` was reserved."""
         with self._lock:
             self._held -= held

@@ -13,18 +13,18 @@ from typing import Any
 from ..errors import DamagedObject
 
 
-def seal(body: dict[str, Any]) -> bytes:
+def seal_document(body: dict[str, Any]) -> bytes:
     """Serialise a document. The same body gives the same bytes."""
     digest = hashlib.sha256(_to_canonical_json(body)).hexdigest()
     return _to_indented_json({"sha256": digest, "body": body})
 
 
-def unseal(data: bytes, key: str) -> dict[str, Any]:
+def unseal_document(data: bytes, key: str) -> dict[str, Any]:
     """Read a document; raises `DamagedObject` with its key if any byte is not as it was written."""
     try:
         document = json.loads(data)
         body: dict[str, Any] = document["body"]
-        intact = seal(body) == data
+        intact = seal_document(body) == data
     except (ValueError, KeyError, TypeError):
         intact = False
     if not intact:
