@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from oatflow.components.errors import OatflowError, RefusedInput, WaitingForLabels
-from oatflow.components.labeling.people import asked_of, stands_at, what_to_do
 from oatflow.components.ledger import owner
 from oatflow.components.ledger.claim import refuse_while_held
 from oatflow.components.ledger.ledger import PATIENCE, Ledger
@@ -30,6 +29,7 @@ from oatflow.components.reporting.page import write_report
 from oatflow.components.rounds.beginning import begin_experiment, check_inputs, has_begun
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
 from oatflow.components.rounds.opening import is_over, waits_for_people
+from oatflow.components.rounds.people import asked_of, stands_at, what_to_do
 from oatflow.components.step_ending import PREFIX
 from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
@@ -94,7 +94,7 @@ def align(wish: Wish) -> Path:
         uri = experiment_uri(root, wish.experiment)
         _check(wish, uri)
         ledger = Ledger(open_store(uri))
-        round_ = ledger.head().round + 1
+        round_ = ledger.read_head().round + 1
         remaining = wish.settings.rounds - round_
         if not is_over(ledger, round_, wish.settings) and not waits_for_people(ledger, round_, wish.settings):
             _run_rounds(wish, uri, min(remaining, wish.rounds or remaining))
@@ -127,7 +127,7 @@ def _check(wish: Wish, uri: str) -> None:
         raise RefusedInput(f"new={wish.experiment!r}: that experiment exists; choose another name, or continue it with "
                            f"--experiment {wish.experiment}")  # fmt: skip
     refuse_changes(ledger.experiment.settings, wish.settings, wish.experiment)
-    refuse_while_held(ledger.store, ledger.head().round + 1, "", owner.this_process())
+    refuse_while_held(ledger.store, ledger.read_head().round + 1, "", owner.this_process())
 
 
 def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
@@ -144,7 +144,7 @@ def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
     }  # fmt: skip
     if wish.settings.sampling.engine == "vllm" and (notice := float32_notice()):
         print(notice, flush=True)
-    until = Ledger(open_store(uri)).head().round + 1 + rounds
+    until = Ledger(open_store(uri)).read_head().round + 1 + rounds
     budget = None if wish.settings.prompts.offline else wish.settings.labeling.max_queries
     display = Display(wish.experiment, until, budget, progress, learns_rewards=wish.settings.learns_rewards)
     with ExitStack() as stack:
@@ -248,7 +248,7 @@ def _failure(progress: Path, log: Path, returncode: int) -> PipelineFailed:
 
 def _tell_why_it_ended(wish: Wish, ledger: Ledger) -> None:
     """Raise `WaitingForLabels` where people must answer first; say so where the money for the oracle is spent."""
-    round_ = ledger.head().round + 1
+    round_ = ledger.read_head().round + 1
     if round_ < wish.settings.rounds and wish.settings.asks_people:
         standing, asked = stands_at(ledger, round_, wish.settings.human), asked_of(ledger, round_)
         if standing.lacking and asked:

@@ -197,7 +197,7 @@ def _status(given: argparse.Namespace) -> int:
         if rows and report["preferences"] is None:
             print(describe_queries(rows))
         if given.verify:
-            intact = sum(1 for _ in ledger.verify())
+            intact = sum(1 for _ in ledger.verify_objects())
             print(f"verified {intact} objects: each is what was written")
     return 0
 
@@ -262,7 +262,7 @@ def _pool(given: argparse.Namespace) -> int:
 
 def _finished_round(ledger: Ledger, wanted: int | None) -> int:
     """Return the round that was asked for, or the last, if it is finished."""
-    last = ledger.head().round
+    last = ledger.read_head().round
     if last < 0:
         raise RefusedInput("no round of this experiment is finished yet; `oatflow align` does the first")
     round_ = last if wanted is None else wanted

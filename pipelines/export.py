@@ -58,8 +58,8 @@ def files_to_export(ledger: Ledger, round_: int, adapter: bool) -> Sequence[Plac
             "out, or begin an experiment with --lora-rank 8"
         )
     name = "adapter" if adapter else "model"
-    done = ledger.done(round_, "policy")
-    files = done.folder(name) if done else ()
+    done = ledger.find_done(round_, "policy")
+    files = done.list_folder(name) if done else ()
     if not files:
         raise LedgerError(f"round {round_}: training has left no folder {name}; run `oatflow status --verify`")
     return files

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oatflow.components.errors import RefusedInput
-from oatflow.components.labeling.people import FORMS, Standing, add_answers, asked_of, stands_at
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.oracles.annotations import Annotation, read_answers
 from oatflow.components.oracles.questions import Batch, to_jsonl
 from oatflow.components.oracles.settings import HumanSettings
+from oatflow.components.rounds.people import FORMS, Standing, add_answers, asked_of, stands_at
 
 from .flags import Flag
 
@@ -43,7 +43,7 @@ class Wish:
 def label(ledger: Ledger, experiment: str, home: Path, wish: Wish) -> int:
     """Do what is wished with the round that waits for labels. Raises `RefusedInput` where none does."""
     batch = waiting(ledger, experiment)
-    settings = ledger.section(HumanSettings, "human")
+    settings = HumanSettings.parse(ledger.experiment.settings.get("human", {}))
     if wish.answers and wish.serve:
         raise RefusedInput("serve, answers: give one of them; the page that is served takes answers by itself")
     if wish.answers:
@@ -62,13 +62,13 @@ def label(ledger: Ledger, experiment: str, home: Path, wish: Wish) -> int:
 
 def waiting(ledger: Ledger, experiment: str) -> Batch:
     """Return what the round asks that comes next. Raises `RefusedInput` if it asks nothing, or is labelled."""
-    round_ = ledger.head().round + 1
+    round_ = ledger.read_head().round + 1
     batch = asked_of(ledger, round_)
     if batch is None:
         oracle = ledger.experiment.settings.get("labeling", {}).get("preference_oracle", "simulated")
         why = "it has not asked yet: run it first" if oracle == "human" else f"preference_oracle is {oracle!r}"
         raise RefusedInput(f"experiment={experiment!r}: round {round_} does not wait for labels; {why}")
-    if ledger.done(round_, "labeling") is not None:
+    if ledger.find_done(round_, "labeling") is not None:
         raise RefusedInput(f"experiment={experiment!r}: round {round_} is labelled already, and waits for nobody")
     return batch
 

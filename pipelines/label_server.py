@@ -16,11 +16,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from oatflow.components.errors import OatflowError, RefusedInput
-from oatflow.components.labeling.people import add_answers, is_answered, read_annotations
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.oracles.annotations import annotator_name, as_shown, read_answer
 from oatflow.components.oracles.questions import Batch, to_page
 from oatflow.components.oracles.settings import HumanSettings
+from oatflow.components.rounds.people import add_answers, is_answered, read_annotations
 
 HOST = "127.0.0.1"
 OURS = {"127.0.0.1", "localhost"}

@@ -170,7 +170,7 @@ def digests(ledger: Ledger, row: RoundRow) -> list[tuple[str, str]]:
 
 def software(ledger: Ledger, round_: int) -> dict[str, str]:
     """Return the versions that worked on a round, by package."""
-    marks = (ledger.done(round_, room) for room in ledger.plan(round_).rooms)
+    marks = (ledger.find_done(round_, room) for room in ledger.read_plan(round_).rooms)
     found = {name: version for mark in marks if mark for name, version in mark.software.items()}
     return dict(sorted(found.items()))
 
@@ -208,7 +208,7 @@ def _held_out_accuracy(row: RoundRow) -> str:
 
 def _oracle(ledger: Ledger, round_: int, room: str) -> str:
     """Return the identity of who was asked in a step."""
-    done = ledger.done(round_, room)
+    done = ledger.find_done(round_, room)
     return str(done.facts["oracle"]) if done and "oracle" in done.facts else "unknown: the step did not record it"
 
 

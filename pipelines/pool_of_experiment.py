@@ -14,7 +14,7 @@ from oatflow.components.simulator.pool import Pool
 
 def pool_of(ledger: Ledger) -> Pool:
     """Gather the candidates of all finished rounds. Raises `RefusedInput` where features or rewards are not known."""
-    rounds = range(ledger.head().round + 1)
+    rounds = range(ledger.read_head().round + 1)
     features = [features_from_bytes(_read(ledger, round_, "sampling", FEATURES.name)).numpy() for round_ in rounds]
     rewards = [_rewards(ledger, round_) for round_ in rounds]
     samples = int(ledger.experiment.settings["sampling"]["num_samples"])
@@ -29,22 +29,22 @@ def pool_of(ledger: Ledger) -> Pool:
 def _rewards(ledger: Ledger, round_: int) -> list[float]:
     """Return the known rewards of a round's candidates, in their order."""
     rows = from_parquet(_read(ledger, round_, "labeling", "rewards.parquet"), KnownReward, "rewards.parquet")
-    data = ledger.read(round_, "sampling", "candidates.parquet")
+    data = ledger.read_output("sampling", "candidates.parquet", round_)
     candidates = from_parquet(data, Candidate, "candidates.parquet")
     assert [(row.prompt_id, row.candidate) for row in rows] == [(row.prompt_id, row.candidate) for row in candidates]
     return [row.reward for row in rows]
 
 
 def _read(ledger: Ledger, round_: int, room: str, name: str) -> bytes:
-    done = ledger.done(round_, room)
-    if done is None or done.output(name) is None:
+    done = ledger.find_done(round_, room)
+    if done is None or done.find_output(name) is None:
         raise RefusedInput(
             f"round {round_} has no {name}: a pool is made of an experiment that learned a reward model (learn_rm, or "
             "a strategy such as EnnBAITS) and whose oracle's reward is known"
         )
-    return ledger.read(round_, room, name)
+    return ledger.read_output(room, name, round_)
 
 
 def _oracle(ledger: Ledger, round_: int) -> str:
-    done = ledger.done(round_, "labeling")
+    done = ledger.find_done(round_, "labeling")
     return str(done.facts["oracle"]) if done else ""

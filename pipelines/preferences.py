@@ -101,7 +101,7 @@ def gather(ledger: Ledger, rounds: Sequence[int]) -> Gathered:
     rows: list[Preferred] = []
     left_out: Counter[str] = Counter()
     for round_ in rounds:
-        plan = ledger.plan(round_)
+        plan = ledger.read_plan(round_)
         answers = {(row.duel_id, row.prompt_id): row for row in read_table(ledger, PREFERENCES, round_)}
         for duel in read_table(ledger, DUELS, round_):
             answer = answers.get((duel.duel_id, duel.prompt_id))

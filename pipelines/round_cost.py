@@ -46,7 +46,7 @@ def round_cost(ledger: Ledger, round_: int) -> list[Cost]:
 
     Times at which documents were written come from the store's listing. A pause between two runs is not counted.
     """
-    marks = [mark for room in layout.ROOMS if (mark := ledger.done(round_, room))]
+    marks = [mark for room in layout.ROOMS if (mark := ledger.find_done(round_, room))]
     if not marks or marks[-1].step != layout.ROOMS[-1]:
         raise RefusedInput(f"round={round_}: not finished; `oatflow status` says where it stands")
     written = {
@@ -55,7 +55,7 @@ def round_cost(ledger: Ledger, round_: int) -> list[Cost]:
         if number >= 0
         for entry in ledger.store.list(layout.round_folder(number))
     }
-    before = ledger.done(round_ - 1, layout.ROOMS[-1]) if round_ else None
+    before = ledger.find_done(round_ - 1, layout.ROOMS[-1]) if round_ else None
     return costs(marks, _begun(marks[0], before, written), written.get(layout.round_record_key(round_)))
 
 

@@ -95,8 +95,8 @@ class RunWatch:
         """Return what the run's evaluation measured, or nothing where its ledger is not read from here."""
         try:
             ledger = Ledger(open_store(run.arguments["ledger"]))
-            last = ledger.head().round
-            done = [ledger.done(round_, "evaluation") for round_ in (last + 1, last) if round_ >= 0]
+            last = ledger.read_head().round
+            done = [ledger.find_done(round_, "evaluation") for round_ in (last + 1, last) if round_ >= 0]
         except (KeyError, OatflowError):
             return {}
         return next((each.facts for each in done if each is not None and each.run == run.id), {})

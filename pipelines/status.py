@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from oatflow.components.labeling.people import asked_of, stands_at
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.oracles.settings import HumanSettings
@@ -14,6 +13,7 @@ from oatflow.components.records.plan import WITHOUT_REWARD_MODEL, Plan
 from oatflow.components.reporting.curves import RoundRow, read_rounds
 from oatflow.components.reporting.queries import query_table
 from oatflow.components.rounds.experiment import ExperimentSettings
+from oatflow.components.rounds.people import asked_of, stands_at
 
 
 def status(ledger: Ledger) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
 
     `preferences`: how many were learned from so far, where the experiment is offline and makes no queries; else None.
     """
-    head = ledger.head()
+    head = ledger.read_head()
     settings = ExperimentSettings.parse(ledger.experiment.settings)
     rows = [asdict(row) for row in read_rounds(ledger)]
     return {
@@ -81,12 +81,12 @@ def _describe_labels(report: Mapping[str, Any]) -> str:
 
 def read_open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
     """Return how far the round is that comes next, or None where no run has claimed it."""
-    claim = ledger.claim(round_)
+    claim = ledger.find_claim(round_)
     if claim is None:
         return None
-    planned = ledger.document(layout.plan_key(round_))
+    planned = ledger.read_document(layout.plan_key(round_))
     rooms = Plan.from_json(planned).rooms if planned else WITHOUT_REWARD_MODEL
-    missing = [room for room in rooms if ledger.done(round_, room) is None]
+    missing = [room for room in rooms if ledger.find_done(round_, room) is None]
     return {
         "round": round_,
         "run": claim.run,
@@ -97,7 +97,7 @@ def read_open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
         "missing": missing,
         "next_step": layout.STEPS[missing[0]] if missing else None,
         "people": _people(ledger, round_) if "labeling" in missing else None,
-        "done": [room for room in layout.ROOMS if ledger.done(round_, room) is not None],
+        "done": [room for room in layout.ROOMS if ledger.find_done(round_, room) is not None],
     }
 
 
@@ -105,7 +105,7 @@ def _people(ledger: Ledger, round_: int) -> dict[str, int] | None:
     """Return how many duels the round has put to people, how many are open, and how many answers these lack."""
     if asked_of(ledger, round_) is None:
         return None
-    standing = stands_at(ledger, round_, ledger.section(HumanSettings, "human"))
+    standing = stands_at(ledger, round_, HumanSettings.parse(ledger.experiment.settings.get("human", {})))
     return {
         "asked": standing.asked, "open": len(standing.lacking), "answers": sum(standing.lacking.values()),
     }  # fmt: skip

@@ -94,7 +94,7 @@ class Match:
         """
         duels = [make_duel(pairing, self.seed) for pairing in pairings]
         watch = report_asked("evaluate", self.round, len(duels))
-        asked = self.interview.conduct(keep, table, duels, known, watch)
+        asked = self.interview.collect_preferences(keep, table, duels, known, watch)
         verdicts = [
             make_verdict(pairing, duel, preference) if preference.clash or preference.first_wins is not None else None
             for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)

@@ -43,7 +43,7 @@ class Interview:
     unreadable_limit: float = 1.0
     spent: float = 0.0
 
-    def conduct(
+    def collect_preferences(
         self,
         keep: Keep,
         table: Table[Preference],
@@ -68,37 +68,39 @@ class Interview:
             batch = duels[len(done) : len(done) + self.batch_size]
             begun, is_paid_for = time.monotonic(), True
             while is_paid_for and (left := open_duels(batch, receipts.by_duel, known)):
-                is_paid_for = self.ask(left, receipts)
+                is_paid_for = self.ask_batch(left, receipts)
             seconds += time.monotonic() - begun
             self._stop_if_unreadable(receipts.by_duel.values(), most)
-            part = table.to_bytes([self.labelled(duel, receipts.by_duel, known) for duel in batch])
+            part = table.to_bytes([self.make_preference(duel, receipts.by_duel, known) for duel in batch])
             parts.append(keep.write_output(table.name_part(len(parts)), part))
             # What is durable counts, also where another attempt of this step was faster.
             done += table.join_parts(parts[-1:])
             watch(len(done))
         return Asked(done, list(receipts.by_duel.values()), seconds)
 
-    def ask(self, duels: Sequence[Duel], receipts: Receipts) -> bool:
+    def ask_batch(self, duels: Sequence[Duel], receipts: Receipts) -> bool:
         """Ask about the duels, and keep what is answered: all of it, or as much as there was before the oracle failed.
 
         Returns False where the spending limit is reached; then the others stay without an answer.
         """
         paid = self.oracle.paid
         if paid:
-            receipts.note(duels)
+            receipts.note_asked(duels)
         try:
             answers = self.oracle.compare_duels(duels)
         except OracleFailed as failure:
-            receipts.keep(duels, failure.answers, paid)
+            receipts.keep_answers(duels, failure.answers, paid)
             if isinstance(failure, SpendingLimit):
                 print(failure, flush=True)
                 return False
             raise
-        receipts.keep(duels, keep_believable(answers, duels), paid)
+        receipts.keep_answers(duels, keep_believable(answers, duels), paid)
         check_answers(answers, duels, self.oracle.identity)
         return True
 
-    def labelled(self, duel: Duel, receipts: Mapping[str, Receipt], known: Mapping[str, Preference]) -> Preference:
+    def make_preference(
+        self, duel: Duel, receipts: Mapping[str, Receipt], known: Mapping[str, Preference]
+    ) -> Preference:
         """Return the duel's preference: the answer to it, with a label if it says who is better."""
         if duel.clash:
             return clash_preference(duel)

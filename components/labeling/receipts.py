@@ -33,14 +33,14 @@ class Receipts:
         while self._adopt():
             pass
 
-    def note(self, duels: Sequence[Duel]) -> None:
+    def note_asked(self, duels: Sequence[Duel]) -> None:
         """Say durably that these duels are about to be asked. Raises `LedgerError` if another attempt is asking."""
         asked = [{"duel_id": duel.duel_id, "prompt_id": duel.prompt_id} for duel in duels]
         note = json.dumps({"attempt": self._attempt, "duels": asked}).encode()
         if self._keep.write_output(self._note_name, note) != note:
             raise self._not_alone()
 
-    def keep(self, duels: Sequence[Duel], answers: Mapping[str, Answer], alone: bool) -> None:
+    def keep_answers(self, duels: Sequence[Duel], answers: Mapping[str, Answer], alone: bool) -> None:
         """Write one part: a receipt for each of the duels that has an answer.
 
         `alone`: nobody else may have written it; raises `LedgerError` otherwise. If not, what is there is taken over.

@@ -30,11 +30,11 @@ class Done:
     started: float
     finished: float
 
-    def output(self, name: str) -> Placed | None:
+    def find_output(self, name: str) -> Placed | None:
         """Return the output of that name."""
         return next((placed for placed in self.outputs if placed.name == name), None)
 
-    def folder(self, name: str) -> tuple[Placed, ...]:
+    def list_folder(self, name: str) -> tuple[Placed, ...]:
         """Return the outputs below that folder, named relative to it."""
         inside = f"{name}/"
         return tuple(

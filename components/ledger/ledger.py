@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..errors import DamagedObject, LedgerError, ObjectExists, ObjectNotFound
@@ -16,7 +16,6 @@ from ..records.plan import STARTING_MODEL, Plan, PolicyPointer
 from ..records.records import Prompt
 from ..records.sealed import digest_of, seal_document, unseal_document
 from ..records.table import from_parquet, to_parquet
-from ..settings import Section
 from ..store.setting_stores import SettingStores
 from ..store.store import Store, open_store
 from ..store.transfer import Placed
@@ -32,7 +31,6 @@ STORE_PATIENCE = LedgerSettings().store_patience_seconds
 """How long a step waits for the store before it has read its claim, which says how long its run wants it to."""
 PATIENCE = "OATFLOW_STORE_PATIENCE"
 """The environment variable by which a run on one machine gives its steps another STORE_PATIENCE."""
-SectionKind = TypeVar("SectionKind", bound=Section)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ class Ledger:
     @cached_property
     def experiment(self) -> Experiment:
         """What was frozen when the experiment began. Raises `LedgerError` if it never did."""
-        body = self.document(layout.EXPERIMENT)
+        body = self.read_document(layout.EXPERIMENT)
         if body is None:
             raise LedgerError(f"{self.store.uri}: there is no experiment here; open_round begins one")
         return Experiment.from_json(body)
@@ -122,7 +120,7 @@ class Ledger:
         blob = self.store.get(layout.HEAD)
         return Head(**unseal_document(blob.data, layout.HEAD)), blob.etag
 
-    def head(self) -> Head:
+    def read_head(self) -> Head:
         """Read HEAD afresh."""
         self.forget_head()
         return self.head_etag[0]
@@ -153,13 +151,6 @@ class Ledger:
         """The experiment's seed."""
         return int(self.experiment.settings["ledger"]["seed"])
 
-    def section(self, kind: type[SectionKind], name: str) -> SectionKind:
-        """Return one room's settings: frozen, but for the operational ones, which the claim's run may choose."""
-        claim = self.claim(self.head_etag[0].round + 1)
-        chosen = claim.operational.get(name, {}) if claim else {}
-        # An experiment may be older than a section of operational settings.
-        return kind.parse({**self.experiment.settings.get(name, {}), **chosen})
-
     def train_prompts(self) -> list[Prompt]:
         """Return the prompts that rounds learn from."""
         return self._prompt_table("train")
@@ -181,33 +172,33 @@ class Ledger:
         self._prompts[key] = prompts
         return Placed(split, key, len(data), digest)
 
-    def claim(self, round_: int) -> Claim | None:
+    def find_claim(self, round_: int) -> Claim | None:
         """Return who works, or worked, on a round."""
         found = read_claim(self.store, round_)
         return found[0] if found else None
 
     def read_claim(self, round_: int) -> Claim:
         """Return who works, or worked, on a round. Raises `LedgerError` if nobody ever claimed it."""
-        claim = self.claim(round_)
+        claim = self.find_claim(round_)
         if claim is None:
             raise LedgerError(f"round {round_} was never claimed; open_round does that")
         return claim
 
-    def plan(self, round_: int) -> Plan:
+    def read_plan(self, round_: int) -> Plan:
         """Return a round's plan. Raises `LedgerError` if it has none."""
-        body = self.document(layout.plan_key(round_))
+        body = self.read_document(layout.plan_key(round_))
         if body is None:
             raise LedgerError(f"round {round_} has no plan; open_round writes it")
         return Plan.from_json(body)
 
-    def done(self, round_: int, room: str) -> Done | None:
+    def find_done(self, round_: int, room: str) -> Done | None:
         """Return the mark of a finished step, or None."""
-        body = self.document(layout.done_key(round_, room))
+        body = self.read_document(layout.done_key(round_, room))
         return Done.from_json(body) if body is not None else None
 
     def round_record(self, round_: int) -> RoundRecord | None:
         """Return the record of a closed round, or None."""
-        body = self.document(layout.round_record_key(round_))
+        body = self.read_document(layout.round_record_key(round_))
         return RoundRecord(**body) if body is not None else None
 
     def policy_after(self, round_: int) -> PolicyPointer:
@@ -221,10 +212,10 @@ class Ledger:
         done = self._policy_done(round_)
         if done.facts.get(FIXED_POLICY):
             return self.experiment.starting_model
-        files = {placed.name: placed.sha256 for placed in done.folder("model")}
+        files = {placed.name: placed.sha256 for placed in done.list_folder("model")}
         return digest_of(seal_document(files))
 
-    def step(self, round_: int, room: str, run: str, started: float | None = None, watches: bool = False) -> Step:
+    def open_step(self, round_: int, room: str, run: str, started: float | None = None, watches: bool = False) -> Step:
         """Begin one step's work as `run`, which must hold the round's claim.
 
         `started`: when the step began, in seconds since the epoch, if it was before this process did. `watches`:
@@ -234,7 +225,7 @@ class Ledger:
 
     def list_outputs(self, step: str, round_: int) -> list[str]:
         """Return the names of a step's outputs; none if the step is not done."""
-        done = self.done(round_, step)
+        done = self.find_done(round_, step)
         return [placed.name for placed in done.outputs] if done else []
 
     def read_output(self, step: str, name: str, round_: int, as_input: bool = True) -> bytes:
@@ -246,22 +237,18 @@ class Ledger:
             LedgerError: The step has not written it.
             DamagedObject: It is not what the step wrote.
         """
-        done = self.done(round_, step)
-        placed = done.output(name) if done else None
+        done = self.find_done(round_, step)
+        placed = done.find_output(name) if done else None
         if placed is None:
             raise LedgerError(f"round {round_}: {step} has not written {name}")
-        return self.checked(placed.key, placed.sha256)
+        return self.read_checked(placed.key, placed.sha256)
 
     def read_report(self, step: str, round_: int) -> StepReport | None:
         """Return what a finished step counted and measured, or None if it is not done."""
-        done = self.done(round_, step)
+        done = self.find_done(round_, step)
         return StepReport(done.counts, done.facts, done.timings) if done else None
 
-    def read(self, round_: int, room: str, name: str) -> bytes:
-        """Read one output of a finished step; see `read_output`."""
-        return self.read_output(room, name, round_)
-
-    def checked(self, key: str, sha256: str) -> bytes:
+    def read_checked(self, key: str, sha256: str) -> bytes:
         """Read an object and compare its digest with the one on record."""
         data = self.store.get(key).data
         found = digest_of(data)
@@ -269,7 +256,7 @@ class Ledger:
             raise DamagedObject(f"{key}: its SHA-256 is {found}, but {sha256} was written; restore it from a backup")
         return data
 
-    def document(self, key: str) -> dict[str, Any] | None:
+    def read_document(self, key: str) -> dict[str, Any] | None:
         """Return a sealed document, or None if there is none yet. A document never changes, so it is read once."""
         if key not in self._documents:
             try:
@@ -292,15 +279,15 @@ class Ledger:
         self._documents[key] = unseal_document(data, key)
         return self._documents[key]
 
-    def verify(self) -> Iterator[str]:
+    def verify_objects(self) -> Iterator[str]:
         """Read every object of every finished round: yields each intact key, raises at the first that is damaged."""
         parent = digest_of(self.store.get(layout.EXPERIMENT).data)
         unseal_document(self.store.get(layout.EXPERIMENT).data, layout.EXPERIMENT)
         yield layout.EXPERIMENT
         for placed in self.experiment.prompts.values():
-            self.checked(placed.key, placed.sha256)
+            self.read_checked(placed.key, placed.sha256)
             yield placed.key
-        for round_ in range(self.head().round + 1):
+        for round_ in range(self.read_head().round + 1):
             data = self.store.get(layout.round_record_key(round_)).data
             record = RoundRecord(**unseal_document(data, layout.round_record_key(round_)))
             if record.parent != parent:
@@ -314,15 +301,15 @@ class Ledger:
         yield layout.HEAD
 
     def _verify_round(self, record: RoundRecord) -> Iterator[str]:
-        self.checked(layout.plan_key(record.round), record.plan)
+        self.read_checked(layout.plan_key(record.round), record.plan)
         yield layout.plan_key(record.round)
         for room, digest in record.steps.items():
             key = layout.done_key(record.round, room)
-            done = Done.from_json(unseal_document(self.checked(key, digest), key))
+            done = Done.from_json(unseal_document(self.read_checked(key, digest), key))
             yield key
             for placed in done.outputs:
                 if self._is_kept(placed.name, record.round):
-                    self.checked(placed.key, placed.sha256)
+                    self.read_checked(placed.key, placed.sha256)
                     yield placed.key
         yield layout.round_record_key(record.round)
 
@@ -331,7 +318,7 @@ class Ledger:
         return not name.startswith("optimizer/") or round_ == self.head_etag[0].round
 
     def _policy_done(self, round_: int) -> Done:
-        done = self.done(round_, "policy")
+        done = self.find_done(round_, "policy")
         if done is None:
             raise LedgerError(f"round {round_} has made no policy yet")
         return done
@@ -339,5 +326,5 @@ class Ledger:
     def _prompt_table(self, split: str) -> list[Prompt]:
         placed = self.experiment.prompts[split]
         if placed.key not in self._prompts:
-            self._prompts[placed.key] = from_parquet(self.checked(placed.key, placed.sha256), Prompt, placed.key)
+            self._prompts[placed.key] = from_parquet(self.read_checked(placed.key, placed.sha256), Prompt, placed.key)
         return self._prompts[placed.key]

@@ -70,7 +70,7 @@ class Step:
         prefix = layout.output_key(self.round, self.room, "")
         self._present = {entry.key.removeprefix(prefix) for entry in self.ledger.store.list(prefix)}
         if DONE in self._present:
-            self.done = self.ledger.done(self.round, self.room)
+            self.find_done = self.ledger.find_done(self.round, self.room)
         self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim, renews=not self._watches)
         self._keeper.start()
         progress.report_event(layout.STEPS[self.room], self.round, "start", at=self._started)
@@ -119,13 +119,13 @@ class Step:
         `as_input`: whether it is recorded as an input of this step.
         """
         done = self._done(room, round_)
-        placed = done.output(name)
+        placed = done.find_output(name)
         if placed is None:
             raise LedgerError(f"round {done.round}: {room} has not written {name}")
         if as_input:
             self._note_input(done, placed)
         if placed.key not in self._read:
-            self._read[placed.key] = self.ledger.checked(placed.key, placed.sha256)
+            self._read[placed.key] = self.ledger.read_checked(placed.key, placed.sha256)
         return self._read[placed.key]
 
     def list_outputs(self, room: str, round_: int) -> list[str]:
@@ -182,7 +182,7 @@ class Step:
     def download_folder(self, room: str, name: str, folder: Path, round_: int | None = None) -> None:
         """Fetch a folder that a finished step wrote, every file verified."""
         done = self._done(room, round_)
-        placed = done.folder(name)
+        placed = done.list_folder(name)
         if not placed:
             raise LedgerError(f"round {done.round}: {room} has no folder {name}")
         self._note_input(done, *placed)
@@ -215,7 +215,7 @@ class Step:
         return self.done
 
     def _done(self, room: str, round_: int | None) -> Done:
-        done = self.ledger.done(self.round if round_ is None else round_, room)
+        done = self.ledger.find_done(self.round if round_ is None else round_, room)
         if done is None:
             raise LedgerError(f"round {self.round if round_ is None else round_}: {room} is not done yet")
         return done

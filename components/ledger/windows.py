@@ -21,7 +21,7 @@ def show_table(window: Any, ledger: Ledger, round_: int, room: str, names: str) 
     """Fill a Dataset artifact with a copy of the Parquet outputs whose names match a pattern, joined in order."""
     names_there = (placed.name for placed in _read_done(ledger, round_, room).outputs)
     parts = sorted(fnmatch.filter(names_there, names))
-    tables = [read_table(ledger.read(round_, room, part)) for part in parts]
+    tables = [read_table(ledger.read_output(room, part, round_)) for part in parts]
     if tables:
         pq.write_table(pa.concat_tables(tables, promote_options="default"), window.path)
     _describe_step(window, ledger, round_, room)
@@ -33,7 +33,7 @@ def show_folder(window: Any, ledger: Ledger, round_: int, room: str, name: str) 
     The metadata names the folder: its address in the store (`uri`), the round, and the digest of the step's record,
     which holds the digest of every file.
     """
-    files = _read_done(ledger, round_, room).folder(name)
+    files = _read_done(ledger, round_, room).list_folder(name)
     lines = [f"{placed.sha256}  {placed.size:>12}  {placed.key}\n" for placed in files]
     Path(window.path).write_text("".join(lines))
     _describe_step(window, ledger, round_, room)
@@ -42,7 +42,7 @@ def show_folder(window: Any, ledger: Ledger, round_: int, room: str, name: str) 
 
 def show_files(window: Any, ledger: Ledger, round_: int, room: str) -> None:
     """Fill an artifact with the list of a step's files; it stays empty where the experiment has no such step."""
-    done = ledger.done(round_, room)
+    done = ledger.find_done(round_, room)
     files = done.outputs if done else ()
     Path(window.path).write_text("".join(f"{placed.sha256}  {placed.size:>12}  {placed.key}\n" for placed in files))
     if done:
@@ -54,7 +54,7 @@ def folder_uri(ledger: Ledger, round_: int, room: str, name: str) -> str:
 
     Where the step wrote none, because the policy is fixed: the step's own place.
     """
-    files = _read_done(ledger, round_, room).folder(name)
+    files = _read_done(ledger, round_, room).list_folder(name)
     key = files[0].key.removesuffix(files[0].name) if files else layout.output_key(round_, room, "")
     return f"{ledger.store.uri.partition('?')[0].rstrip('/')}/{key.rstrip('/')}"
 
@@ -65,7 +65,7 @@ def check_window(window: Any, ledger: Ledger, round_: int, room: str) -> None:
     Raises `DamagedObject` naming both digests: then the KFP run and the ledger are not of the same round. A room that
     the experiment does without has nothing to check.
     """
-    if room not in ledger.plan(round_).rooms:
+    if room not in ledger.read_plan(round_).rooms:
         return
     expected, shown = _digest_done(_read_done(ledger, round_, room)), window.metadata.get("digest")
     if shown != expected:
@@ -78,7 +78,7 @@ def _describe_step(window: Any, ledger: Ledger, round_: int, room: str) -> None:
 
 
 def _read_done(ledger: Ledger, round_: int, room: str) -> Done:
-    done = ledger.done(round_, room)
+    done = ledger.find_done(round_, room)
     if done is None:
         raise LedgerError(f"round {round_}: {room} is not done")
     return done

@@ -167,7 +167,7 @@ class SampledDuel:
 def read_rounds(ledger: Ledger) -> list[RoundRow]:
     """Return one row for each finished round, oldest first."""
     rows: list[RoundRow] = []
-    for round_ in range(ledger.head().round + 1):
+    for round_ in range(ledger.read_head().round + 1):
         before = (rows[-1].queries_total, rows[-1].labels_total or 0) if rows else (0, 0)
         row = _read_round(ledger, round_, *before)
         rows.append(replace(row, explored=_with_past(row.explored, [earlier.explored for earlier in rows])))
@@ -191,13 +191,13 @@ def metrics_of(measured_round: RoundRow) -> dict[str, float]:
 
 def software(ledger: Ledger) -> dict[str, str]:
     """Return the versions that worked on the last finished round, by package."""
-    marks = (ledger.done(ledger.head().round, room) for room in layout.ROOMS)
+    marks = (ledger.find_done(ledger.read_head().round, room) for room in layout.ROOMS)
     return {name: version for mark in marks if mark for name, version in sorted(mark.software.items())}
 
 
 def answered_duels(ledger: Ledger, round_: int) -> list[SampledDuel]:
     """Return the duels of a round that somebody was asked about, whatever came of it. A clash is none of them."""
-    duels = from_parquet(ledger.read(round_, "sampling", "duels.parquet"), Duel, "duels.parquet")
+    duels = from_parquet(ledger.read_output("sampling", "duels.parquet", round_), Duel, "duels.parquet")
     answers = {answer.duel_id: answer for answer in _read_preferences(ledger, round_)}
     found = ((duel, answers.get(duel.duel_id)) for duel in duels if not duel.clash)
     return [SampledDuel(duel, answer) for duel, answer in found if answer is not None and answer.oracle]
@@ -221,7 +221,7 @@ def sample_verdicts(ledger: Ledger, round_: int, count: int) -> list[Verdict]:
 
 
 def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before: int) -> RoundRow:
-    marks = {room: ledger.done(round_, room) for room in layout.ROOMS}
+    marks = {room: ledger.find_done(round_, room) for room in layout.ROOMS}
     found = {room: _numbers_of(mark) for room, mark in marks.items()}
     labeled, recorded, record = found["labeling"], read_numbers(found), ledger.round_record(round_)
     queries, labels = int(labeled["queries"]), labeled.get("labels")
@@ -269,9 +269,11 @@ def _seconds_of(mark: Done) -> tuple[float, float]:
 
 
 def _read_preferences(ledger: Ledger, round_: int) -> list[Preference]:
-    done = ledger.done(round_, "labeling")
+    done = ledger.find_done(round_, "labeling")
     parts = [placed.name for placed in done.outputs if placed.name.startswith("preferences-")] if done else []
-    return [row for name in parts for row in from_parquet(ledger.read(round_, "labeling", name), Preference, name)]
+    return [
+        row for name in parts for row in from_parquet(ledger.read_output("labeling", name, round_), Preference, name)
+    ]
 
 
 def _pick_samples(ledger: Ledger, round_: int, found: Mapping[str, Sample], count: int) -> list[Sample]:

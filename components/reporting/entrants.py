@@ -88,7 +88,7 @@ def read_entrant(ledger: Ledger, meaning: Mapping[str, Any]) -> Entrant:
     """Read what is compared of one experiment. `meaning`: its settings as room.name, without the operational ones."""
     rows, experiment = read_rounds(ledger), ledger.experiment
     judged = [row for row in rows if row.win_rate is not None]
-    marks = (ledger.done(row.round, "evaluation") for row in judged)
+    marks = (ledger.find_done(row.round, "evaluation") for row in judged)
     judges = sorted({str(mark.facts["oracle"]) for mark in marks if mark and "oracle" in mark.facts})
     opponent = meaning["evaluation.opponent"]
     return Entrant(
@@ -109,7 +109,7 @@ def read_entrant(ledger: Ledger, meaning: Mapping[str, Any]) -> Entrant:
             Measurement(row.round, row.learned_from, {one.prompt_id: one for one in read_verdicts(ledger, row.round)})
             for row in judged
         ),
-        digest=ledger.head().digest,
+        digest=ledger.read_head().digest,
     )
 
 

@@ -69,7 +69,7 @@ class HeldOut:
 
 def read_verdicts(ledger: Ledger, round_: int) -> list[Verdict]:
     """Return the verdicts on a round's held-out answers."""
-    return from_parquet(ledger.read(round_, "evaluation", VERDICTS), Verdict, VERDICTS)
+    return from_parquet(ledger.read_output("evaluation", VERDICTS, round_), Verdict, VERDICTS)
 
 
 def sum_up(verdicts: Sequence[Verdict], seed: int) -> HeldOut | None:

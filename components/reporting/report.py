@@ -110,14 +110,14 @@ class Report:
 
 def read_report(ledger: Ledger) -> Report:
     """Gather a report of all finished rounds."""
-    rows, experiment, head = tuple(with_answers(ledger, read_rounds(ledger))), ledger.experiment, ledger.head()
+    rows, experiment, head = tuple(with_answers(ledger, read_rounds(ledger))), ledger.experiment, ledger.read_head()
     duels = tuple(sample_duels(ledger, head.round, SAMPLES)) if rows else ()
     judged = [row.round for row in rows if row.win_rate is not None]
     settings = experiment.settings
     return Report(
         name=ledger.name,
         rows=rows,
-        rounds=ledger.plan(head.round).rounds if rows else None,
+        rounds=ledger.read_plan(head.round).rounds if rows else None,
         budget=int(settings["labeling"]["max_queries"]),
         oracle=_find_oracle(ledger, head.round, judged),
         opponent=OPPONENTS[settings["evaluation"]["opponent"]],
@@ -154,6 +154,9 @@ def with_answers(ledger: Ledger, rows: Sequence[RoundRow]) -> list[RoundRow]:
 
 def _find_oracle(ledger: Ledger, round_: int, judged: Sequence[int]) -> str:
     """Return the identity of who judged the policy last, or else the labels; before the first, the settings' name."""
-    marks = [*(ledger.done(evaluated, "evaluation") for evaluated in judged[-1:]), ledger.done(round_, "labeling")]
+    marks = [
+        *(ledger.find_done(evaluated, "evaluation") for evaluated in judged[-1:]),
+        ledger.find_done(round_, "labeling"),
+    ]
     known = [mark.facts["oracle"] for mark in marks if mark and "oracle" in mark.facts]
     return str(known[0] if known else ledger.experiment.settings["labeling"]["preference_oracle"])

@@ -48,7 +48,7 @@ class TrackedRound:
 
 def settings_of(ledger: Ledger, round_: int) -> TrackingSettings:
     """Return the tracking settings of the run that did a round, closed or not."""
-    claim = ledger.claim(round_)
+    claim = ledger.find_claim(round_)
     chosen = claim.operational.get("tracking", {}) if claim else {}
     # An experiment may be older than this section.
     return TrackingSettings.parse({**ledger.experiment.settings.get("tracking", {}), **chosen})
@@ -90,7 +90,7 @@ def _sample_tables(ledger: Ledger, row: RoundRow) -> dict[str, SampleTable]:
 
 
 def _tracked_policy(ledger: Ledger, row: RoundRow) -> TrackedPolicy | None:
-    done = ledger.done(row.round, "policy")
+    done = ledger.find_done(row.round, "policy")
     if done is None or done.facts.get(FIXED_POLICY):
         return None
     return TrackedPolicy(folder_uri(ledger, row.round, "policy", "model"), row.policy)

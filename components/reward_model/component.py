@@ -29,7 +29,7 @@ def fit_reward_model(
 
         experiment = Ledger.open(ledger)
         check_window(preferences, experiment, round, "labeling")
-        if experiment.plan(round).learns_rewards:
+        if experiment.read_plan(round).learns_rewards:
             from oatflow.components.rounds.steps import run_fit
 
             run_fit(experiment, round, run)

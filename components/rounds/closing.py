@@ -44,7 +44,7 @@ def commit_round(ledger: Ledger, round_: int, run: str) -> Claim:
         ledger.store.replace(layout.HEAD, seal_document(asdict(Head(round_, digest_of(written), claim.token))), etag)
     except ObjectChanged as error:
         # The write may have been done while its answer was lost, and another run may have gone on from it.
-        if ledger.head().round < round_:
+        if ledger.read_head().round < round_:
             raise ClaimLost(f"round {round_}: another run took it over while run {run!r} closed it") from error
     ledger.forget_head()
     return claim
@@ -52,14 +52,14 @@ def commit_round(ledger: Ledger, round_: int, run: str) -> Claim:
 
 def remove_leftovers(ledger: Ledger, round_: int, keep_optimizers: int) -> None:
     """Remove what killed attempts left behind in this round, and optimizer states that newer rounds replace."""
-    done = ledger.done(round_, "policy")
+    done = ledger.find_done(round_, "policy")
     named = {placed.key for placed in done.outputs} if done else set()
     for entry in list(ledger.store.list(layout.output_key(round_, "policy", ""))):
         if entry.key not in named and entry.key != layout.done_key(round_, "policy"):
             ledger.store.delete(entry.key)
     gone = round_ - keep_optimizers
-    old = ledger.done(gone, "policy") if gone >= 0 else None
-    for placed in old.folder("optimizer") if old else ():
+    old = ledger.find_done(gone, "policy") if gone >= 0 else None
+    for placed in old.list_folder("optimizer") if old else ():
         ledger.store.delete(placed.key)
 
 
@@ -68,7 +68,7 @@ def _digest_document(ledger: Ledger, key: str) -> str:
 
 
 def _read_document(ledger: Ledger, key: str) -> dict[str, Any]:
-    body = ledger.document(key)
+    body = ledger.read_document(key)
     if body is None:
         raise LedgerError(f"{key} is missing: that step is not done, and the round cannot be closed")
     return body

@@ -10,7 +10,6 @@ from typing import Any
 from .. import progress
 from ..errors import ClaimHeld, ObjectChanged
 from ..jobs.backends import open_jobs
-from ..labeling.people import stands_at
 from ..labeling.queries import SPENDING_LIMIT
 from ..ledger import layout, owner
 from ..ledger.claim import Claim, read_claim, refuse_while_held, renew_claim, take_claim
@@ -18,6 +17,7 @@ from ..ledger.ledger import Ledger
 from ..records.sealed import seal_document
 from .beginning import begin_experiment, check_inputs, has_begun
 from .experiment import ExperimentSettings, Sections, refuse_changes, split_operational
+from .people import stands_at
 from .planning import write_plan
 
 NOTHING_TO_DO = -1
@@ -66,7 +66,7 @@ def settings_of_run(ledger: Ledger, run: str) -> Sections | None:
 
     The experiment has the settings that never change; the run's claim has those that each run chooses for itself.
     """
-    newest = ledger.head().round + 1
+    newest = ledger.read_head().round + 1
     # The newest round is this run's own where it waits for people; another run may have done some in between.
     for round_ in range(newest, max(-1, newest - LONGEST_RUN - 1), -1):
         found = read_claim(ledger.store, round_)
@@ -78,7 +78,7 @@ def settings_of_run(ledger: Ledger, run: str) -> Sections | None:
 
 def is_over(ledger: Ledger, round_: int, settings: ExperimentSettings) -> bool:
     """Whether the experiment ended with the round before: its queries are spent, or the money, if no more is given."""
-    before = ledger.done(round_ - 1, "labeling") if round_ else None
+    before = ledger.find_done(round_ - 1, "labeling") if round_ else None
     reached = before.facts.get(SPENDING_LIMIT) if before else None
     limit = settings.judge.judge_spending_limit
     return round_ == settings.rounds or (reached is not None and limit is not None and limit <= reached)
@@ -86,7 +86,7 @@ def is_over(ledger: Ledger, round_: int, settings: ExperimentSettings) -> bool:
 
 def waits_for_people(ledger: Ledger, round_: int, settings: ExperimentSettings) -> bool:
     """Whether the round has asked people who have not answered yet, so that a run could only wait."""
-    if not settings.asks_people or ledger.done(round_, "labeling") is not None:
+    if not settings.asks_people or ledger.find_done(round_, "labeling") is not None:
         return False
     return bool(stands_at(ledger, round_, settings.human).lacking) and not settings.human.human_wait_minutes
 

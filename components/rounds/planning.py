@@ -62,5 +62,5 @@ def queries_before(ledger: Ledger, round_: int) -> int:
     """Count the queries spent in the rounds before."""
     if round_ == STARTING_MODEL + 1:
         return 0
-    done = ledger.done(round_ - 1, "labeling")
-    return ledger.plan(round_ - 1).queries_spent + (done.counts["queries"] if done else 0)
+    done = ledger.find_done(round_ - 1, "labeling")
+    return ledger.read_plan(round_ - 1).queries_spent + (done.counts["queries"] if done else 0)

@@ -196,7 +196,7 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         history.spent_before(kept, given.number) if oracle.spending else 0.0,
     )
     watch = report_asked("label", given.number, len(affordable.duels))
-    asked = interview.conduct(kept, PREFERENCES, affordable.duels, known, watch)
+    asked = interview.collect_preferences(kept, PREFERENCES, affordable.duels, known, watch)
     if (reward := oracle.known_reward) is not None:
         prompts = {prompt.prompt_id: prompt.text for prompt in given.plan.prompts}
         rewards = [

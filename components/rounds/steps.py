@@ -63,7 +63,7 @@ def run_step(ledger: Ledger, round_: int, room: str, run: str, play: Program) ->
 
     If an earlier attempt finished the step, its mark is returned and nothing is done.
     """
-    with ledger.step(round_, room, run) as step:
+    with ledger.open_step(round_, room, run) as step:
         if step.done is not None:
             return step.done
         step.begin_work()
@@ -75,7 +75,7 @@ def run_step(ledger: Ledger, round_: int, room: str, run: str, play: Program) ->
 def gather_round(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Round:
     """Return what a round is given, from its plan on the ledger."""
     return Round(
-        plan=ledger.plan(round_),
+        plan=ledger.read_plan(round_),
         settings=settings,
         starting_model=ledger.policy_after(STARTING_MODEL),
         read_prompt_set=ledger.train_prompts,

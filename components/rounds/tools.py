@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import progress
-from ..labeling.people import collect_answers
 from ..ledger import layout
 from ..ledger.step import Step
 from ..model_folder import resolve_pretrain
@@ -26,6 +25,7 @@ from ..records.records import Duel
 from ..sampling.engine import Engine, Policy, open_engine
 from ..seeds import derive
 from .experiment import ExperimentSettings
+from .people import collect_answers
 from .round import Tools
 from .train_step import train_without_job
 

@@ -29,7 +29,7 @@ def launch_training(ledger: Ledger, round_: int, run: str) -> Done:
     Raises:
         TrainingFailed: The job failed; the message has its reason and last lines.
     """
-    done = ledger.done(round_, "policy")
+    done = ledger.find_done(round_, "policy")
     if done is not None:
         return done
     asked = process_start()
@@ -47,7 +47,7 @@ def launch_training(ledger: Ledger, round_: int, run: str) -> Done:
             timeout_seconds=settings.policy.train_timeout_seconds,
         )
         open_jobs(settings.jobs).run(job)
-    done = ledger.done(round_, "policy")
+    done = ledger.find_done(round_, "policy")
     if done is None:
         raise TrainingFailed(
             f"round {round_}: the job ended well after {time.time() - asked:.0f} s, but left no policy"

@@ -51,7 +51,7 @@ def main() -> None:
     settings = read_settings(ledger.experiment.settings, claim.operational)
     # Worker 0 may wait for the store while the others wait for it.
     rank, world = init_workers(ledger.patience_seconds)
-    step = ledger.step(given.round, "policy", given.run, given.asked, watches=True)
+    step = ledger.open_step(given.round, "policy", given.run, given.asked, watches=True)
     with step if rank == 0 else nullcontext():
         if not share_number(step.done is not None):
             train_on_worker(ledger, settings, step, rank, world, given.asked)
@@ -64,7 +64,7 @@ def train_on_worker(
     ledger: Ledger, settings: ExperimentSettings, step: Step, rank: int, world: int, asked: float
 ) -> None:
     """Do one worker's part; worker 0 uploads the policy and marks the step done."""
-    begun, plan = time.time(), ledger.plan(step.round)
+    begun, plan = time.time(), ledger.read_plan(step.round)
     trainer = open_trainer(ledger, settings, plan, step, rank, world)
     watch = trainer.watch
     watch.seconds["startup"] = begun - asked
@@ -106,7 +106,7 @@ def open_trainer(
         starting_model=starting_model,
         reader=PairReader(
             finished=step if rank == 0 else ledger,
-            prompts_of=lambda round_: ledger.plan(round_).prompts,
+            prompts_of=lambda round_: ledger.read_plan(round_).prompts,
             settings=policy,
             tokenizer=load_tokenizer(starting_model, policy.trust_remote_code),
             chat_template=prompts.apply_chat_template,
@@ -132,8 +132,8 @@ def fetch_checkpoint(ledger: Ledger, plan: Plan, step: Step, name: str, folder: 
     if rank == 0:
         step.download_folder("policy", name, folder, round_=plan.policy.round)
     elif local_rank() == 0:
-        done = ledger.done(plan.policy.round, "policy")
-        download_folder(ledger.store, done.folder(name) if done else (), folder)
+        done = ledger.find_done(plan.policy.round, "policy")
+        download_folder(ledger.store, done.list_folder(name) if done else (), folder)
     dist.barrier()
 
 

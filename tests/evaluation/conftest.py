@@ -21,13 +21,13 @@ class Rounds:
         folder = tmp_path / f"policy-{round_}"
         folder.mkdir()
         (folder / "weights").write_text(weights)
-        with self.ledger.step(round_, "policy", "a") as step:
+        with self.ledger.open_step(round_, "policy", "a") as step:
             step.upload_folder("model", folder)
             step.mark_done(counts={}, timings={})
 
     def write(self, round_, room, name, data):
         """Leave a step behind that wrote one table."""
-        with self.ledger.step(round_, room, "a") as step:
+        with self.ledger.open_step(round_, room, "a") as step:
             step.write_output(name, data)
             step.mark_done(counts={}, timings={})
 
@@ -35,13 +35,13 @@ class Rounds:
         return run_evaluation(self.ledger, round_, run)
 
     def table(self, round_, name, kind=Verdict):
-        return from_parquet(self.ledger.read(round_, "evaluation", name), kind, name)
+        return from_parquet(self.ledger.read_output("evaluation", name, round_), kind, name)
 
     def verdicts(self, round_):
         return self.table(round_, "verdicts.parquet")
 
     def judgements(self, round_):
-        names = [placed.name for placed in self.ledger.done(round_, "evaluation").outputs]
+        names = [placed.name for placed in self.ledger.find_done(round_, "evaluation").outputs]
         return [row for name in names if name.startswith("judgements-") for row in self.table(round_, name, Preference)]
 
     def objects(self, round_):

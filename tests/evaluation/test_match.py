@@ -157,7 +157,7 @@ def test_killed_at_any_write_the_verdicts_are_the_bytes_of_a_run_that_never_was(
     assert len(rounds.objects(0)) == death - 1
     done = rounds.evaluate(0)
     assert rounds.objects(0) == whole.objects(0)
-    there = whole.ledger.done(0, "evaluation")
+    there = whole.ledger.find_done(0, "evaluation")
     assert (done.counts, done.facts) == (there.counts, there.facts)
 
 

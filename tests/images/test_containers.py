@@ -58,8 +58,8 @@ def experiment(images, s3_store_uri, make_model, outputs, tmp_path_factory):
 
 
 def test_two_rounds_run_in_the_images_and_every_object_is_intact(experiment):
-    assert experiment.head().round == 1
-    assert len(list(experiment.verify())) > 30
+    assert experiment.read_head().round == 1
+    assert len(list(experiment.verify_objects())) > 30
 
 
 def test_the_steps_leave_their_windows_and_the_report(experiment, outputs):
@@ -67,7 +67,9 @@ def test_the_steps_leave_their_windows_and_the_report(experiment, outputs):
     (report,) = (file for file in outputs.rglob("report") if file.is_file())
     (duels,) = (file for file in outputs.rglob("duels") if file.is_file())
     assert "<html" in report.read_text()
-    assert pq.read_table(duels).equals(pq.read_table(io.BytesIO(experiment.read(1, "sampling", "duels.parquet"))))
+    assert pq.read_table(duels).equals(
+        pq.read_table(io.BytesIO(experiment.read_output("sampling", "duels.parquet", 1)))
+    )
 
 
 def test_no_key_of_the_store_is_left_in_what_the_steps_say(experiment, outputs):

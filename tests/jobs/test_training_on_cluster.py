@@ -42,7 +42,7 @@ def test_two_pods_train_together_and_leave_a_policy_in_the_ledger(double, on_clu
     assert done.counts["pairs"] == 5 and done.folder("model")
     assert len(double.runs[0].pods) == 2
     trial.close(0)
-    assert trial.ledger.head().round == 0
+    assert trial.ledger.read_head().round == 0
 
 
 def test_the_programs_own_error_comes_through_the_cluster(on_cluster):
@@ -63,7 +63,7 @@ def test_training_goes_on_with_new_workers_when_one_was_out_of_memory(double, on
     double.pod("worker-0").kill()
     assert step.wait(400) == 0
     assert len(double.runs) == 2
-    assert trial.ledger.done(0, "policy").counts["pairs"] == 5
+    assert trial.ledger.find_done(0, "policy").counts["pairs"] == 5
 
 
 def step_of(trial):
@@ -98,7 +98,7 @@ def test_an_orphan_stops_itself_when_its_lease_ends(double, on_cluster, wait_unt
     step.wait()
     wait_until(lambda: failed(double), 120)
     assert any("ran out: the step that kept it alive is gone" in line for line in log_of(double))
-    assert Ledger.open(trial.uri).done(0, "policy") is None
+    assert Ledger.open(trial.uri).find_done(0, "policy") is None
 
 
 def log_of(double):

@@ -22,15 +22,15 @@ class Round:
         return run_labeling(self.ledger, self.number, run)
 
     def preferences(self):
-        done = self.ledger.done(self.number, "labeling")
+        done = self.ledger.find_done(self.number, "labeling")
         names = [placed.name for placed in done.outputs if placed.name.startswith("preferences-")]
-        parts = [self.ledger.read(self.number, "labeling", name) for name in names]
+        parts = [self.ledger.read_output("labeling", name, self.number) for name in names]
         return [row for part in parts for row in from_parquet(part, Preference, "part")]
 
     def receipts(self):
-        done = self.ledger.done(self.number, "labeling")
+        done = self.ledger.find_done(self.number, "labeling")
         names = [placed.name for placed in done.outputs if placed.name.startswith("receipts-")]
-        parts = [self.ledger.read(self.number, "labeling", name) for name in names]
+        parts = [self.ledger.read_output("labeling", name, self.number) for name in names]
         return [row for part in parts for row in from_parquet(part, Receipt, "part")]
 
     def objects(self):
@@ -55,7 +55,7 @@ def begin(begin_ledger):
         ]
         plan = Plan(0, 1, prompts_there, *[PolicyPointer(-1, "start")] * 2, 0, queries_left)
         ledger, asked = begin_ledger(name, settings, [plan])
-        with ledger.step(0, "sampling", "a") as step:
+        with ledger.open_step(0, "sampling", "a") as step:
             step.write_output("duels.parquet", to_parquet(duels, Duel))
             step.write_output("candidates.parquet", to_parquet(candidates, Candidate))
             step.mark_done(counts={}, timings={})

@@ -26,7 +26,7 @@ def experiment(begin_ledger):
     }  # fmt: skip
     ledger, asked = begin_ledger("again", settings, plans, {"train": prompts})
     for number, duels in enumerate(rounds):
-        with ledger.step(number, "sampling", "a") as step:
+        with ledger.open_step(number, "sampling", "a") as step:
             step.write_output("duels.parquet", to_parquet(duels, Duel))
             step.write_output("candidates.parquet", to_parquet([], Candidate))
             step.mark_done(counts={}, timings={})
@@ -35,13 +35,13 @@ def experiment(begin_ledger):
 
 
 def preferences(ledger, number):
-    return from_parquet(ledger.read(number, "labeling", "preferences-0000.parquet"), Preference, "part")
+    return from_parquet(ledger.read_output("labeling", "preferences-0000.parquet", number), Preference, "part")
 
 
 def test_a_duel_that_was_answered_in_an_earlier_round_costs_no_query(experiment):
     ledger, asked = experiment
     assert len(asked()) == len(set(asked())) == 5
-    counts = ledger.done(2, "labeling").counts
+    counts = ledger.find_done(2, "labeling").counts
     assert (counts["queries"], counts["reused"]) == (1, 1)
     before, again = preferences(ledger, 0)[0], preferences(ledger, 2)[0]
     assert (before.duel_id, before.first_wins, before.oracle) == (again.duel_id, again.first_wins, again.oracle)
@@ -50,6 +50,6 @@ def test_a_duel_that_was_answered_in_an_earlier_round_costs_no_query(experiment)
 
 def test_the_round_that_an_answer_came_from_is_an_input(experiment):
     ledger, _ = experiment
-    inputs = ledger.done(2, "labeling").inputs
+    inputs = ledger.find_done(2, "labeling").inputs
     assert any(key.startswith("rounds/00000/labeling/") for key in inputs)
     assert not any(key.startswith("rounds/00001/labeling/") for key in inputs)

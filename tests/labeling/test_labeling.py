@@ -84,7 +84,7 @@ def test_there_is_one_part_for_every_batch(begin, duels):
     done = round_.label()
     names = [placed.name for placed in done.outputs if placed.name.startswith("preferences-")]
     assert names == ["preferences-0000.parquet", "preferences-0001.parquet", "preferences-0002.parquet"]
-    rows = [len(PREFERENCES.from_bytes(round_.ledger.read(0, "labeling", name))) for name in names]
+    rows = [len(PREFERENCES.from_bytes(round_.ledger.read_output("labeling", name, 0))) for name in names]
     assert rows == [4, 4, 2]
 
 
@@ -135,7 +135,7 @@ def test_killed_at_any_part_the_preferences_are_the_bytes_of_a_run_that_never_wa
     done = round_.label()
     assert before == (death - 1) // 2  # a batch is written twice: as receipts, then as preferences
     assert round_.objects() == whole.objects()
-    assert done.counts == whole.ledger.done(0, "labeling").counts
+    assert done.counts == whole.ledger.find_done(0, "labeling").counts
 
 
 def test_a_batch_that_is_durable_is_not_asked_again(begin, duels, scripted_oracle):
@@ -182,7 +182,7 @@ def test_an_answer_that_is_no_probability_leaves_no_preference_of_its_batch(begi
     with pytest.raises(OracleError, match=duels[6].duel_id):
         round_.label()
     assert list(round_.objects()) == [layout.output_key(0, "labeling", "preferences-0000.parquet")]
-    assert round_.ledger.done(0, "labeling") is None
+    assert round_.ledger.find_done(0, "labeling") is None
 
 
 def test_nobody_without_the_claim_asks(begin, duels):
@@ -207,7 +207,7 @@ def test_a_round_without_duels_has_an_empty_table(begin):
 
 
 def lose_claim(round_):
-    claim = round_.ledger.document(layout.claim_key(0))
+    claim = round_.ledger.read_document(layout.claim_key(0))
     round_.ledger.store.put(layout.claim_key(0), seal_document({**claim, "run": "b", "token": 2}))
 
 

@@ -205,7 +205,7 @@ def test_of_two_attempts_at_once_the_one_that_was_overtaken_stops_before_it_pays
     with pytest.raises(LedgerError, match="another attempt of this step is asking the oracle"):
         round_.label()
     assert sorted(asked.asked) == sorted(NAMES)
-    assert round_.ledger.done(0, "labeling").counts["lost"] == 4
+    assert round_.ledger.find_done(0, "labeling").counts["lost"] == 4
 
 
 def test_an_oracle_that_changed_between_two_attempts_is_not_mixed_with_the_first(begin, paid):

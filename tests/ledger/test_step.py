@@ -24,13 +24,13 @@ def claim_for(ledger, run, lease=60.0):
 
 def lose_claim(ledger, run):
     """Let `run` take the round over although it is held, as after a long pause of the holder."""
-    body = asdict(ledger.claim(0)) | {"expires": 0.0}
+    body = asdict(ledger.find_claim(0)) | {"expires": 0.0}
     ledger.store.put(layout.claim_key(0), seal_document(body))
     claim_for(ledger, run)
 
 
 def sampled(ledger, run="a", data=b"rows"):
-    with ledger.step(0, "sampling", run) as step:
+    with ledger.open_step(0, "sampling", run) as step:
         if step.done is None:
             step.write_output("duels.parquet", data)
             step.mark_done(counts={"duels": 1}, timings={"work": 0.5})
@@ -41,49 +41,49 @@ def test_a_finished_step_is_adopted_when_run_again(ledger):
     first = sampled(ledger)
     again = sampled(ledger, data=b"other rows")
     assert again == first
-    assert ledger.read(0, "sampling", "duels.parquet") == b"rows"
+    assert ledger.read_output("sampling", "duels.parquet", 0) == b"rows"
 
 
 def test_what_a_killed_attempt_wrote_stands_and_is_returned_to_the_next(ledger):
-    with pytest.raises(RuntimeError), ledger.step(0, "sampling", "a") as step:
+    with pytest.raises(RuntimeError), ledger.open_step(0, "sampling", "a") as step:
         step.write_output("candidates.parquet", b"first attempt")
         raise RuntimeError("killed")
-    with ledger.step(0, "sampling", "a") as step:
+    with ledger.open_step(0, "sampling", "a") as step:
         assert step.write_output("candidates.parquet", b"second attempt") == b"first attempt"
 
 
 def test_nothing_is_done_without_a_claim(ledger):
-    with pytest.raises(ClaimLost, match="held by run 'a'"), ledger.step(0, "sampling", "b"):
+    with pytest.raises(ClaimLost, match="held by run 'a'"), ledger.open_step(0, "sampling", "b"):
         pass
 
 
 def test_who_lost_the_claim_commits_nothing(ledger):
-    with pytest.raises(ClaimLost), ledger.step(0, "sampling", "a") as step:
+    with pytest.raises(ClaimLost), ledger.open_step(0, "sampling", "a") as step:
         lose_claim(ledger, "b")
         step.write_output("duels.parquet", b"rows")
-    with pytest.raises(ClaimLost), ledger.step(0, "sampling", "a") as step:
+    with pytest.raises(ClaimLost), ledger.open_step(0, "sampling", "a") as step:
         step.mark_done(counts={}, timings={})
     assert [entry.key for entry in ledger.store.list("rounds/00000/sampling")] == []
 
 
 def test_who_loses_the_claim_before_the_mark_leaves_the_step_undone(ledger):
-    with pytest.raises(ClaimLost), ledger.step(0, "sampling", "a") as step:
+    with pytest.raises(ClaimLost), ledger.open_step(0, "sampling", "a") as step:
         step.write_output("duels.parquet", b"rows")
         lose_claim(ledger, "b")
         step.mark_done(counts={}, timings={})
-    assert ledger.done(0, "sampling") is None
+    assert ledger.find_done(0, "sampling") is None
 
 
 def test_a_step_records_what_it_read(ledger):
     sampled(ledger)
-    with ledger.step(0, "labeling", "a") as step:
+    with ledger.open_step(0, "labeling", "a") as step:
         step.read_output("sampling", "duels.parquet")
         done = step.mark_done(counts={}, timings={})
     assert set(done.inputs) == {layout.done_key(0, "sampling"), layout.output_key(0, "sampling", "duels.parquet")}
 
 
 def test_an_input_that_is_not_there_is_named(ledger):
-    with pytest.raises(LedgerError, match="sampling is not done"), ledger.step(0, "labeling", "a") as step:
+    with pytest.raises(LedgerError, match="sampling is not done"), ledger.open_step(0, "labeling", "a") as step:
         step.read_output("sampling", "duels.parquet")
 
 
@@ -91,22 +91,22 @@ def test_a_flipped_byte_in_an_input_is_noticed_by_name(ledger):
     sampled(ledger)
     key = layout.output_key(0, "sampling", "duels.parquet")
     ledger.store.put(key, b"rowt")
-    with pytest.raises(DamagedObject, match=key), ledger.step(0, "labeling", "a") as step:
+    with pytest.raises(DamagedObject, match=key), ledger.open_step(0, "labeling", "a") as step:
         step.read_output("sampling", "duels.parquet")
 
 
 def test_folders_of_two_attempts_do_not_mix(ledger, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
-    with pytest.raises(RuntimeError), ledger.step(0, "policy", "a") as step:
+    with pytest.raises(RuntimeError), ledger.open_step(0, "policy", "a") as step:
         (folder / "weights").write_bytes(b"killed before the mark")
         step.upload_folder("model", folder)
         raise RuntimeError("killed")
-    with ledger.step(0, "policy", "a") as step:
+    with ledger.open_step(0, "policy", "a") as step:
         (folder / "weights").write_bytes(b"second attempt")
         step.upload_folder("model", folder)
         step.mark_done(counts={}, timings={})
-    with ledger.step(0, "evaluation", "a") as step:
+    with ledger.open_step(0, "evaluation", "a") as step:
         step.download_folder("policy", "model", tmp_path / "fetched")
     assert (tmp_path / "fetched" / "weights").read_bytes() == b"second attempt"
 
@@ -114,24 +114,24 @@ def test_folders_of_two_attempts_do_not_mix(ledger, tmp_path):
 def test_a_failure_is_told_to_whoever_watches(ledger, tmp_path, monkeypatch):
     watched = tmp_path / "progress"
     monkeypatch.setenv("OATFLOW_PROGRESS", str(watched))
-    with pytest.raises(RuntimeError), ledger.step(0, "sampling", "a"):
+    with pytest.raises(RuntimeError), ledger.open_step(0, "sampling", "a"):
         raise RuntimeError("no memory left")
     assert '"event": "failed", "error": "no memory left"' in watched.read_text()
 
 
 def test_a_claim_that_lapsed_is_renewed_before_an_act_that_cannot_be_undone(ledger):
-    with ledger.step(0, "sampling", "a") as step:
-        body = asdict(ledger.claim(0)) | {"expires": time.time() - 5.0}
+    with ledger.open_step(0, "sampling", "a") as step:
+        body = asdict(ledger.find_claim(0)) | {"expires": time.time() - 5.0}
         ledger.store.put(layout.claim_key(0), seal_document(body))
         step.write_output("duels.parquet", b"rows")
-        assert not ledger.claim(0).has_lapsed
+        assert not ledger.find_claim(0).has_lapsed
 
 
 def test_a_step_that_begins_after_an_outage_renews_the_claim_first(ledger):
-    body = asdict(ledger.claim(0)) | {"expires": time.time() - 5.0}
+    body = asdict(ledger.find_claim(0)) | {"expires": time.time() - 5.0}
     ledger.store.put(layout.claim_key(0), seal_document(body))
-    with ledger.step(0, "sampling", "a"):
-        assert not ledger.claim(0).has_lapsed
+    with ledger.open_step(0, "sampling", "a"):
+        assert not ledger.find_claim(0).has_lapsed
 
 
 def test_a_write_that_is_repeated_after_an_outage_is_not_done_once_another_run_has_the_round(ledger, monkeypatch):
@@ -148,7 +148,7 @@ def test_a_write_that_is_repeated_after_an_outage_is_not_done_once_another_run_h
         written.append(key)
 
     monkeypatch.setattr(LocalStore, "patient", patient)
-    with pytest.raises(ClaimLost, match="held by run 'b'"), ledger.step(0, "sampling", "a") as step:
+    with pytest.raises(ClaimLost, match="held by run 'b'"), ledger.open_step(0, "sampling", "a") as step:
         monkeypatch.setattr(step._store, "put_if_absent", away.__get__(step._store))
         step.write_output("duels.parquet", b"rows")
     assert written == []
@@ -157,9 +157,9 @@ def test_a_write_that_is_repeated_after_an_outage_is_not_done_once_another_run_h
 def test_a_step_waits_for_the_store_as_long_as_its_run_chose(ledger, monkeypatch):
     chosen = []
     monkeypatch.setattr(LocalStore, "patient", lambda self, seconds, _=None: chosen.append(seconds) or self)
-    body = asdict(ledger.claim(0)) | {"operational": {"ledger": {"store_patience_seconds": 77}}}
+    body = asdict(ledger.find_claim(0)) | {"operational": {"ledger": {"store_patience_seconds": 77}}}
     ledger.store.put(layout.claim_key(0), seal_document(body))
-    with ledger.step(0, "sampling", "a"):
+    with ledger.open_step(0, "sampling", "a"):
         pass
     assert set(chosen) == {77}
     assert ledger.patience_seconds == 77

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import websocket
 from oatflow.components.errors import WaitingForLabels
-from oatflow.components.labeling.people import asked_of, by_duel, collect_answers, read_annotations
 from oatflow.components.oracles.annotations import read_answers
 from oatflow.components.oracles.questions import Batch, questions_of, to_page
 from oatflow.components.oracles.settings import HumanSettings
 from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, duel_id
+from oatflow.components.rounds.people import asked_of, by_duel, collect_answers, read_annotations
 from oatflow.pipelines.label_server import Desk, listen
 
 pytestmark = pytest.mark.slow
@@ -157,7 +157,7 @@ def asked(begin_ledger):
 
 
 def collect(ledger):
-    with ledger.step(0, "labeling", "a") as step:
+    with ledger.open_step(0, "labeling", "a") as step:
         return collect_answers(step, DUELS, HumanSettings(), print)
 
 

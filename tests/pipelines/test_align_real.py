@@ -41,7 +41,7 @@ def read(folder):
         ledger = Ledger.open(experiment_uri(server.uri("private/local/oatflow"), "demo"))
         names = ("/plan.json", "/duels.parquet", "/preferences-0000.parquet")
         found = {e.key: ledger.store.get(e.key).data for e in ledger.store.list("rounds/") if e.key.endswith(names)}
-        return found, ledger.head().round + 1, len(list(ledger.verify()))
+        return found, ledger.read_head().round + 1, len(list(ledger.verify_objects()))
 
 
 @pytest.fixture(scope="module")

@@ -39,16 +39,16 @@ def write_experiment(folder, name, policies, pretrain, offline=False, **policy):
     for round_, folders in enumerate(policies):
         assert open_round(uri, settings, "run") == round_
         ledger = Ledger.open(uri)
-        with ledger.step(round_, "sampling", "run") as step:
+        with ledger.open_step(round_, "sampling", "run") as step:
             step.mark_done({"duels": 4}, {})
-        with ledger.step(round_, "labeling", "run") as step:
+        with ledger.open_step(round_, "labeling", "run") as step:
             labels = {"queries": 0, "labels": 4} if offline else {"queries": 4 - round_}
             step.mark_done(labels, {}, {} if offline else {"oracle": ORACLE})
-        with ledger.step(round_, "policy", "run") as step:
+        with ledger.open_step(round_, "policy", "run") as step:
             for kind, path in folders.items():
                 step.upload_folder(kind, path)
             step.mark_done({"pairs": 4, "held_out_pairs": 4}, {}, {"held_out_accuracy": 0.75} if offline else {})
-        with ledger.step(round_, "evaluation", "run") as step:
+        with ledger.open_step(round_, "evaluation", "run") as step:
             step.mark_done({"prompts": 4 if round_ == 0 else 0}, {}, JUDGED if round_ == 0 else {})
         close_round(uri, round_, "run")
     return uri
@@ -345,7 +345,7 @@ def test_the_cards_digests_are_the_ledgers(export, experiment, tmp_path):
     ledger, facts = Ledger.open(experiment[1]), facts_of(tmp_path / "out")
     assert facts["Policy"] == ledger.policy_digest(1)
     assert facts["Starting model"] == ledger.experiment.starting_model
-    assert facts["Round record"] == ledger.head().digest
+    assert facts["Round record"] == ledger.read_head().digest
 
 
 def test_the_card_names_no_folder_no_store_and_no_key(export, experiment, starting_model, tmp_path, monkeypatch):

@@ -5,10 +5,10 @@ import urllib.request
 
 import pytest
 from oatflow.components.errors import RecordError, RefusedInput, WaitingForLabels
-from oatflow.components.labeling.people import asked_of, collect_answers, read_annotations
 from oatflow.components.oracles.settings import HumanSettings
 from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, duel_id
+from oatflow.components.rounds.people import asked_of, collect_answers, read_annotations
 from oatflow.pipelines.label import Wish, label
 from oatflow.pipelines.status import read_open_round
 
@@ -33,7 +33,7 @@ def begin(begin_ledger):
 @pytest.fixture
 def asked(begin):
     ledger = begin()
-    with pytest.raises(WaitingForLabels), ledger.step(0, "labeling", "a") as step:
+    with pytest.raises(WaitingForLabels), ledger.open_step(0, "labeling", "a") as step:
         collect_answers(step, DUELS, HumanSettings(), print)
     return ledger
 

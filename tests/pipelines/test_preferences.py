@@ -64,10 +64,10 @@ def ledger(begin_ledger):
     ledger, _ = begin_ledger("kinder", settings, plans)
     for round_, rows in enumerate((ROUND_0, ROUND_1)):
         answers = [answer for _, answer in rows if answer is not None]
-        with ledger.step(round_, "sampling", "a") as step:
+        with ledger.open_step(round_, "sampling", "a") as step:
             step.write_output("duels.parquet", to_parquet([duel for duel, _ in rows], Duel))
             step.mark_done({}, {})
-        with ledger.step(round_, "labeling", "a") as step:
+        with ledger.open_step(round_, "labeling", "a") as step:
             step.write_output("preferences-0000.parquet", to_parquet(answers[:2], Preference))
             step.write_output("preferences-0001.parquet", to_parquet(answers[2:], Preference))
             step.mark_done({}, {})
@@ -168,10 +168,10 @@ def test_the_card_says_what_is_in_it_and_what_is_not(ledger, tmp_path):
 def test_rounds_without_a_label_are_refused_and_leave_nothing(begin_ledger, tmp_path):
     ledger, _ = begin_ledger("none", {"prompts": {}, "ledger": {"seed": 1}},
                              [Plan(0, 1, (), *[PolicyPointer(-1, "start")] * 2, 0, 9)])  # fmt: skip
-    with ledger.step(0, "sampling", "a") as step:
+    with ledger.open_step(0, "sampling", "a") as step:
         step.write_output("duels.parquet", to_parquet([CLASH], Duel))
         step.mark_done({}, {})
-    with ledger.step(0, "labeling", "a") as step:
+    with ledger.open_step(0, "labeling", "a") as step:
         step.write_output("preferences-0000.parquet", to_parquet([answer(CLASH, **NOTHING, clash=True)], Preference))
         step.mark_done({}, {})
     with pytest.raises(RefusedInput, match="round 0 have no preference with a label"):

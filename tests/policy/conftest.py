@@ -76,7 +76,7 @@ class Trial:
         ledger = self.ledger
         tokenizer = load_tokenizer(Path(self.settings["policy"]["pretrain"]))
         candidates, duels, preferences = [], [], []
-        prompts = ledger.plan(round_).prompts
+        prompts = ledger.read_plan(round_).prompts
         for number, prompt in enumerate(prompts):
             clash = number == len(prompts) - 1
             texts = ("it is fine", "it is fine") if clash else ("very good " * (1 + number % 3), "was bad")
@@ -94,11 +94,11 @@ class Trial:
             wins = None if clash else float(label == "first")
             preferences.append(Preference(name, prompt.prompt_id, clash, wins, label, None, None, "test"))
         self.written[round_] = candidates
-        with ledger.step(round_, "sampling", self.run) as step:
+        with ledger.open_step(round_, "sampling", self.run) as step:
             step.write_output("candidates.parquet", to_parquet(candidates, Candidate))
             step.write_output("duels.parquet", to_parquet(duels, Duel))
             step.mark_done({"duels": len(duels)}, {})
-        with ledger.step(round_, "labeling", self.run) as step:
+        with ledger.open_step(round_, "labeling", self.run) as step:
             for part in range(0, len(preferences), 4):
                 step.write_output(
                     f"preferences-{part // 4:04d}.parquet", to_parquet(preferences[part : part + 4], Preference)
@@ -109,7 +109,7 @@ class Trial:
         return run_train(self.ledger, round_, self.run)
 
     def close(self, round_: int) -> None:
-        with self.ledger.step(round_, "evaluation", self.run) as step:
+        with self.ledger.open_step(round_, "evaluation", self.run) as step:
             step.mark_done({}, {})
         close_round(self.uri, round_, self.run)
 
@@ -117,7 +117,7 @@ class Trial:
         """Fetch the policy that a round made."""
         from oatflow.components.store.transfer import download_folder
 
-        done = self.ledger.done(round_, "policy")
+        done = self.ledger.find_done(round_, "policy")
         download_folder(self.ledger.store, done.folder("model"), folder)
         return folder
 

@@ -34,8 +34,8 @@ def trial(new_trial, tmp_path):
 def test_they_are_read_as_answers_of_the_experiment_and_cut_like_them(trial):
     tokenizer = load_tokenizer(Path(trial.policy().pretrain))
     ledger = trial.ledger
-    reader = PairReader(ledger, lambda round_: ledger.plan(round_).prompts, trial.policy(), tokenizer, False, 64)
-    by_prompt = {pair.duel_id: pair for pair in reader.make_outside_pairs(ledger.plan(0).outside, 3)}
+    reader = PairReader(ledger, lambda round_: ledger.read_plan(round_).prompts, trial.policy(), tokenizer, False, 64)
+    by_prompt = {pair.duel_id: pair for pair in reader.make_outside_pairs(ledger.read_plan(0).outside, 3)}
     assert len(by_prompt) == 4 and all(name.startswith(OUTSIDE) for name in by_prompt)
     texts = {(tokenizer.decode(pair.chosen), tokenizer.decode(pair.rejected)) for pair in by_prompt.values()}
     assert texts == {
@@ -54,4 +54,4 @@ def test_the_loss_sees_them_and_no_query_pays_for_them(trial):
     assert done.counts["identical"] == 1 and len(done.facts["curve"]) == 2
     trial.close(0)
     trial.open(1)
-    assert trial.ledger.plan(1).queries_spent == trial.ledger.done(0, "labeling").counts["queries"]
+    assert trial.ledger.read_plan(1).queries_spent == trial.ledger.find_done(0, "labeling").counts["queries"]

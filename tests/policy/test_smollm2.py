@@ -88,7 +88,7 @@ def test_eight_steps_raise_the_held_out_accuracy(learn, algo, beta):
 def test_sixteen_steps_of_simpo_raise_the_accuracy_that_transformers_alone_finds_at_the_start(learn, model):
     ledger = learn(dap_algo="simpo", beta="2.0", max_queries="64", rollout_batch_size="64", max_eval="128",
                    learning_rate="5e-5")  # fmt: skip
-    done = ledger.done(0, "policy")
+    done = ledger.find_done(0, "policy")
     assert (done.counts["steps_this_round"], done.counts["held_out_pairs"]) == (16, 128)
     before = sum(margin > 0 for margin in preferred(model, ledger)) / 128
     assert done.facts["held_out_accuracy"] > before + 0.05
@@ -111,7 +111,7 @@ from oatflow.components.rounds.training_program import open_trainer
 rank, world = init_workers()
 ledger = Ledger.open(sys.argv[1])
 settings = read_settings(ledger.experiment.settings, {})
-first, second = (open_trainer(ledger, settings, ledger.plan(round_), None, rank, world) for round_ in (0, 1))
+first, second = (open_trainer(ledger, settings, ledger.read_plan(round_), None, rank, world) for round_ in (0, 1))
 reader = replace(first.reader, finished=ledger)
 tables = [read_table(reader.finished, REFERENCE_SCORES, round_) for round_ in (0, 1)]
 learner = Learner(load_model(first.starting_model, first.settings), first.settings, first.precision)
@@ -126,7 +126,7 @@ if rank == 0:
 
 def test_stopped_after_step_8_and_resumed_from_the_ledger_it_ends_as_if_never_stopped(learn, tmp_path):
     ledger = learn(max_queries="64", rollout_batch_size="32", max_eval="4")
-    resumed = [point["loss"] for round_ in (0, 1) for point in ledger.done(round_, "policy").facts["curve"]]
+    resumed = [point["loss"] for round_ in (0, 1) for point in ledger.find_done(round_, "policy").facts["curve"]]
     program, found = tmp_path / "never_stopped.py", tmp_path / "losses.json"
     program.write_text(NEVER_STOPPED)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -45,7 +45,7 @@ def plain_loop(trial, rounds):
         candidates = trial.written[round_]
         pairs = []
         for prompt, first, second in zip(
-            trial.ledger.plan(round_).prompts, candidates[::2], candidates[1::2], strict=True
+            trial.ledger.read_plan(round_).prompts, candidates[::2], candidates[1::2], strict=True
         ):
             if first.response != second.response:
                 good, bad = (first, second) if "good" in first.response else (second, first)
@@ -106,7 +106,7 @@ def learns_as_a_plain_loop(trial, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM
 
-    curve = [point for round_ in (0, 1) for point in trial.ledger.done(round_, "policy").facts["curve"]]
+    curve = [point for round_ in (0, 1) for point in trial.ledger.find_done(round_, "policy").facts["curve"]]
     expected, policy = plain_loop(trial, 2)
     assert [point["loss"] for point in curve] == pytest.approx([loss for loss, _ in expected], abs=1e-4)
     assert [point["grad_norm"] for point in curve] == pytest.approx([norm for _, norm in expected], rel=1e-3)
@@ -116,13 +116,13 @@ def learns_as_a_plain_loop(trial, tmp_path):
 
 
 def test_the_loss_falls_on_pairs_that_can_be_told_apart(finished):
-    facts = finished(0, 1).ledger.done(1, "policy").facts
+    facts = finished(0, 1).ledger.find_done(1, "policy").facts
     assert facts["curve"][-1]["loss"] < 0.3 and facts["accuracy"] == 1.0 and facts["reward_margin"] > 0.5
 
 
 def test_the_figures_of_a_round_are_those_of_its_pairs(finished):
     trial = finished(0, 1)
-    done = trial.ledger.done(1, "policy")
+    done = trial.ledger.find_done(1, "policy")
     duels = [trial.written[1][place : place + 2] for place in range(0, 10, 2)]
     tokens = sum(first.prompt_tokens + len(first.tokens) + len(second.tokens) for first, second in duels)
     assert dict(done.counts) == {
@@ -137,7 +137,7 @@ def test_the_figures_of_a_round_are_those_of_its_pairs(finished):
 
 
 def test_the_first_step_is_taken_from_the_reference_itself(finished):
-    first = finished(2, 2).ledger.done(0, "policy").facts["curve"][0]
+    first = finished(2, 2).ledger.find_done(0, "policy").facts["curve"][0]
     assert first["loss"] == pytest.approx(math.log(2), abs=1e-6) and first["reward_margin"] == pytest.approx(
         0, abs=1e-5
     )
@@ -156,7 +156,7 @@ def test_the_policy_is_an_ordinary_model_folder_with_the_starting_models_tokeniz
 
 
 def test_the_optimizer_is_left_for_the_next_round_and_by_nobody_after_the_last(finished):
-    first, last = (finished(2, 2).ledger.done(round_, "policy") for round_ in (0, 1))
+    first, last = (finished(2, 2).ledger.find_done(round_, "policy") for round_ in (0, 1))
     assert {placed.name for placed in first.folder("optimizer")} == {
         "exp_avg.safetensors", "exp_avg_sq.safetensors", "state.json",
     }  # fmt: skip
@@ -227,7 +227,7 @@ def test_killed_before_it_uploads_a_training_leaves_nothing_and_nobody_behind(ne
     door.send_signal(signal.SIGKILL)
     door.wait()
     wait_until(lambda: not processes_with(trial.uri))
-    assert trial.ledger.done(0, "policy") is None
+    assert trial.ledger.find_done(0, "policy") is None
     assert trial.train(0).counts["pairs"] == 5
 
 

@@ -20,5 +20,5 @@ def test_two_workers_train_on_when_the_store_was_away_for_several_leases(new_tri
     assert trial.train(0).counts["pairs"] == 5
     assert store.outages == 1
     trial.close(0)
-    assert len(list(trial.ledger.verify())) > 10
+    assert len(list(trial.ledger.verify_objects())) > 10
     store.close()

@@ -80,7 +80,7 @@ def offline_ledger(ledger: Ledger) -> Ledger:
             ("policy", {"pairs": 3, "held_out_pairs": 4}, {"held_out_accuracy": 0.75, "held_out_margin": 0.1}),
             ("evaluation", {"prompts": 0}, {}),
         ):
-            done = ledger.done(round_, room)
+            done = ledger.find_done(round_, room)
             ledger.store.put(
                 layout.done_key(round_, room), seal_document(replace(done, counts=counts, facts=facts).to_json())
             )
@@ -93,7 +93,7 @@ def explored_ledger(ledger: Ledger) -> Ledger:
     for round_, told in enumerate(({"duel_regret": 0.5, "regret_duels": 3}, {"duel_regret": 0.25, "regret_duels": 2})):
         facts = {"sampling": {"synthetic": round_}, "evaluation": {**told, "rm_accuracy": 0.75, "rm_foretold": 4}}
         for room, more in facts.items():
-            done = ledger.done(round_, room)
+            done = ledger.find_done(round_, room)
             told_too = replace(done, facts={**done.facts, **more})
             ledger.store.put(layout.done_key(round_, room), seal_document(told_too.to_json()))
     return ledger

@@ -52,7 +52,7 @@ def test_online_rows_have_no_labels_of_a_set_and_run_over_queries(ledger):
 
 def test_rows_carry_the_digests_of_policy_and_round(ledger):
     rows = read_rounds(ledger)
-    assert rows[1].digest == ledger.head().digest
+    assert rows[1].digest == ledger.read_head().digest
     assert rows[0].digest == ledger.round_record(1).parent
     assert [row.policy for row in rows] == [ledger.policy_digest(0), ledger.policy_digest(1)]
 
@@ -109,12 +109,12 @@ def test_a_report_shows_the_last_duels_and_the_last_verdicts(ledger):
 
 def test_an_answer_that_nobody_can_read_is_as_likely_to_be_shown_as_any_other(ledger):
     name = "preferences-0000.parquet"
-    rows = from_parquet(ledger.read(0, "labeling", name), Preference, name)
+    rows = from_parquet(ledger.read_output("labeling", name, 0), Preference, name)
     mute = replace(rows[0], first_wins=None, chosen=None, unreadable=True)
     unasked = replace(rows[1], first_wins=None, chosen=None, oracle="")
     data = to_parquet([mute, unasked], Preference)
     ledger.store.put(layout.output_key(0, "labeling", name), data)
-    done = ledger.done(0, "labeling")
+    done = ledger.find_done(0, "labeling")
     outputs = tuple(
         replace(placed, sha256=digest_of(data), size=len(data)) if placed.name == name else placed
         for placed in done.outputs

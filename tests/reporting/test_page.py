@@ -152,7 +152,7 @@ def test_a_report_before_the_first_round_says_so(made_report):
 def test_a_report_comes_from_the_ledger_alone(ledger):
     text = Page(write_report(ledger)).text
     assert "After 2 queries the policy wins 75% [50, 100] of 4 held-out prompts against the starting model" in text
-    assert ledger.head().digest in text
+    assert ledger.read_head().digest in text
     assert page_markdown(read_report(ledger)).startswith("# first-light\n\nAfter 2 queries")
 
 

@@ -95,7 +95,7 @@ def test_nothing_is_sent_unless_it_is_asked_for(ledger, notes):
 def test_the_run_has_one_name_in_all_pipeline_runs_and_another_in_another_experiment(ledger):
     again = type(ledger).open(ledger.store.uri)
     assert run_id(again) == run_id(ledger)
-    body = ledger.document(layout.EXPERIMENT)
+    body = ledger.read_document(layout.EXPERIMENT)
     moved = type(ledger).open(ledger.store.uri + "-other")
     moved.write_document(layout.EXPERIMENT, body)
     assert run_id(moved) != run_id(ledger)

@@ -41,14 +41,14 @@ from functools import partialmethod
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.store import connections, patience
 patience._PAUSE_SECONDS, patience._LONGEST_PAUSE_SECONDS, connections.ANSWER_SECONDS = map(float, sys.argv[4:])
-Ledger.step = partialmethod(Ledger.step, watches=True)
+Ledger.open_step = partialmethod(Ledger.open_step, watches=True)
 ledger, round_, run = Ledger.open(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 """
 TRAINS = JOB + "from oatflow.components.rounds.steps import run_train; run_train(ledger, round_, run)"
 NEVER_ENDS = (
     JOB
     + """
-with ledger.step(round_, "policy", run) as step:
+with ledger.open_step(round_, "policy", run) as step:
     step.write_output("begun", b"")
     time.sleep(100)
 """
@@ -170,7 +170,7 @@ def play_undisturbed(folder):
 def play_steps(uri, round_, run):
     """Do all steps of an open round with the scripted engine and trainer, and close it."""
     ledger = Ledger.open(uri)
-    fit = (run_fit,) if ledger.plan(round_).learns_rewards else ()
+    fit = (run_fit,) if ledger.read_plan(round_).learns_rewards else ()
     for step in (run_sampling, run_labeling, run_train, *fit, run_evaluation):
         step(ledger, round_, run)
     close_round(uri, round_, run)

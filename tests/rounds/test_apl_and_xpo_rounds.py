@@ -26,7 +26,7 @@ def finished(tmp_path, monkeypatch):
         given = gather("scripted", None, {**SMALL, **settings}).model_dump(mode="json")
         while (round_ := open_round(uri, given, "run")) != NOTHING_TO_DO:
             ledger = Ledger.open(uri)
-            fit = (run_fit,) if ledger.plan(round_).learns_rewards else ()
+            fit = (run_fit,) if ledger.read_plan(round_).learns_rewards else ()
             for step in (run_sampling, run_labeling, *fit, run_train, run_evaluation):
                 step(ledger, round_, "run")
             close_round(uri, round_, "run")
@@ -36,7 +36,7 @@ def finished(tmp_path, monkeypatch):
 
 
 def table(ledger, round_, kind, name):
-    return from_parquet(ledger.read(round_, "sampling", name), kind, name)
+    return from_parquet(ledger.read_output("sampling", name, round_), kind, name)
 
 
 def duels(ledger, round_):
@@ -44,17 +44,17 @@ def duels(ledger, round_):
 
 
 def spent(ledger):
-    last = ledger.plan(0).rounds - 1
-    return ledger.plan(last).queries_spent + ledger.done(last, "labeling").counts["queries"]
+    last = ledger.read_plan(0).rounds - 1
+    return ledger.read_plan(last).queries_spent + ledger.find_done(last, "labeling").counts["queries"]
 
 
 @pytest.mark.parametrize("keep", [{}, {"apl_keep": "3"}, {"num_samples": "2", "apl_certainty_only": "true"}])
 def test_active_learning_labels_some_prompts_of_a_round_and_lasts_longer_for_it(finished, keep):
     ledger = finished(exp_method="APL", **{"num_samples": "4", **keep})
     kept = int(keep.get("apl_keep", 4))
-    assert ledger.plan(0).rounds == 24 // kept
+    assert ledger.read_plan(0).rounds == 24 // kept
     for round_ in range(24 // kept):
-        assert len(ledger.plan(round_).prompts) in (8, ledger.plan(round_).queries_left)
+        assert len(ledger.read_plan(round_).prompts) in (8, ledger.read_plan(round_).queries_left)
         assert len(duels(ledger, round_)) <= kept
     clashes = sum(duel.clash for round_ in range(24 // kept) for duel in duels(ledger, round_))
     assert 24 - clashes - kept <= spent(ledger) <= 24
@@ -70,7 +70,7 @@ def test_active_learning_with_a_reward_model_learned_beside_picks_the_same_duels
 
 def test_every_duel_of_xpo_is_one_of_policy_and_reference(finished):
     ledger = finished(exp_method="XPO")
-    assert ledger.plan(0).rounds == 3
+    assert ledger.read_plan(0).rounds == 3
     for round_ in range(3):
         rows = table(ledger, round_, Candidate, "candidates.parquet")
         assert [row.candidate for row in rows] == [0, 1] * 8

@@ -52,4 +52,4 @@ def test_an_experiment_of_an_older_version_is_carried_on_to_the_same_bytes(tmp_p
         # Another processor may round the reward model's numbers otherwise; all else is exact everywhere.
         exact = [key for key in before if not re.search(r"safetensors|sampling/duels", key)]
         assert {key: made[key] for key in exact} == {key: before[key] for key in exact}
-    assert len(list(Ledger.open(uri).verify())) > 30
+    assert len(list(Ledger.open(uri).verify_objects())) > 30

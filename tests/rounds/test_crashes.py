@@ -126,7 +126,7 @@ def kill_and_go_on(undisturbed: Path, folder: Path, kill_at: int, before: bool) 
     asked_before = (folder / "asked").read_text().split() if (folder / "asked").exists() else []
     assert in_child(folder, "second") == 0, write
     assert truth(folder) == truth(undisturbed), write
-    assert len(list(Ledger.open(f"file://{folder}/ledger").verify())) > 20
+    assert len(list(Ledger.open(f"file://{folder}/ledger").verify_objects())) > 20
     twice = [duel for duel, times in Counter((folder / "asked").read_text().split()).items() if times > 1]
     # The one batch whose answers died with the process, in the instant before they were durable.
     in_flight = asked_before[-2:] if before and ("preferences-" in write or "judgements-" in write) else []

@@ -47,7 +47,7 @@ class Experiment:
         settings = self.settings.model_dump(mode="json")
         while (round_ := open_round(self.uri, settings, run)) != NOTHING_TO_DO:
             ledger = Ledger.open(self.uri)
-            fit = (run_fit,) if ledger.plan(round_).learns_rewards else ()
+            fit = (run_fit,) if ledger.read_plan(round_).learns_rewards else ()
             for step in (run_sampling, run_labeling, *fit, run_train, run_evaluation):
                 step(ledger, round_, run)
             close_round(self.uri, round_, run)
@@ -69,49 +69,53 @@ def experiment(tmp_path, monkeypatch):
 
 
 def duels_of(ledger, round_):
-    return from_parquet(ledger.read(round_, "sampling", "duels.parquet"), Duel, "duels")
+    return from_parquet(ledger.read_output("sampling", "duels.parquet", round_), Duel, "duels")
 
 
 def preferences_of(ledger, round_):
-    outputs = ledger.done(round_, "labeling").outputs
+    outputs = ledger.find_done(round_, "labeling").outputs
     names = [placed.name for placed in outputs if placed.name.startswith("preferences-")]
-    return [row for name in names for row in from_parquet(ledger.read(round_, "labeling", name), Preference, name)]
+    return [
+        row for name in names for row in from_parquet(ledger.read_output("labeling", name, round_), Preference, name)
+    ]
 
 
 def rewards_of(ledger, round_):
-    rows = from_parquet(ledger.read(round_, "labeling", "rewards.parquet"), KnownReward, "rewards")
+    rows = from_parquet(ledger.read_output("labeling", "rewards.parquet", round_), KnownReward, "rewards")
     return {(row.prompt_id, row.candidate): row.reward for row in rows}
 
 
 def replay_of(ledger, round_):
-    return replay_from_bytes(ledger.read(round_, "reward_model", "pairs.safetensors"))
+    return replay_from_bytes(ledger.read_output("reward_model", "pairs.safetensors", round_))
 
 
 def test_a_passive_experiment_has_no_reward_model_and_no_step_for_it(experiment):
     ledger = experiment({**SMALL, "num_samples": "2", "num_ensemble": "20"}).run()
-    assert "reward_model" not in ledger.plan(0).rooms
-    assert ledger.done(0, "reward_model") is None
-    assert ledger.done(0, "evaluation").facts["duel_regret"] >= 0
+    assert "reward_model" not in ledger.read_plan(0).rooms
+    assert ledger.find_done(0, "reward_model") is None
+    assert ledger.find_done(0, "evaluation").facts["duel_regret"] >= 0
 
 
 def test_the_ensemble_goes_on_from_the_round_before_and_its_buffer_holds_all_rounds(experiment):
     ledger = experiment(SEA).run()
-    steps = [from_bytes(ledger.read(round_, "reward_model", "ensemble.safetensors")).steps for round_ in range(3)]
+    steps = [
+        from_bytes(ledger.read_output("reward_model", "ensemble.safetensors", round_)).steps for round_ in range(3)
+    ]
     assert steps == [5, 10, 15]
-    buffers = [ledger.done(round_, "reward_model").counts["buffer"] for round_ in range(3)]
+    buffers = [ledger.find_done(round_, "reward_model").counts["buffer"] for round_ in range(3)]
     rows = [len(preferences_of(ledger, round_)) for round_ in range(3)]
     assert buffers == [rows[0], sum(rows[:2]), sum(rows)]
 
 
 def test_the_buffer_forgets_the_oldest_duels_when_it_is_full(experiment):
     ledger = experiment({**SEA, "r_buffer_maxlen": "10"}).run()
-    assert [ledger.done(round_, "reward_model").counts["buffer"] for round_ in range(3)] == [8, 10, 10]
+    assert [ledger.find_done(round_, "reward_model").counts["buffer"] for round_ in range(3)] == [8, 10, 10]
 
 
 def test_duels_were_foretold_by_the_ensemble_of_the_round_before(experiment):
     ledger = experiment(SEA).run()
-    ensemble = from_bytes(ledger.read(0, "reward_model", "ensemble.safetensors"))
-    features = features_from_bytes(ledger.read(1, "sampling", "features.safetensors"))
+    ensemble = from_bytes(ledger.read_output("reward_model", "ensemble.safetensors", 0))
+    features = features_from_bytes(ledger.read_output("sampling", "features.safetensors", 1))
     rewards = predict_rewards(ensemble, features, RewardModelSettings()).reshape(4, 8, 5)
     for place, duel in enumerate(duels_of(ledger, 1)):
         wins = torch.sigmoid(rewards[:, place, duel.first_candidate] - rewards[:, place, duel.second_candidate])
@@ -121,8 +125,8 @@ def test_duels_were_foretold_by_the_ensemble_of_the_round_before(experiment):
 
 def test_features_of_chosen_and_rejected_answers_are_those_of_the_labels(experiment):
     ledger = experiment(SEA).run()
-    features = features_from_bytes(ledger.read(0, "sampling", "features.safetensors"))
-    candidates = from_parquet(ledger.read(0, "sampling", "candidates.parquet"), Candidate, "candidates")
+    features = features_from_bytes(ledger.read_output("sampling", "features.safetensors", 0))
+    candidates = from_parquet(ledger.read_output("sampling", "candidates.parquet", 0), Candidate, "candidates")
     place = {(row.prompt_id, row.candidate): number for number, row in enumerate(candidates)}
     replay = replay_of(ledger, 0)
     by_id = {duel.duel_id: duel for duel in duels_of(ledger, 0)}
@@ -150,14 +154,14 @@ def test_the_oracle_is_never_asked_about_a_synthetic_pair_and_the_reward_model_n
     assert [bool(learned) for learned in kept] == [
         row.chosen is not None and row.duel_id not in made for row in preferences
     ]
-    spent = sum(ledger.done(round_, "labeling").counts["queries"] for round_ in range(3))
+    spent = sum(ledger.find_done(round_, "labeling").counts["queries"] for round_ in range(3))
     assert spent == len(set(run.asked()) & {duel.duel_id for duel in duels})
 
 
 def test_the_policy_learns_from_synthetic_pairs(experiment):
     ledger = experiment(MIXED).run()
     clashes = sum(row.clash for row in preferences_of(ledger, 2))
-    assert ledger.done(2, "policy").counts["pairs"] == len(preferences_of(ledger, 2)) - clashes
+    assert ledger.find_done(2, "policy").counts["pairs"] == len(preferences_of(ledger, 2)) - clashes
 
 
 def test_in_oats_way_the_oracle_is_asked_about_synthetic_pairs_and_each_query_counts(experiment):
@@ -165,7 +169,9 @@ def test_in_oats_way_the_oracle_is_asked_about_synthetic_pairs_and_each_query_co
     ledger = run.run()
     made = {duel.duel_id for round_ in range(3) for duel in duels_of(ledger, round_) if duel.synthetic}
     assert made <= set(run.asked())
-    assert ledger.done(1, "labeling").counts["queries"] == len({d.duel_id for d in duels_of(ledger, 1) if not d.clash})
+    assert ledger.find_done(1, "labeling").counts["queries"] == len(
+        {d.duel_id for d in duels_of(ledger, 1) if not d.clash}
+    )
     assert all(row.oracle.startswith("simulated") for row in preferences_of(ledger, 1) if row.duel_id in made)
 
 
@@ -183,7 +189,7 @@ def test_no_text_is_encoded_twice_in_an_experiment(experiment, monkeypatch):
     drawn = [
         row
         for round_ in range(3)
-        for row in from_parquet(ledger.read(round_, "sampling", "candidates.parquet"), Candidate, "candidates")
+        for row in from_parquet(ledger.read_output("sampling", "candidates.parquet", round_), Candidate, "candidates")
     ]
     assert len(encoded) < len(drawn)
     assert set(encoded.values()) == {1}
@@ -218,13 +224,16 @@ def test_to_explore_and_exploit_both_members_of_each_duel_meet_the_opponent(expe
     run = experiment({**SEA, "objective": "explore_and_exploit", "eval_every": "2"})
     ledger = run.run()
     for round_ in range(3):
-        done = ledger.done(round_, "evaluation")
+        done = ledger.find_done(round_, "evaluation")
         assert done.counts["online_prompts"] == len(duels_of(ledger, round_)) == 8
         assert 0 < done.counts["online_queries"] <= 16
         assert 0 <= done.facts["online_low"] <= done.facts["online_win_rate"] <= done.facts["online_high"] <= 1
     # Budgets are for labels alone.
-    assert sum(ledger.done(round_, "labeling").counts["queries"] for round_ in range(3)) <= 24
-    assert "win_rate" not in ledger.done(0, "evaluation").facts and "win_rate" in ledger.done(1, "evaluation").facts
+    assert sum(ledger.find_done(round_, "labeling").counts["queries"] for round_ in range(3)) <= 24
+    assert (
+        "win_rate" not in ledger.find_done(0, "evaluation").facts
+        and "win_rate" in ledger.find_done(1, "evaluation").facts
+    )
 
 
 def test_of_several_draws_the_ensemble_picks_the_answer_that_is_judged(experiment):
@@ -242,8 +251,8 @@ def test_a_reward_model_alone_leaves_the_policy_as_it_was(experiment):
     ledger = experiment({**SEA, "learn_rm_only": "true", "max_queries": "16"}).run()
     for round_ in (0, 1):
         assert ledger.policy_after(round_).round == STARTING_MODEL
-        assert ledger.plan(round_).sampler.digest == ledger.experiment.starting_model
-    assert not ledger.done(0, "policy").outputs
+        assert ledger.read_plan(round_).sampler.digest == ledger.experiment.starting_model
+    assert not ledger.find_done(0, "policy").outputs
     with pytest.raises(RefusedInput):
         files_to_export(ledger, 0, adapter=False)
 

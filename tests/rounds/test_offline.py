@@ -46,8 +46,8 @@ def uri(tmp_path):
 
 def test_just_as_many_preferences_are_learned_from_as_asked_for(uri, tmp_path):
     ledger = run(uri, settings(tmp_path))
-    plans = [ledger.plan(round_) for round_ in range(2)]
-    assert ledger.head().round == 1 and plans[1].last
+    plans = [ledger.read_plan(round_) for round_ in range(2)]
+    assert ledger.read_head().round == 1 and plans[1].last
     assert [len(plan.prompts) for plan in plans] == [4, 2]
     learned = [prompt.prompt_id for plan in plans for prompt in plan.prompts]
     assert len(set(learned)) == 6
@@ -56,7 +56,7 @@ def test_just_as_many_preferences_are_learned_from_as_asked_for(uri, tmp_path):
 def test_no_query_is_ever_reported(uri, tmp_path, monkeypatch):
     monkeypatch.setenv("OATFLOW_ORACLE_LOG", str(tmp_path / "asked"))
     ledger = run(uri, settings(tmp_path))
-    assert [ledger.plan(round_).queries_spent for round_ in range(2)] == [0, 0]
+    assert [ledger.read_plan(round_).queries_spent for round_ in range(2)] == [0, 0]
     assert [row.queries_total for row in read_rounds(ledger)] == [0, 0]
     row = read_rounds(ledger)[1]
     assert (
@@ -79,7 +79,7 @@ def test_every_label_prefers_the_answer_that_the_set_calls_better(uri, tmp_path)
 
 def test_a_set_that_is_smaller_than_the_budget_is_read_again(uri, tmp_path):
     ledger = run(uri, settings(tmp_path, rows=1, max_queries="10"))
-    assert [len(ledger.plan(round_).prompts) for round_ in range(3)] == [4, 4, 2]
+    assert [len(ledger.read_plan(round_).prompts) for round_ in range(3)] == [4, 4, 2]
     assert [row.duels for row in read_rounds(ledger)] == [4, 4, 2]
 
 
@@ -87,7 +87,7 @@ def test_a_win_rate_may_be_measured_all_the_same(uri, tmp_path):
     ledger = run(uri, settings(tmp_path, eval_every="1", generate_max_length="1"))
     row = read_rounds(ledger)[1]
     assert row.win_rate is not None and row.held_out == 3 and row.queries_total == 0
-    cut = from_parquet(ledger.read(0, "sampling", "candidates.parquet"), Candidate, "candidates")
+    cut = from_parquet(ledger.read_output("sampling", "candidates.parquet", 0), Candidate, "candidates")
     assert {(len(candidate.tokens), candidate.finish_reason) for candidate in cut} == {(1, "length")}
 
 
@@ -125,4 +125,4 @@ def test_nothing_is_generated_only_where_nothing_is_sampled_and_nothing_measured
 
 
 def _table(ledger, round_, room, name, kind):
-    return from_parquet(ledger.read(round_, room, name), kind, name)
+    return from_parquet(ledger.read_output(room, name, round_), kind, name)

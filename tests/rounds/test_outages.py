@@ -62,8 +62,8 @@ def test_a_store_that_is_away_for_several_leases_fails_no_step(experiment, asked
     truth, questions = undisturbed
     assert experiment.truth() == truth and len(truth) > 12
     assert sorted(asked()) == questions and set(Counter(questions).values()) == {1}
-    assert experiment.ledger.head().round == 0
-    assert len(list(experiment.ledger.verify())) > 15
+    assert experiment.ledger.read_head().round == 0
+    assert len(list(experiment.ledger.verify_objects())) > 15
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("the store ")]
     assert any("does not answer" in line and "trying again for up to 10 min" in line for line in lines)
     assert any("answers again, after" in line for line in lines)
@@ -99,7 +99,7 @@ def test_another_run_that_comes_while_the_store_is_away_wins_and_the_old_one_sto
     assert late == []
     for each in ORDER[ORDER.index(step) :]:
         experiment.play(each, "another")
-    assert experiment.ledger.head().round == 0
+    assert experiment.ledger.read_head().round == 0
     truth, _ = undisturbed
     # Paid questions whose answers were lost are not asked again, so only labels may be missing then.
     if step != "label":

@@ -28,7 +28,7 @@ def play_in_true_time(kind, place, server, folder):
         if step == TRUE[kind]:
             experiment.leave_in(step, kind, seconds=90.0)
         experiment.play(step)
-    assert experiment.store.outages == 1 and experiment.ledger.head().round == 0
+    assert experiment.store.outages == 1 and experiment.ledger.read_head().round == 0
     digests = {key: hashlib.sha256(data).hexdigest() for key, data in experiment.truth().items()}
     (Path(folder) / "truth.json").write_text(json.dumps(digests))
 

@@ -37,7 +37,7 @@ def run(uri, wanted):
     """Do every round there is; returns the ledger."""
     while (round_ := open_round(uri, wanted.model_dump(mode="json"), "run")) != NOTHING_TO_DO:
         ledger = Ledger.open(uri)
-        fit = (run_fit,) if ledger.plan(round_).learns_rewards else ()
+        fit = (run_fit,) if ledger.read_plan(round_).learns_rewards else ()
         for step in (run_sampling, run_labeling, *fit, run_train, run_evaluation):
             step(Ledger.open(uri), round_, "run")
         close_round(uri, round_, "run")
@@ -55,19 +55,19 @@ def uri(tmp_path):
 
 def test_every_round_learns_from_so_many_beside_its_own_each_once_before_any_twice(uri, outside):
     ledger = run(uri, settings(outside_preferences=outside(), outside_batch_size="2"))
-    rounds = [ledger.plan(round_).outside for round_ in range(3)]
+    rounds = [ledger.read_plan(round_).outside for round_ in range(3)]
     assert [len(rows) for rows in rounds] == [2, 2, 2]
     assert len({row.prompt_id for rows in rounds for row in rows}) == 6
-    counts = [ledger.done(round_, "policy").counts for round_ in range(3)]
+    counts = [ledger.find_done(round_, "policy").counts for round_ in range(3)]
     # Of one of the six both answers are the same.
     assert sorted(count["outside_pairs"] for count in counts) == [1, 2, 2]
     assert all(count["pairs"] == 4 - count["unlabelled"] + count["outside_pairs"] for count in counts)
-    list(ledger.verify())
+    list(ledger.verify_objects())
 
 
 def test_without_a_number_a_round_has_as_many_of_them_as_prompts(uri, outside):
     ledger = run(uri, settings(outside_preferences=outside(8), max_queries="4"))
-    assert len(ledger.plan(0).outside) == 4
+    assert len(ledger.read_plan(0).outside) == 4
 
 
 def test_nobody_is_asked_about_them_and_the_budget_stays_as_it_is(uri, outside, tmp_path, monkeypatch):
@@ -78,7 +78,7 @@ def test_nobody_is_asked_about_them_and_the_budget_stays_as_it_is(uri, outside, 
     plain = run(f"{uri}-without", settings())
     assert plain.done(0, "labeling").counts["queries"] == queries[0]
     # What was sampled and labelled is the same to the byte: only what is learned from differs.
-    assert plain.read(0, "sampling", "duels.parquet") == mixed.read(0, "sampling", "duels.parquet")
+    assert plain.read_output("sampling", "duels.parquet", 0) == mixed.read_output("sampling", "duels.parquet", 0)
     assert plain.policy_digest(0) != mixed.policy_digest(0)
 
 
@@ -95,8 +95,8 @@ def test_they_are_frozen_with_the_experiment(uri, outside):
 def test_the_reward_model_learns_from_them_too(uri, outside):
     ledger = run(uri, settings(outside_preferences=outside(), exp_method="EnnBAITS", num_samples="3", max_queries="4"))
     own = sum(row.origin == "oracle" for row in preferences_of(ledger, [0]).rows)
-    there = sum(row.chosen != row.rejected for row in ledger.plan(0).outside)
-    counts = ledger.done(0, "reward_model").counts
+    there = sum(row.chosen != row.rejected for row in ledger.read_plan(0).outside)
+    counts = ledger.find_done(0, "reward_model").counts
     assert counts["pairs"] == own + there and counts["buffer"] == 4 + 4
 
 

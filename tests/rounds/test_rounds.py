@@ -16,6 +16,7 @@ from oatflow.components.records.plan import WITHOUT_REWARD_MODEL
 from oatflow.components.records.sealed import seal_document
 from oatflow.components.rounds import opening
 from oatflow.components.rounds.closing import close_round, commit_round
+from oatflow.components.rounds.experiment import read_settings
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_next_round, open_round, settings_of_run
 from oatflow.components.store.local import LocalStore
 from oatflow.pipelines.alignment.config import gather
@@ -30,11 +31,16 @@ def settings(**flags):
     return gather("scripted", None, flags).model_dump(mode="json")
 
 
+def settings_at(ledger, round_):
+    """The settings that the steps of a round read."""
+    return read_settings(ledger.experiment.settings, ledger.read_claim(round_).operational)
+
+
 def fill(uri, round_, run, queries=16):
     """Mark every step of a round done, as its rooms would."""
     ledger = Ledger.open(uri)
     for room in WITHOUT_REWARD_MODEL:
-        with ledger.step(round_, room, run) as step:
+        with ledger.open_step(round_, room, run) as step:
             if room == "policy":
                 step.write_output("model/weights", f"policy {round_}".encode())
             step.mark_done(counts={"queries": queries} if room == "labeling" else {}, timings={})
@@ -46,7 +52,7 @@ def test_rounds_follow_each_other_until_the_budget_is_spent(uri):
         fill(uri, expected, "run")
         close_round(uri, expected, "run")
     assert open_round(uri, settings(), "run") == NOTHING_TO_DO
-    assert Ledger.open(uri).plan(1).queries_left == 16
+    assert Ledger.open(uri).read_plan(1).queries_left == 16
 
 
 # A later round of a run has its settings from the ledger.
@@ -65,15 +71,14 @@ def test_a_later_round_of_a_run_is_planned_as_if_the_form_had_been_handed_on(tmp
     flags = {"beta": "0.2", "oracle_batch_size": "3", "sync_params_every": "2"}
     handed_on = two_rounds(f"file://{tmp_path}/a", lambda uri: open_round(uri, settings(**flags), "run"), **flags)
     from_ledger = two_rounds(f"file://{tmp_path}/b", lambda uri: open_next_round(uri, "run"), **flags)
-    assert handed_on.plan(1) == from_ledger.plan(1)
-    assert handed_on.document(layout.plan_key(1)) == from_ledger.document(layout.plan_key(1))
+    assert handed_on.read_plan(1) == from_ledger.read_plan(1)
+    assert handed_on.read_document(layout.plan_key(1)) == from_ledger.read_document(layout.plan_key(1))
 
 
 def test_a_later_round_of_a_run_keeps_the_settings_that_the_run_chose_for_itself(uri):
-    from oatflow.components.labeling.settings import LabelingSettings
 
     ledger = two_rounds(uri, lambda uri: open_next_round(uri, "run"), oracle_batch_size="3")
-    assert ledger.section(LabelingSettings, "labeling").oracle_batch_size == 3
+    assert settings_at(ledger, 1).labeling.oracle_batch_size == 3
     claims = [read_claim(ledger.store, round_)[0].operational for round_ in (0, 1)]
     assert claims[0] == claims[1]
 
@@ -93,7 +98,7 @@ def test_a_later_round_has_nothing_to_do_once_the_budget_is_spent(uri):
 def test_a_later_round_that_is_opened_again_adopts_its_claim_and_plan(uri):
     before = two_rounds(uri, lambda uri: open_next_round(uri, "run")).plan(1)
     assert open_next_round(uri, "run") == 1
-    assert Ledger.open(uri).plan(1) == before
+    assert Ledger.open(uri).read_plan(1) == before
 
 
 def test_a_later_round_goes_on_after_another_run_has_done_one_in_between(uri):
@@ -131,9 +136,9 @@ def replace_experiment(ledger, frozen):
 
 def test_a_retried_open_adopts_its_own_claim_and_plan(uri):
     open_round(uri, settings(), "run")
-    before = Ledger.open(uri).plan(0)
+    before = Ledger.open(uri).read_plan(0)
     assert open_round(uri, settings(), "run") == 0
-    assert Ledger.open(uri).plan(0) == before
+    assert Ledger.open(uri).read_plan(0) == before
 
 
 def test_another_run_is_told_who_holds_the_round(uri):
@@ -146,7 +151,7 @@ def test_a_claim_that_could_only_be_written_after_its_lease_is_renewed_at_once(u
     # The claim is made, and the store is away for 1000 seconds before it is written.
     monkeypatch.setattr(opening, "time", SimpleNamespace(time=lambda: time.time() - 1000.0))
     open_round(uri, settings(), "run")
-    assert not Ledger.open(uri).claim(0).has_lapsed
+    assert not Ledger.open(uri).find_claim(0).has_lapsed
 
 
 def test_numbers_that_kfp_turned_into_floats_mean_the_same(uri):
@@ -169,11 +174,10 @@ def test_changed_settings_are_refused_with_every_difference_listed(uri):
 
 
 def test_operational_settings_may_change_and_reach_the_steps(uri):
-    from oatflow.components.labeling.settings import LabelingSettings
 
     open_round(uri, settings(), "run")
     open_round(uri, settings(oracle_batch_size="3"), "run")
-    assert Ledger.open(uri).section(LabelingSettings, "labeling").oracle_batch_size == 3
+    assert settings_at(Ledger.open(uri), 0).labeling.oracle_batch_size == 3
 
 
 class Window:
@@ -188,7 +192,7 @@ def test_the_artifact_of_the_policy_names_the_checkpoint_where_it_lies(uri, tmp_
     fill(uri, 0, "run")
     ledger, window = Ledger.open(uri), Window(tmp_path / "policy")
     show_folder(window, ledger, 0, "policy", "model")
-    (weights,) = ledger.done(0, "policy").folder("model")
+    (weights,) = ledger.find_done(0, "policy").folder("model")
     assert window.metadata["uri"] + "/weights" == f"{uri}/{weights.key}"
     assert (window.metadata["round"], window.metadata["ledger"]) == (0, ledger.store.uri)
     assert re.fullmatch("[0-9a-f]{64}", window.metadata["digest"])
@@ -212,7 +216,7 @@ def test_a_round_is_committed_in_at_most_ten_store_operations(uri, monkeypatch):
         monkeypatch.setattr(LocalStore, name, counted)
     commit_round(ledger, 0, "run")
     assert len(operations) <= 10, operations
-    assert ledger.head().round == 0
+    assert ledger.read_head().round == 0
 
 
 def test_a_round_with_a_missing_step_is_not_closed(uri):
@@ -225,9 +229,9 @@ def test_closing_twice_changes_nothing(uri):
     open_round(uri, settings(), "run")
     fill(uri, 0, "run")
     close_round(uri, 0, "run")
-    head = Ledger.open(uri).head()
+    head = Ledger.open(uri).read_head()
     close_round(uri, 0, "run")
-    assert Ledger.open(uri).head() == head
+    assert Ledger.open(uri).read_head() == head
 
 
 def test_who_was_fenced_off_cannot_move_head_even_after_checking_its_claim(uri, monkeypatch):
@@ -239,7 +243,7 @@ def test_who_was_fenced_off_cannot_move_head_even_after_checking_its_claim(uri, 
     def overtaken(self, key, data, etag):
         if key == layout.HEAD:
             monkeypatch.setattr(LocalStore, "replace", original)
-            claim = Ledger(self).claim(0)
+            claim = Ledger(self).find_claim(0)
             self.put(layout.claim_key(0), seal_document(asdict(claim) | {"expires": 0.0}))
             open_round(uri, settings(), "run-b")
         return original(self, key, data, etag)
@@ -247,9 +251,9 @@ def test_who_was_fenced_off_cannot_move_head_even_after_checking_its_claim(uri, 
     monkeypatch.setattr(LocalStore, "replace", overtaken)
     with pytest.raises(ClaimLost):
         close_round(uri, 0, "run-a")
-    assert Ledger.open(uri).head().round == -1
+    assert Ledger.open(uri).read_head().round == -1
     close_round(uri, 0, "run-b")
-    assert Ledger.open(uri).head().round == 0
+    assert Ledger.open(uri).read_head().round == 0
 
 
 def test_every_object_of_a_finished_round_is_verified(uri):
@@ -257,14 +261,14 @@ def test_every_object_of_a_finished_round_is_verified(uri):
     fill(uri, 0, "run")
     ledger = close_round(uri, 0, "run")
     keys = {entry.key for entry in ledger.store.list("")} - {layout.claim_key(0)}
-    assert set(ledger.verify()) == keys
+    assert set(ledger.verify_objects()) == keys
     for key in sorted(keys):
         intact = ledger.store.get(key).data
         ledger.store.put(key, bytes([intact[0] ^ 1]) + intact[1:])
         with pytest.raises(DamagedObject, match=key):
-            list(Ledger.open(uri).verify())
+            list(Ledger.open(uri).verify_objects())
         ledger.store.put(key, intact)
-    assert set(Ledger.open(uri).verify()) == keys
+    assert set(Ledger.open(uri).verify_objects()) == keys
 
 
 def test_optimizer_states_are_kept_as_long_as_asked_and_policies_for_good(uri):
@@ -273,7 +277,7 @@ def test_optimizer_states_are_kept_as_long_as_asked_and_policies_for_good(uri):
         open_round(uri, wanted, "run")
         ledger = Ledger.open(uri)
         for room in WITHOUT_REWARD_MODEL:
-            with ledger.step(round_, room, "run") as step:
+            with ledger.open_step(round_, room, "run") as step:
                 if room == "policy":
                     step.write_output("model/weights", b"w")
                     step.write_output("optimizer/state", b"o")
@@ -300,7 +304,7 @@ def test_who_moved_head_without_hearing_so_has_closed_the_round_although_another
 
     monkeypatch.setattr(LocalStore, "replace", answer_lost)
     close_round(uri, 0, "run-a")
-    assert Ledger.open(uri).head().round == 0
+    assert Ledger.open(uri).read_head().round == 0
 
 
 def test_who_takes_a_round_over_ends_the_jobs_of_its_former_owners(uri, monkeypatch):
@@ -308,7 +312,7 @@ def test_who_takes_a_round_over_ends_the_jobs_of_its_former_owners(uri, monkeypa
     monkeypatch.setattr(LocalJobs, "reap", lambda self, experiment, token: reaped.append((experiment, token)) or [])
     open_round(uri, settings(), "run-a")
     ledger = Ledger.open(uri)
-    body = asdict(ledger.claim(0)) | {"expires": 0.0}
+    body = asdict(ledger.find_claim(0)) | {"expires": 0.0}
     ledger.store.put(layout.claim_key(0), seal_document(body))
     open_round(uri, settings(), "run-b")
     assert reaped == [(ledger.identity, 1), (ledger.identity, 2)]

@@ -35,7 +35,7 @@ def begin(begin_ledger):
 
 
 def table(ledger, name, kind):
-    return from_parquet(ledger.read(0, "sampling", name), kind, name)
+    return from_parquet(ledger.read_output("sampling", name, 0), kind, name)
 
 
 def candidates(ledger):
@@ -83,7 +83,9 @@ def test_the_same_experiment_gives_the_same_bytes_and_another_seed_or_policy_oth
     def tables(name, **settings):
         ledger = begin(name=name, **settings)
         run_sampling(ledger, 0, "a")
-        return ledger.read(0, "sampling", "candidates.parquet"), ledger.read(0, "sampling", "duels.parquet")
+        return ledger.read_output("sampling", "candidates.parquet", 0), ledger.read_output(
+            "sampling", "duels.parquet", 0
+        )
 
     first = tables("one")
     assert tables("two") == first
@@ -114,7 +116,7 @@ def test_seeds_differ_by_experiment_round_prompt_and_number_and_fit_vllm():
 def test_candidates_that_a_killed_attempt_left_are_the_rounds_candidates(begin, monkeypatch):
     ledger = begin()
     left = [Candidate(p.prompt_id, n, f"left {n}", (1, 2), 9, "stop") for p in PROMPTS[:2] for n in range(2)]
-    with pytest.raises(KeyboardInterrupt), ledger.step(0, "sampling", "a") as step:
+    with pytest.raises(KeyboardInterrupt), ledger.open_step(0, "sampling", "a") as step:
         step.write_output("candidates.parquet", to_parquet(left, Candidate))
         raise KeyboardInterrupt
     monkeypatch.setattr(ScriptedEngine, "generate", lambda *_: pytest.fail("there is nothing left to generate"))
@@ -282,7 +284,7 @@ def test_offline_the_same_experiment_gives_the_same_bytes(begin):
     def tables(name):
         ledger = begin(SET, name=name, source=OFFLINE)
         run_sampling(ledger, 0, "a")
-        return [ledger.read(0, "sampling", f"{table}.parquet") for table in ("candidates", "duels")]
+        return [ledger.read_output("sampling", f"{table}.parquet", 0) for table in ("candidates", "duels")]
 
     assert tables("one") == tables("two")
 

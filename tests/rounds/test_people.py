@@ -2,7 +2,12 @@ import json
 
 import pytest
 from oatflow.components.errors import LedgerError, RefusedInput, WaitingForLabels
-from oatflow.components.labeling.people import (
+from oatflow.components.ledger import layout
+from oatflow.components.oracles.annotations import Annotation
+from oatflow.components.oracles.settings import HumanSettings
+from oatflow.components.records.plan import Plan, PolicyPointer
+from oatflow.components.records.records import Duel, duel_id
+from oatflow.components.rounds.people import (
     add_answers,
     asked_of,
     collect_answers,
@@ -10,11 +15,6 @@ from oatflow.components.labeling.people import (
     read_annotations,
     stands_at,
 )
-from oatflow.components.ledger import layout
-from oatflow.components.oracles.annotations import Annotation
-from oatflow.components.oracles.settings import HumanSettings
-from oatflow.components.records.plan import Plan, PolicyPointer
-from oatflow.components.records.records import Duel, duel_id
 
 
 def duel(number):
@@ -52,7 +52,7 @@ def ledger(begin_ledger):
 
 def collect(ledger, duels=DUELS, settings=TWO_PEOPLE, time=None, said=None):
     time, said = time or Time(), said if said is not None else []
-    with ledger.step(0, "labeling", "a") as step:
+    with ledger.open_step(0, "labeling", "a") as step:
         return collect_answers(step, duels, settings, said.append, **time.given())
 
 
@@ -153,7 +153,7 @@ def test_questions_and_answers_are_outputs_of_the_step_with_their_digests(asked)
         done = step.mark_done(counts={}, timings={})
     names = sorted(placed.name for placed in done.outputs)
     assert [name.split("/")[0] for name in names] == ["annotations"] * 2 + ["questions"] * 4
-    assert all(asked.read(0, "labeling", name) for name in names)
+    assert all(asked.read_output("labeling", name, 0) for name in names)
 
 
 def test_the_same_file_twice_is_once(asked):
@@ -200,7 +200,7 @@ def test_a_round_that_asked_nothing_or_is_labelled_takes_no_answers(ledger):
         add_answers(ledger, 0, said_by("ann"))
     with pytest.raises(WaitingForLabels):
         collect(ledger)
-    with ledger.step(0, "labeling", "a") as step:
+    with ledger.open_step(0, "labeling", "a") as step:
         step.mark_done(counts={}, timings={})
     with pytest.raises(RefusedInput, match="round 0 is labelled already"):
         add_answers(ledger, 0, said_by("ann"))

@@ -161,7 +161,7 @@ def add_answers(ledger: Ledger, round_: int, annotations: Sequence[Annotation]) 
     batch = asked_of(ledger, round_)
     if batch is None:
         raise RefusedInput(f"round {round_} has asked people nothing")
-    if ledger.done(round_, ROOM) is not None:
+    if ledger.find_done(round_, ROOM) is not None:
         raise RefusedInput(f"round {round_} is labelled already; answers to it change nothing any more")
     known = {(row.duel_id, row.annotator): row for row in read_annotations(ledger, round_)}
     new: dict[tuple[str, str], Annotation] = {}
@@ -213,7 +213,7 @@ def _noted(step: Step, answers: dict[str, list[Annotation]]) -> dict[str, list[A
 
 
 def _batch(ledger: Ledger, round_: int, questions: bytes) -> Batch:
-    guideline = ledger.section(HumanSettings, "human").human_guideline
+    guideline = HumanSettings.parse(ledger.experiment.settings.get("human", {})).human_guideline
     return Batch(ledger.name, round_, guideline, read_questions(questions, layout.output_key(round_, ROOM, QUESTIONS)))
 
 
