@@ -25,8 +25,8 @@ from ..records.records import Duel
 from ..sampling.engine import Engine, Policy, open_engine
 from ..seeds import derive
 from .experiment import ExperimentSettings
+from .inputs import Tools
 from .people import collect_answers
-from .round import Tools
 from .train_step import train_without_job
 
 if TYPE_CHECKING:

@@ -86,7 +86,7 @@ def test_of_several_files_none_is_added_if_one_cannot_be_read(asked, tmp_path):
 
 
 def test_where_no_round_waits_it_says_why(begin, asked, tmp_path):
-    with asked.step(0, "labeling", "a") as step:
+    with asked.open_step(0, "labeling", "a") as step:
         step.mark_done(counts={}, timings={})
     with pytest.raises(RefusedInput, match="round 0 is labelled already"):
         label(asked, "demo", tmp_path, Wish())

@@ -148,7 +148,7 @@ def test_fewer_duels_than_were_asked_are_fine_and_others_are_not(asked):
 
 def test_questions_and_answers_are_outputs_of_the_step_with_their_digests(asked):
     add_answers(asked, 0, said_by("ann") + said_by("ben"))
-    with asked.step(0, "labeling", "a") as step:
+    with asked.open_step(0, "labeling", "a") as step:
         collect_answers(step, DUELS, HumanSettings(human_annotators=2), print)
         done = step.mark_done(counts={}, timings={})
     names = sorted(placed.name for placed in done.outputs)
