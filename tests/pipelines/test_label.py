@@ -9,8 +9,8 @@ from oatflow.components.oracles.settings import HumanSettings
 from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, duel_id
 from oatflow.components.rounds.people import asked_of, collect_answers, read_annotations
+from oatflow.pipelines.data.ledger_status import read_open_round
 from oatflow.pipelines.label import Wish, label
-from oatflow.pipelines.status import read_open_round
 
 
 def duel(number):
