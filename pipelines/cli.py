@@ -1,4 +1,4 @@
-"""The command line. Every setting of an experiment is a flag; `oatflow align --help` lists them by room."""
+"""The command line. Every setting of an experiment is a flag; `oatflow align --help-all` lists them by section."""
 
 from __future__ import annotations
 
@@ -129,12 +129,14 @@ def _parser() -> argparse.ArgumentParser:
 def _align_parser(commands: Any) -> None:
     parser = command(
         commands, "align", "align a model on this machine: begin an experiment, or carry one on", _align,
-        usage="oatflow align [--experiment NAME | --new NAME] [--preset NAME] [--config FILE] [--SETTING VALUE ...]",
+        add_help=False, usage="oatflow align [--experiment NAME | --new NAME] [--SETTING VALUE ...]",
     )  # fmt: skip
     name = parser.add_mutually_exclusive_group()
-    name.add_argument("--experiment", default="demo", help="experiment to begin or to carry on (default: demo)")
+    name.add_argument(
+        "--experiment", metavar="NAME", default="demo", help="experiment to begin or to carry on (default: demo)"
+    )
     name.add_argument("--new", metavar="NAME", help="begin another experiment; refused if it exists")
-    parser.add_argument("--rounds", type=int, help="do at most so many rounds now")
+    parser.add_argument("--rounds", type=int, metavar="K", help="do at most so many rounds now")
     parser.add_argument("--cold", action="store_true", help="start the engine in every step, as a cluster does")
     settings_flags(parser)
 

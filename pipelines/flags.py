@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from oatflow.components.rounds.experiment import ExperimentSettings
 
-from .alignment.config import Setting, all_settings, gather, presets, read_preset
+from .alignment.config import all_settings, gather, presets
+from .settings_help import ShowHelp
 
 DEFAULT_PRESET = "reviews"
 Flag = tuple[str, dict[str, Any]]
@@ -32,9 +33,11 @@ def command(commands: Any, name: str, help_: str, do: Any, local: bool = True, *
     )
     parser.set_defaults(do=do)
     if local:
-        parser.add_argument("--home", type=Path, help="folder for local data (default: OATFLOW_HOME, else ./.oatflow)")
-        parser.add_argument("--ledger", help="store that holds the experiments, s3://bucket/prefix?endpoint=URL "
-                            "(default: an S3 server of our own on this machine)")  # fmt: skip
+        parser.add_argument(
+            "--home", type=Path, metavar="DIR", help="folder for local data (default: OATFLOW_HOME, else ./.oatflow)"
+        )
+        parser.add_argument("--ledger", metavar="URL", help="store that holds the experiments, "
+                            "s3://bucket/prefix?endpoint=URL (default: a server of ours on this machine)")  # fmt: skip
     return parser
 
 
@@ -45,38 +48,17 @@ def add_flags(parser: argparse.ArgumentParser, flags: Sequence[Flag]) -> None:
 
 
 def settings_flags(parser: argparse.ArgumentParser, preset: str = DEFAULT_PRESET) -> None:
-    """Add the settings, by room, and the preset that they start from."""
-    parser.epilog = (
-        "Settings marked * may change while an experiment goes on; all others are frozen with its first round."
-    )
+    """Add the settings, the preset that they start from, and the help that shows them by section."""
     known = ", ".join(presets())
     parser.add_argument(
-        "--preset", default=preset, help=f"settings to start from: {known}, or none (default: {preset})"
+        "--preset", metavar="NAME", default=preset, help=f"settings to start from: {known}, or none (default: {preset})"
     )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, one mapping a room")
-    shipped = read_preset(DEFAULT_PRESET)
-    for room, settings in _by_room():
-        group = parser.add_argument_group(f"{room} settings")
-        for setting in settings:
-            group.add_argument(
-                f"--{setting.name}", metavar="VALUE", dest=f"setting:{setting.name}", help=_help(setting, shipped)
-            )
-
-
-def _by_room() -> Iterator[tuple[str, list[Setting]]]:
-    rooms: dict[str, list[Setting]] = {}
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, one mapping a section")
+    parser.add_argument("-h", "--help", action=ShowHelp, nargs="?", metavar="SECTION", default=argparse.SUPPRESS,
+                        help="show this help, or every setting of a section")  # fmt: skip
+    parser.add_argument("--help_all", action=ShowHelp, nargs=0, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     for setting in all_settings():
-        rooms.setdefault(setting.room, []).append(setting)
-    yield from rooms.items()
-
-
-def _help(setting: Setting, shipped: Mapping[str, Mapping[str, Any]]) -> str:
-    """Describe a setting with its default, and what the default preset makes of it."""
-    mark = "* " if setting.operational else ""
-    default = "none" if setting.default in (None, "") else setting.default
-    ours = shipped.get(setting.room, {}).get(setting.name)
-    preset = "" if ours is None else f"; preset {DEFAULT_PRESET}: {ours}"
-    return f"{mark}{setting.help} (default: {default}{preset})".replace("%", "%%")
+        parser.add_argument(f"--{setting.name}", dest=f"setting:{setting.name}", help=argparse.SUPPRESS)
 
 
 def given_settings(given: argparse.Namespace, place: Mapping[str, Any] | None = None) -> ExperimentSettings:

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from oatflow.components.errors import RefusedInput, SettingsError
+from oatflow.components.exploration.registry import STRATEGIES
 from oatflow.components.former_settings import update_settings
+from oatflow.components.oracles.registry import ORACLES
+from oatflow.components.policy.registry import LOSSES
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_small_budget
 from oatflow.components.settings import Section, did_you_mean, is_operational
 
 Nested = dict[str, dict[str, Any]]
+_TYPES = {str: "TEXT", int: "INT", float: "NUMBER", bool: "BOOL", tuple: "LIST", list: "LIST", dict: "MAPPING"}
+_REGISTRIES: dict[str, Iterable[str]] = {
+    "exp_method": STRATEGIES,
+    "preference_oracle": ORACLES,
+    "eval_oracle": ORACLES,
+    "dap_algo": LOSSES,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as a flag: its room, its name, and what the help says of it."""
+    """One setting as a flag: its section and name, its type in a word, and what the help says of it."""
 
     room: str
     name: str
     default: Any
     help: str
     operational: bool
+    kind: str
+    choices: tuple[str, ...]
 
 
 def all_settings() -> Iterator[Setting]:
@@ -35,7 +48,23 @@ def all_settings() -> Iterator[Setting]:
         assert isinstance(section, type) and issubclass(section, Section)
         for name, inner in section.model_fields.items():
             text = " ".join((inner.description or "").split())
-            yield Setting(room, name, inner.default, text, is_operational(section, name))
+            choices = choices_of(name, inner.annotation)
+            kind = "CHOICE" if choices else _name_type(inner.annotation)
+            yield Setting(room, name, inner.default, text, is_operational(section, name), kind, choices)
+
+
+def choices_of(name: str, annotation: Any) -> tuple[str, ...]:
+    """Return the values that a setting can have, from its registry or its type; empty where any will do."""
+    if name in _REGISTRIES:
+        return tuple(_REGISTRIES[name])
+    return tuple(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ()
+
+
+def _name_type(annotation: Any) -> str:
+    """Return a type in a word, as the help shows it; for `int | None` that of `int`."""
+    types = [kind for kind in get_args(annotation) if kind is not NoneType]
+    kind = types[0] if isinstance(annotation, UnionType) else get_origin(annotation) or annotation
+    return _TYPES[kind]
 
 
 def gather(

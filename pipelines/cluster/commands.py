@@ -33,10 +33,12 @@ class WaitInterrupted(OatflowError):
 def submit_parser(commands: Any) -> None:
     """Add `oatflow submit`."""
     parser = command(
-        commands, "submit", "run the next rounds of an experiment on a cluster", _submit, local=False,
+        commands, "submit", "run the next rounds of an experiment on a cluster", _submit, local=False, add_help=False,
         usage="oatflow submit [--experiment NAME] --ledger s3://... [--rounds K] [--preset NAME] [--SETTING VALUE ...]",
     )  # fmt: skip
-    parser.add_argument("--experiment", default="demo", help="experiment to begin or to carry on (default: demo)")
+    parser.add_argument(
+        "--experiment", metavar="NAME", default="demo", help="experiment to begin or to carry on (default: demo)"
+    )
     parser.add_argument("--run_name", metavar="NAME", help="what to call the run (default: experiment and time)")
     parser.add_argument("--wait", action="store_true", help="wait until the run has ended, and print a line for "
                         "each step; exit code 1 if the run failed")  # fmt: skip
@@ -53,7 +55,7 @@ def schedule_parser(commands: Any) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="set|list|delete")
     set_ = command(
         verbs, "set", "create the schedule of an experiment, or replace it; a run under way goes on", _schedule_set,
-        local=False,
+        local=False, add_help=False,
         usage='oatflow schedule set NAME --cron "0 0 2 * * *" --ledger s3://... [--rounds K] [--SETTING VALUE ...]',
     )  # fmt: skip
     set_.add_argument("experiment", help="name of the experiment")
@@ -91,12 +93,16 @@ def _removal_flags(parser: argparse.ArgumentParser, which: str, later: str) -> N
 def _run_flags(parser: argparse.ArgumentParser) -> None:
     """Add what a run on a cluster can be given."""
     parser.add_argument(
-        "--ledger", help="store that holds the experiments, and that the cluster's pods reach: "
+        "--ledger", metavar="URL", help="store that holds the experiments, and that the cluster's pods reach: "
         "s3://bucket/prefix?endpoint=URL (default: OATFLOW_LEDGER)",
     )  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=1, help="rounds that one run does, 1 to 10 (default: 1)")
+    parser.add_argument(
+        "--rounds", type=int, metavar="K", default=1, help="rounds that one run does, 1 to 10 (default: 1)"
+    )
     parser.add_argument("--service_account", metavar="NAME", help="account that the steps run as (default: KFP's own)")
-    parser.add_argument("--registry", default=REGISTRY, help=f"where the images lie (default: {REGISTRY})")
+    parser.add_argument(
+        "--registry", metavar="URL", default=REGISTRY, help=f"where the images lie (default: {REGISTRY})"
+    )
     add_flags(parser, CLUSTER_FLAGS)
     settings_flags(parser, preset="none")
 

@@ -42,7 +42,8 @@ def audit_parser(commands: Any) -> None:
     """Add `oatflow audit-oracle`."""
     parser = command(
         commands, "audit-oracle", "ask the oracle of these settings questions whose right answer is known", _audit,
-        local=False, usage="oatflow audit-oracle [--preference_oracle NAME] [--SETTING VALUE ...] [--labels FILE]",
+        local=False, add_help=False,
+        usage="oatflow audit-oracle [--preference_oracle NAME] [--SETTING VALUE ...] [--labels FILE]",
     )  # fmt: skip
     add_flags(parser, _FLAGS)
     settings_flags(parser)

@@ -1,12 +1,17 @@
 """From presets, files and flags to settings."""
 
+import re
 from collections import Counter
 
 import pytest
 from oatflow.components.errors import SettingsError
+from oatflow.components.exploration.registry import STRATEGIES
+from oatflow.components.oracles.registry import ORACLES
+from oatflow.components.policy.registry import LOSSES
 from oatflow.pipelines.alignment.config import all_settings, gather, presets
 from oatflow.pipelines.cli import main
 from oatflow.pipelines.laptop.align import on_this_machine, place_defaults
+from oatflow.pipelines.settings_help import MOST_USED
 
 
 def test_a_flag_needs_no_room_as_each_name_belongs_to_one():
@@ -61,13 +66,54 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
         gather(None, file, {})
 
 
-def test_the_help_lists_every_setting_with_its_default(capsys):
-    with pytest.raises(SystemExit):
-        main(["align", "--help"])
-    text = capsys.readouterr().out
+def read_help(capsys, *arguments):
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments])
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flag", ["--help-all", "--help_all"])
+def test_the_whole_help_shows_every_setting_with_its_type_and_default(capsys, flag):
+    text = read_help(capsys, "align", flag)
     for setting in all_settings():
-        assert f"--{setting.name}" in text
+        assert f"  --{setting.name} {setting.kind}" in text
     assert "policy settings" in text and "(default: 0.1)" in text
+
+
+def test_the_whole_help_shows_the_choices_of_literals_and_of_registries(capsys):
+    text = " ".join(read_help(capsys, "align", "--help-all").split())
+    assert "One of: 0, 1, 2, 3." in text, "zero_stage"
+    assert f"One of: {', '.join(STRATEGIES)}." in text
+    assert f"One of: {', '.join(LOSSES)}." in text
+    assert text.count(f"One of: {', '.join(ORACLES)}.") == 2, "preference_oracle and eval_oracle"
+
+
+def test_the_help_of_align_fits_one_screen(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = read_help(capsys, "align", "--help").splitlines()
+    assert len(lines) <= 45 and max(map(len, lines)) <= 80
+    for name in MOST_USED:
+        assert any(line.startswith(f"  --{name} ") for line in lines)
+
+
+@pytest.mark.parametrize("command", [["align"], ["submit"], ["schedule", "set"], ["audit-oracle"]])
+def test_the_help_of_a_section_shows_that_section_alone(capsys, command):
+    text = read_help(capsys, *command, "--help", "exploration")
+    shown = set(re.findall(r"^  --(\w+)", text, re.MULTILINE))
+    assert shown == {setting.name for setting in all_settings() if setting.room == "exploration"}
+
+
+def test_an_unknown_section_of_the_help_is_refused_with_a_suggestion(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["align", "--help", "smapling"])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == "oatflow: help='smapling': unknown section; did you mean 'sampling'?\n"
+
+
+def test_the_help_shows_the_values_of_the_preset_given_before_it(capsys):
+    assert "prompts in one round (64)" in read_help(capsys, "align", "--help")
+    assert "prompts in one round (128)" in read_help(capsys, "align", "--preset", "none", "--help")
 
 
 def test_a_setting_that_may_be_null_is_so_by_default_as_kfp_hands_no_null_over():
