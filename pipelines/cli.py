@@ -26,7 +26,7 @@ from .flags import Flag, add_flags, command, given_settings, optional_host, sett
 from .label import FLAGS as LABEL_FLAGS
 from .place import check_name, home_folder, ledger_root
 from .preferences import FORMATS
-from .report import existing, report_parser
+from .report import open_existing, report_parser
 from .serve import serve_parser
 from .simulate import simulate_parser
 
@@ -175,7 +175,7 @@ def _align(given: argparse.Namespace) -> int:
 @contextmanager
 def _existing(given: argparse.Namespace) -> Iterator[Ledger]:
     with ledger_root(home_folder(given.home), given.ledger) as root:
-        yield existing(root, given.experiment)
+        yield open_existing(root, given.experiment)
 
 
 def _status(given: argparse.Namespace) -> int:
@@ -184,14 +184,14 @@ def _status(given: argparse.Namespace) -> int:
     from oatflow.components.reporting.curves import read_rounds
 
     from .display import Display
-    from .status import describe, describe_queries, status
+    from .status import describe_queries, describe_status, status
 
     with _existing(given) as ledger:
         report = status(ledger)
         if given.json:
             print(json.dumps(report, indent=2))
             return 0
-        print(describe(report))
+        print(describe_status(report))
         rows = read_rounds(ledger)
         Display.final_table(rows)
         if rows and report["preferences"] is None:

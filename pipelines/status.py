@@ -40,7 +40,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def describe(report: dict[str, Any]) -> str:
+def describe_status(report: dict[str, Any]) -> str:
     """Say the status in a few lines."""
     lines = [
         f"ledger   {report['ledger']}",
@@ -96,12 +96,12 @@ def read_open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
         "free": claim.is_free,
         "missing": missing,
         "next_step": layout.STEPS[missing[0]] if missing else None,
-        "people": _people(ledger, round_) if "labeling" in missing else None,
+        "people": _describe_people(ledger, round_) if "labeling" in missing else None,
         "done": [room for room in layout.ROOMS if ledger.find_done(round_, room) is not None],
     }
 
 
-def _people(ledger: Ledger, round_: int) -> dict[str, int] | None:
+def _describe_people(ledger: Ledger, round_: int) -> dict[str, int] | None:
     """Return how many duels the round has put to people, how many are open, and how many answers these lack."""
     if asked_of(ledger, round_) is None:
         return None
