@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,11 @@ import numpy as np
 from ..labeling.asking import Interview, report_asked
 from ..labeling.queries import count_queries, measure_answers
 from ..records.keep import StepOutputs, StepReport
-from ..records.records import Duel, Preference, Prompt, Verdict
+from ..records.records import Preference, Verdict
 from ..records.tables import JUDGEMENTS, ONLINE_JUDGEMENTS, VERDICTS, Table
 from ..seeds import derive
 from ..statistics.bootstrap import mean_interval
-from .pairings import TIE, Answers, Pairing, find_mean, make_duel, make_verdict, pair_duels
+from .pairings import TIE, Pairing, find_mean, make_duel, make_verdict
 from .win_rate import win_rate
 
 
@@ -54,24 +54,17 @@ class Match:
         return StepReport(counts, {**facts, **asked.facts, "oracle": self.interview.oracle.identity}, asked.timings)
 
     def measure_online(
-        self,
-        keep: StepOutputs,
-        duels: Sequence[Duel],
-        prompts: Sequence[Prompt],
-        opponent: Answers,
-        known: Mapping[str, Preference],
+        self, keep: StepOutputs, pairings: Sequence[Pairing], known: Mapping[str, Preference], spent: float
     ) -> StepReport:
         """Measure how often both answers of a duel beat the opponent's answer to the same prompt.
 
         Args:
             keep: Keeps the oracle's answers.
-            duels: The round's duels; synthetic pairs are left out, since they were never shown.
-            prompts: The round's prompts.
-            opponent: The opponent's answers to them.
+            pairings: Both answers of each duel against the opponent's, one after the other.
             known: What the oracle said when it gave the labels, by duel.
+            spent: What this step's other queries cost.
         """
-        pairings = pair_duels(duels, prompts, opponent)
-        judged, asked = self._ask_oracle(keep, ONLINE_JUDGEMENTS, pairings, known)
+        judged, asked = self._ask_oracle(keep, ONLINE_JUDGEMENTS, pairings, known, spent)
         # Two verdicts, one after the other, belong to a duel; a duel without both is left out.
         pairs = zip(judged[::2], judged[1::2], strict=True)
         both = [(first, second) for first, second in pairs if first is not None and second is not None]
@@ -87,6 +80,7 @@ class Match:
         table: Table[Preference],
         pairings: Sequence[Pairing],
         known: Mapping[str, Preference],
+        spent: float = 0.0,
     ) -> tuple[list[Verdict | None], StepReport]:
         """Return the verdict on each pairing, and what the queries were and took.
 
@@ -94,7 +88,8 @@ class Match:
         """
         duels = [make_duel(pairing, self.seed) for pairing in pairings]
         watch = report_asked("evaluate", self.round, len(duels))
-        asked = self.interview.collect_preferences(keep, table, duels, known, watch)
+        interview = replace(self.interview, spent=self.interview.spent + spent)
+        asked = interview.collect_preferences(keep, table, duels, known, watch)
         verdicts = [
             make_verdict(pairing, duel, preference) if preference.clash or preference.first_wins is not None else None
             for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
@@ -103,13 +98,16 @@ class Match:
         return verdicts, StepReport(counts, measure_answers(asked.receipts), {"judge": asked.seconds})
 
 
-def join_reports(diagnosed: Mapping[str, Any], reports: Sequence[StepReport], tokens: int) -> StepReport:
+def join_reports(
+    diagnosed: Mapping[str, Any], reports: Sequence[StepReport], tokens: int, seconds: float
+) -> StepReport:
     """Return one report of all that an evaluation measured; the costs of its parts are added up.
 
     Args:
         diagnosed: What was found out about the round's exploration.
         reports: One report for each kind of match that was played.
         tokens: Tokens that were generated for the matches.
+        seconds: How long that took.
     """
     facts: dict[str, Any] = dict(diagnosed)
     counts: dict[str, int] = {"prompts": 0, **({"generated_tokens": tokens} if reports else {})}
@@ -117,7 +115,8 @@ def join_reports(diagnosed: Mapping[str, Any], reports: Sequence[StepReport], to
         costs = facts.get("cost", 0.0) + report.facts.get("cost", 0.0)
         counts, facts = {**counts, **report.counts}, {**facts, **report.facts}
         facts |= {"cost": costs} if costs else {}
-    return StepReport(counts, facts, {"judge": sum(report.timings["judge"] for report in reports)})
+    asked = sum(report.timings["judge"] for report in reports)
+    return StepReport(counts, facts, {"generate": seconds, "judge": asked})
 
 
 def count_wins(verdicts: Sequence[Verdict]) -> dict[str, int]:

@@ -11,6 +11,7 @@ from .known_reward import open_reward
 from .oracle import Answer, Circumstances
 
 if TYPE_CHECKING:
+    from .oracle import Reward
     from .settings import SimulatedSettings
 
 
@@ -20,8 +21,10 @@ class SimulatedOracle:
     paid = False
     spending = None
 
-    def __init__(self, reward: str, temperature: float):
-        name, self.known_reward = open_reward(reward)
+    def __init__(self, reward: str | Reward, temperature: float):
+        """Open the reward of a name, or take a function of prompt and response."""
+        named = open_reward(reward) if isinstance(reward, str) else (f"{reward.__module__}.{reward.__name__}", reward)
+        name, self.known_reward = named
         self._temperature = temperature
         self.identity = f"simulated/{name}/T={temperature:g}"
 

@@ -17,6 +17,7 @@ class Tokenizer(Protocol):
 
     chat_template: Any
     eos_token_id: Any
+    pad_token_id: Any
 
     def __call__(self, text: str, **options: Any) -> Mapping[str, Any]:
         """Return the token ids of plain text under ``input_ids``."""
@@ -86,6 +87,7 @@ class WordTokenizer:
 
     chat_template = "words"
     eos_token_id = 0
+    pad_token_id = None
 
     def __init__(self, vocabulary: int | None = None):
         self._ids = vocabulary or 2**32

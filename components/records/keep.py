@@ -127,6 +127,21 @@ class Memory:
         """Return what keeps the outputs of one step."""
         return StepInMemory(self.outputs, self.reports, step, round_)
 
+    def list_outputs(self, step: str, round_: int) -> list[str]:
+        """Return the names of a step's outputs."""
+        return [name for kept_round, kept_step, name in self.outputs if (kept_round, kept_step) == (round_, step)]
+
+    def read_output(self, step: str, name: str, round_: int, as_input: bool = True) -> bytes:
+        """Return one output. Raises `LedgerError` if the step has not written it."""
+        try:
+            return self.outputs[round_, step, name]
+        except KeyError:
+            raise LedgerError(f"round {round_}: {step} has not written {name}") from None
+
+    def read_report(self, step: str, round_: int) -> StepReport | None:
+        """Return what a finished step counted and measured, or None if it is not done."""
+        return self.reports.get((round_, step))
+
 
 @dataclass
 class StepInMemory(Memory):
@@ -154,18 +169,3 @@ class StepInMemory(Memory):
         """Keep a folder's files as outputs ``name/...``."""
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             self.write_output(f"{name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
-
-    def list_outputs(self, step: str, round_: int) -> list[str]:
-        """Return the names of a step's outputs."""
-        return [name for kept_round, kept_step, name in self.outputs if (kept_round, kept_step) == (round_, step)]
-
-    def read_output(self, step: str, name: str, round_: int, as_input: bool = True) -> bytes:
-        """Return one output. Raises `LedgerError` if the step has not written it."""
-        try:
-            return self.outputs[round_, step, name]
-        except KeyError:
-            raise LedgerError(f"round {round_}: {step} has not written {name}") from None
-
-    def read_report(self, step: str, round_: int) -> StepReport | None:
-        """Return what a finished step counted and measured, or None if it is not done."""
-        return self.reports.get((round_, step))

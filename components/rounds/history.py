@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..reward_model.fitting import Ensemble
     from ..reward_model.replay import Replay
-    from .round import Round, Tools
+    from .inputs import Round, Tools
 
 
 def answered_before(given: Round, finished: FinishedSteps, duels: Sequence[Duel]) -> dict[str, Preference]:

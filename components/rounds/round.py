@@ -10,43 +10,34 @@ ledger (`steps.py`); `play_round` runs all of them in one process, on the ledger
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import asdict
 
-from ..evaluation.answering import AnswerJob, count_tokens, generate_answers, reference_answers
 from ..evaluation.diagnostics import diagnose_round
-from ..evaluation.match import Match, join_reports
-from ..evaluation.pairings import find_earlier_round, is_evaluated, make_duel, pair_answers
+from ..evaluation.match import join_reports
+from ..evaluation.pairings import make_duel, pair_answers, pair_duels
 from ..exploration.choice import choose_duels
-from ..exploration.registry import STRATEGIES
 from ..labeling.asking import Interview, answers_of, open_duels, report_asked
 from ..labeling.budget import within_budget
 from ..labeling.given import PREFERENCE_SET, given_preference
-from ..labeling.labels import choose_labeler, pick_likelier
+from ..labeling.labels import choose_labeler
 from ..labeling.queries import count_labels, count_queries, measure_answers, name_reached_limit
-from ..oracles.oracle import Oracle
-from ..prompts.template import Tokenizer, encode_prompts
-from ..records.keep import StepOutputs, StepReport, keep_bytes, keep_table, read_table, write_table
-from ..records.plan import Plan, PolicyPointer
-from ..records.records import Candidate, Duel, KnownReward, Prompt
+from ..prompts.template import encode_prompts
+from ..records.keep import Memory, StepOutputs, StepReport, keep_table, read_table, write_table
+from ..records.records import Candidate, KnownReward
 from ..records.tables import (
-    ANSWERS,
     CANDIDATES,
     DUELS,
     ENSEMBLE,
     FEATURES,
     JUDGEMENTS,
     KNOWN_REWARDS,
-    ONLINE_OPPONENT_ANSWERS,
-    OPPONENT_ANSWERS,
     OUTSIDE_FEATURES,
     PAIR_FEATURES,
     PREFERENCES,
     VERDICTS,
 )
-from ..sampling.engine import Decoding, Engine, Policy
+from ..sampling.engine import Decoding
 from ..sampling.generation import (
     count_sampled,
     draw_candidates,
@@ -57,65 +48,9 @@ from ..sampling.generation import (
 from ..sampling.offline import given_candidates
 from ..seeds import derive
 from . import history
-from .experiment import ExperimentSettings
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..reward_model.encoder import Encoder
-
-
-@dataclass(frozen=True)
-class Round:
-    """What a round is given, decided before it begins.
-
-    Attributes:
-        plan: Its number and prompts, the policies, and what is left of the budget.
-        settings: The experiment's settings.
-        starting_model: The policy before the first round; it is also the reference of the loss.
-        read_prompt_set: Returns all training prompts. Few steps need them.
-        read_held_out: Returns the held-out prompts.
-    """
-
-    plan: Plan
-    settings: ExperimentSettings
-    starting_model: PolicyPointer
-    read_prompt_set: Callable[[], Sequence[Prompt]]
-    read_held_out: Callable[[], Sequence[Prompt]]
-
-    @property
-    def number(self) -> int:
-        """The round's number, counted from 0."""
-        return self.plan.round
-
-    @property
-    def seed(self) -> int:
-        """The experiment's seed, from which everything random derives."""
-        return self.settings.ledger.seed
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What does the work. Each field is called only when its tool is needed.
-
-    Attributes:
-        load_tokenizer: Returns the tokenizer of the policies.
-        open_policy: Opens a policy of the experiment.
-        open_engine: Opens an engine with a policy loaded.
-        open_encoder: Returns the frozen encoder of the reward model.
-        open_oracle: Returns the oracle that answers these duels, and what is known of its answers as a whole. It is
-            the one of the name that is given, or the one that gives the labels if the name is empty.
-        train_policy: Trains the policy on the round's preferences and keeps it.
-        find_trained_policy: Returns the policy that this round's training made.
-    """
-
-    load_tokenizer: Callable[[], Tokenizer]
-    open_policy: Callable[[PolicyPointer], AbstractContextManager[Policy]]
-    open_engine: Callable[[Policy], AbstractContextManager[Engine]]
-    open_encoder: Callable[[], Encoder]
-    open_oracle: Callable[[Sequence[Duel], str], tuple[Oracle, Mapping[str, Any]]]
-    train_policy: Callable[[Round, StepOutputs], StepReport]
-    find_trained_policy: Callable[[], PolicyPointer]
+from .answers import answer_prompts, start_match
+from .candidate_rewards import predict_rewards
+from .inputs import Round, Tools
 
 
 def sample_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
@@ -127,7 +62,7 @@ def sample_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         tokens = encode_prompts(tools.load_tokenizer(), plan.prompts, settings.prompts.apply_chat_template)
         if settings.prompts.offline:
             return given_candidates(plan.prompts, tokens, tools.load_tokenizer(), settings.sampling.generate_max_length)
-        strategy, chosen = STRATEGIES[settings.exploration.exp_method], settings.sampling
+        strategy, chosen = settings.exploration.strategy, settings.sampling
         requests = request_candidates(plan.prompts, tokens, chosen.num_samples, given.seed, given.number)
         decoding = Decoding(chosen.temperature, chosen.top_p, chosen.generate_max_length)
         progress = report_progress("sample", given.number)
@@ -150,28 +85,6 @@ def sample_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
     duels = write_table(kept, DUELS, chosen.duels)
     counts = count_sampled(candidates, duels, generated=not settings.prompts.offline)
     return StepReport(counts, chosen.facts, {"generate": seconds})
-
-
-def predict_rewards(given: Round, tools: Tools, kept: StepOutputs, candidates: Sequence[Candidate]) -> Tensor:
-    """Return every member's reward of each candidate, before the ensemble has learned from their duels, (E, K)."""
-    from ..reward_model import beliefs, checkpoint
-
-    def encode() -> bytes:
-        prompts = {prompt.prompt_id: prompt.text for prompt in given.plan.prompts}
-        texts = [(prompts[candidate.prompt_id], candidate.response) for candidate in candidates]
-        known = history.known_features(given, kept, frozenset(texts))
-        return checkpoint.features_to_bytes(beliefs.encode_texts(texts, tools.open_encoder, known))
-
-    def encode_outside() -> bytes:
-        texts = [(row.text, str(row.chosen)) for row in given.plan.outside]
-        texts += [(row.text, str(row.rejected)) for row in given.plan.outside]
-        return checkpoint.features_to_bytes(beliefs.encode_texts(texts, tools.open_encoder))
-
-    features = checkpoint.features_from_bytes(keep_bytes(kept, FEATURES.name, encode))
-    if given.plan.outside:
-        keep_bytes(kept, OUTSIDE_FEATURES.name, encode_outside)
-    ensemble = history.ensemble_before(given, kept, features.shape[1])
-    return beliefs.predict_rewards(ensemble, features, given.settings.reward_model)
 
 
 def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
@@ -231,70 +144,27 @@ def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport
     What is measured depends on `eval_every` and the objective. Its queries are counted apart from the budget.
     """
     kept.begin_work()
-    settings, number, prompts = given.settings.evaluation, given.number, given.plan.prompts
-    measures_held_out = is_evaluated(number, settings.eval_every, given.plan.last)
-    measures_duels = given.settings.exploration.objective == "explore_and_exploit"
-    held_out = given.read_held_out() if measures_held_out else ()
-    past = find_earlier_round(number, settings.eval_every)
-    jobs = []
-    if settings.opponent == "pretrain":
-        if measures_held_out and past is None:
-            jobs.append(AnswerJob(OPPONENT_ANSWERS, given.starting_model, held_out))
-        if measures_duels:
-            jobs.append(AnswerJob(ONLINE_OPPONENT_ANSWERS, given.starting_model, prompts))
-    if measures_held_out:
-        jobs.append(AnswerJob(ANSWERS, tools.find_trained_policy(), held_out, settings.num_bon))
-
-    def choose_best(texts: Sequence[tuple[str, str]], best_of: int) -> list[int]:
-        from ..exploration.strategies import pick_best_of_n
-        from ..reward_model import beliefs, checkpoint
-
-        ensemble = checkpoint.from_bytes(kept.read_output(ENSEMBLE.step, ENSEMBLE.name, number))
-        features = beliefs.encode_texts(texts, tools.open_encoder)
-        rewards = beliefs.predict_rewards(ensemble, features, given.settings.reward_model)
-        best: list[int] = pick_best_of_n(rewards.reshape(len(rewards), -1, best_of)).tolist()
-        return best
-
-    chat_template, begun = given.settings.prompts.apply_chat_template, time.monotonic()
-    answers = generate_answers(jobs, tools, kept, settings, chat_template, given.seed, number, choose_best)
-    generate_seconds = time.monotonic() - begun
+    settings = given.settings.evaluation
+    answered = answer_prompts(given, tools, kept)
     reports = []
-    if measures_held_out or measures_duels:
-        oracle, _ = tools.open_oracle((), settings.eval_oracle)
-        spent = history.spent_before(kept, number) if oracle.spending else 0.0
-        if measures_held_out:
-            opponent = answers.get(OPPONENT_ANSWERS.name) or history.opponent_answers(given, tools, kept, past)
-            pairings = pair_answers(held_out, answers[ANSWERS.name], opponent)
-            duels = [make_duel(pairing, given.seed) for pairing in pairings]
-            known = history.earlier_answers(kept, JUDGEMENTS, range(number), duels)
-            match = start_match(given, oracle, spent)
-            reports.append(match.measure_held_out(kept, pairings, known))
-            spent += reports[0].facts.get("cost", 0.0)
-        if measures_duels:
-            opponent = answers.get(ONLINE_OPPONENT_ANSWERS.name) or reference_answers(prompts, tools.load_tokenizer())
-            # An oracle that gives the labels, too, has compared some of these answers already.
-            known = {} if settings.eval_oracle else answers_of(read_table(kept, PREFERENCES, number))
-            match = start_match(given, oracle, spent)
-            reports.append(match.measure_online(kept, read_table(kept, DUELS, number), prompts, opponent, known))
-    if not measures_held_out:
-        kept.write_output(VERDICTS.name, VERDICTS.to_bytes([]))
-    seed = derive(given.seed, number, "regret")
-    diagnosed = diagnose_round(kept, number, settings.bootstrap_samples, seed)
-    report = join_reports(diagnosed, reports, count_tokens(answers))
-    return StepReport(report.counts, report.facts, {"generate": generate_seconds, **report.timings})
-
-
-def start_match(given: Round, oracle: Oracle, spent: float) -> Match:
-    """Return a match that the oracle judges; `spent`: what it has cost so far."""
-    labeling = given.settings.labeling
-    interview = Interview(
-        oracle,
-        labeling.oracle_batch_size,
-        lambda duel, first_wins: pick_likelier(first_wins),
-        labeling.unreadable_limit,
-        spent,
-    )
-    return Match(interview, given.seed, given.number, given.settings.evaluation.bootstrap_samples)
+    if answered.policy is not None or answered.online_opponent is not None:
+        match = start_match(given, tools, kept)
+    if answered.policy is not None:
+        pairings = pair_answers(given.read_held_out(), answered.policy, answered.opponent)
+        duels = [make_duel(pairing, given.seed) for pairing in pairings]
+        known = history.earlier_answers(kept, JUDGEMENTS, range(given.number), duels)
+        reports.append(match.measure_held_out(kept, pairings, known))
+    else:
+        write_table(kept, VERDICTS, [])
+    if answered.online_opponent is not None:
+        # An oracle that gives the labels, too, has compared some of these answers already.
+        known = {} if settings.eval_oracle else answers_of(read_table(kept, PREFERENCES, given.number))
+        pairings = pair_duels(read_table(kept, DUELS, given.number), given.plan.prompts, answered.online_opponent)
+        spent = sum(report.facts.get("cost", 0.0) for report in reports)
+        reports.append(match.measure_online(kept, pairings, known, spent))
+    seed = derive(given.seed, given.number, "regret")
+    diagnosed = diagnose_round(kept, given.number, settings.bootstrap_samples, seed)
+    return join_reports(diagnosed, reports, answered.tokens, answered.seconds)
 
 
 def fit_reward_model(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
@@ -323,3 +193,20 @@ def fit_reward_model(given: Round, tools: Tools, kept: StepOutputs) -> StepRepor
     kept.write_output(ENSEMBLE.name, checkpoint.to_bytes(after))
     counts = {"pairs": int(new.kept.sum()), "left_out": int((~new.kept).sum()), "buffer": len(replay)}
     return StepReport(counts, {f"rm_{name}": value for name, value in asdict(learned).items()} if learned else {})
+
+
+STEPS: dict[str, Callable[[Round, Tools, StepOutputs], StepReport]] = {
+    "sampling": sample_duels,
+    "labeling": label_duels,
+    "policy": train_policy,
+    "reward_model": fit_reward_model,
+    "evaluation": evaluate_policy,
+}
+"""The steps of a round, in the order of the data; a round that learns no reward model has no such step."""
+
+
+def play_round(given: Round, tools: Tools, memory: Memory) -> Memory:
+    """Play all steps of a round in this process; returns the memory that holds what they made and measured."""
+    for step in given.plan.rooms:
+        memory.reports[given.number, step] = STEPS[step](given, tools, memory.open_step(step, given.number))
+    return memory

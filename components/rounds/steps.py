@@ -12,7 +12,7 @@ from ..records.keep import StepOutputs, StepReport
 from ..records.plan import STARTING_MODEL
 from . import round as program
 from .experiment import ExperimentSettings, read_settings
-from .round import Round, Tools
+from .inputs import Round, Tools
 from .tools import LedgerTools
 from .train_step import launch_training
 

@@ -26,7 +26,7 @@ from ..sampling.engine import Engine, Policy, open_engine
 from ..seeds import derive
 from .annotation_files import collect_answers
 from .experiment import ExperimentSettings
-from .round import Tools
+from .inputs import Tools
 from .train_step import train_without_job
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from ..policy.scripted import count_pairs, write_scripted_policy
 from ..records.keep import StepOutputs, StepReport
 from ..records.tables import PREFERENCES
 from .experiment import read_settings
-from .round import Round
+from .inputs import Round
 
 PROGRAM = "oatflow.components.rounds.training_program"
 

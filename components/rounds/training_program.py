@@ -16,23 +16,20 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from ..exploration.registry import STRATEGIES
 from ..jobs.orphans import die_with_parent
 from ..ledger.ledger import Ledger
 from ..ledger.step import Step
-from ..policy.buffer import buffer_sizes
 from ..policy.learner import init_workers
-from ..policy.pairs import PairReader
-from ..policy.schedule import rows_of_rounds, total_steps
-from ..policy.settings import PolicySettings
 from ..policy.starting_model import find_starting_model
-from ..policy.trainer import RoundInputs, Trainer
+from ..policy.trainer import Trainer
 from ..policy.workers import local_rank, share_folder, share_number
 from ..prompts.template import load_tokenizer
-from ..records.plan import STARTING_MODEL, Plan
+from ..records.plan import Plan
 from ..step_ending import explain_failure
 from ..store.transfer import download_folder
 from .experiment import ExperimentSettings, read_settings
+from .round_trainer import make_trainer
+from .steps import gather_round
 
 
 def main() -> None:
@@ -88,43 +85,17 @@ def open_trainer(
     ledger: Ledger, settings: ExperimentSettings, plan: Plan, step: Step, rank: int, world: int
 ) -> Trainer:
     """Return the trainer of one worker, with everything that it needs from the ledger. Worker 0 alone uses `step`."""
-    policy, prompts = settings.policy, settings.prompts
-    starting_model = find_starting_model(policy, ledger.setting_stores)
-    return Trainer(
-        settings=policy,
-        seed=settings.ledger.seed,
-        given=RoundInputs(
-            round=plan.round,
-            is_first=plan.policy.round == STARTING_MODEL,
-            is_last=plan.last,
-            outside=plan.outside,
-            held_out=ledger.eval_prompts(),
-            # As long as the experiment's own answers may be: what fits a batch of those, fits one of these.
-            longest_answer=settings.sampling.generate_max_length,
-            rate_steps=count_rate_steps(policy, plan, prompts.rollout_batch_size),
-        ),
-        starting_model=starting_model,
-        reader=PairReader(
-            finished=step if rank == 0 else ledger,
-            prompts_of=lambda round_: ledger.read_plan(round_).prompts,
-            settings=policy,
-            tokenizer=load_tokenizer(starting_model, policy.trust_remote_code),
-            chat_template=prompts.apply_chat_template,
-            from_reference=STRATEGIES[settings.exploration.exp_method].draws_from_reference,
-        ),
+    starting_model = find_starting_model(settings.policy, ledger.setting_stores)
+    return make_trainer(
+        gather_round(ledger, plan.round, settings),
+        finished=step if rank == 0 else ledger,
         keep=step if rank == 0 else None,
+        prompts_of=lambda round_: ledger.read_plan(round_).prompts,
+        starting_model=starting_model,
+        tokenizer=load_tokenizer(starting_model, settings.policy.trust_remote_code),
         rank=rank,
         world=world,
     )
-
-
-def count_rate_steps(settings: PolicySettings, plan: Plan, rollout_batch_size: int) -> float:
-    """Return the length of the learning rate's course: the steps that the budget pays for, or a multiple."""
-    rows = rows_of_rounds(plan.queries_spent + plan.queries_left, plan.duels or rollout_batch_size, plan.rounds)
-    own = buffer_sizes(rows, settings.pi_buffer_maxlen, settings.buffer_clear_every)
-    sizes = [size + len(plan.outside) for size in own]
-    paid = total_steps(sizes, settings.max_epochs, settings.train_batch_size, settings.max_sgd_steps)
-    return paid * settings.max_step_adjustment
 
 
 def fetch_checkpoint(ledger: Ledger, plan: Plan, step: Step, name: str, folder: Path, rank: int) -> None:

@@ -39,7 +39,7 @@ def on_cluster(double, new_trial, monkeypatch):
 def test_two_pods_train_together_and_leave_a_policy_in_the_ledger(double, on_cluster, tmp_path):
     trial = on_cluster(zero_stage=2)
     done = trial.train(0)
-    assert done.counts["pairs"] == 5 and done.folder("model")
+    assert done.counts["pairs"] == 5 and done.list_folder("model")
     assert len(double.runs[0].pods) == 2
     trial.close(0)
     assert trial.ledger.read_head().round == 0

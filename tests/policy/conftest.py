@@ -118,7 +118,7 @@ class Trial:
         from oatflow.components.store.transfer import download_folder
 
         done = self.ledger.find_done(round_, "policy")
-        download_folder(self.ledger.store, done.folder("model"), folder)
+        download_folder(self.ledger.store, done.list_folder("model"), folder)
         return folder
 
     def policy(self) -> PolicySettings:

@@ -78,7 +78,7 @@ def preferred(folder, ledger):
 # more than three times that must be better than it.
 @pytest.mark.parametrize(("algo", "beta"), [("dpo", "0.1"), ("ipo", "0.1"), ("slic", "0.1"), ("lr_dpo", "2.0")])
 def test_eight_steps_raise_the_held_out_accuracy(learn, algo, beta):
-    done = learn(dap_algo=algo, beta=beta).done(0, "policy")
+    done = learn(dap_algo=algo, beta=beta).find_done(0, "policy")
     assert (done.counts["steps_this_round"], done.counts["held_out_pairs"]) == (8, 64)
     assert (done.facts["world_size"], done.facts["zero_stage"]) == (2, 2)
     assert done.facts["held_out_accuracy"] > 0.5 + 3 * 4 / 64

@@ -157,10 +157,10 @@ def test_the_policy_is_an_ordinary_model_folder_with_the_starting_models_tokeniz
 
 def test_the_optimizer_is_left_for_the_next_round_and_by_nobody_after_the_last(finished):
     first, last = (finished(2, 2).ledger.find_done(round_, "policy") for round_ in (0, 1))
-    assert {placed.name for placed in first.folder("optimizer")} == {
+    assert {placed.name for placed in first.list_folder("optimizer")} == {
         "exp_avg.safetensors", "exp_avg_sq.safetensors", "state.json",
     }  # fmt: skip
-    assert last.folder("optimizer") == ()
+    assert last.list_folder("optimizer") == ()
 
 
 def test_a_round_may_go_on_with_other_workers_than_the_one_before(new_trial):

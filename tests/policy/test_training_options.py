@@ -66,7 +66,7 @@ def test_simpo_asks_no_reference_and_its_loss_falls(new_trial):
     trial = trained(new_trial, dap_algo="simpo", beta=2.0, max_epochs=4)
     losses = losses_of(trial, 1)
     assert losses[-1] < losses[0]
-    assert trial.ledger.find_done(0, "policy").output(REFERENCE_SCORES.name) is None
+    assert trial.ledger.find_done(0, "policy").find_output(REFERENCE_SCORES.name) is None
 
 
 def test_bnf_learns_to_prefer_the_chosen_completions(new_trial):
@@ -154,7 +154,7 @@ def test_the_policy_is_the_starting_model_and_its_adapter_in_one(adapted, tiny_m
     from transformers import AutoModelForCausalLM
 
     done = adapted.ledger.find_done(1, "policy")
-    download_folder(adapted.ledger.store, done.folder("adapter"), tmp_path / "adapter")
+    download_folder(adapted.ledger.store, done.list_folder("adapter"), tmp_path / "adapter")
     assert {path.name for path in (tmp_path / "adapter").iterdir()} >= {"adapter_model.safetensors"}
     whole = AutoModelForCausalLM.from_pretrained(adapted.model(1, tmp_path / "model"))
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
@@ -165,8 +165,8 @@ def test_the_policy_is_the_starting_model_and_its_adapter_in_one(adapted, tiny_m
     assert not torch.allclose(before, both, atol=1e-2)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert str(tiny_model.parent) not in json.dumps(config)
-    moments = [placed.size for placed in adapted.ledger.find_done(0, "policy").folder("optimizer")]
-    assert sum(moments) < sum(placed.size for placed in done.folder("model"))
+    moments = [placed.size for placed in adapted.ledger.find_done(0, "policy").list_folder("optimizer")]
+    assert sum(moments) < sum(placed.size for placed in done.list_folder("model"))
 
 
 def test_an_adapter_without_a_layer_to_sit_on_is_refused_with_the_layers_there_are(new_trial):
@@ -180,7 +180,7 @@ def test_a_checkpoint_with_a_missing_file_is_refused_by_its_name_before_anything
     trial.open(1)
     (weights,) = [
         placed.key
-        for placed in trial.ledger.find_done(0, "policy").folder("model")
+        for placed in trial.ledger.find_done(0, "policy").list_folder("model")
         if placed.name.endswith(".safetensors")
     ]
     trial.ledger.store.delete(weights)

@@ -169,7 +169,7 @@ def test_a_page_of_an_offline_experiment_shows_what_was_measured_and_no_more(mad
 
 def test_the_judge_of_an_offline_experiment_is_who_judged_and_not_the_set(offline_ledger):
     assert "judged by" not in write_report(offline_ledger)
-    done = offline_ledger.done(1, "evaluation")
+    done = offline_ledger.find_done(1, "evaluation")
     facts = {"win_rate": 0.75, "low": 0.5, "high": 1.0, "oracle": "the judge"}
     judged = seal_document(replace(done, counts={"prompts": 4}, facts=facts).to_json())
     offline_ledger.store.put(layout.done_key(1, "evaluation"), judged)

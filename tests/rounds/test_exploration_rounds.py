@@ -241,9 +241,13 @@ def test_of_several_draws_the_ensemble_picks_the_answer_that_is_judged(experimen
     plain, best = experiment(settings, "plain").run(), experiment({**settings, "num_bon": "6"}, "best").run()
     assert duels_of(plain, 0) == duels_of(best, 0)
     # The ensemble learns that long answers win; the best of six by it is longer than the policy's one answer.
-    lengths = [done.facts["mean_reward"] for done in (plain.done(1, "evaluation"), best.done(1, "evaluation"))]
+    lengths = [
+        done.facts["mean_reward"] for done in (plain.find_done(1, "evaluation"), best.find_done(1, "evaluation"))
+    ]
     assert lengths[1] > lengths[0]
-    generated = [done.counts["generated_tokens"] for done in (plain.done(1, "evaluation"), best.done(1, "evaluation"))]
+    generated = [
+        done.counts["generated_tokens"] for done in (plain.find_done(1, "evaluation"), best.find_done(1, "evaluation"))
+    ]
     assert generated[1] > 3 * generated[0]  # every draw counts, not the best alone
 
 

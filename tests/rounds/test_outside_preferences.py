@@ -73,10 +73,10 @@ def test_without_a_number_a_round_has_as_many_of_them_as_prompts(uri, outside):
 def test_nobody_is_asked_about_them_and_the_budget_stays_as_it_is(uri, outside, tmp_path, monkeypatch):
     monkeypatch.setenv("OATFLOW_ORACLE_LOG", str(tmp_path / "asked"))
     mixed = run(uri, settings(outside_preferences=outside()))
-    queries = [mixed.done(round_, "labeling").counts["queries"] for round_ in range(3)]
+    queries = [mixed.find_done(round_, "labeling").counts["queries"] for round_ in range(3)]
     assert len((tmp_path / "asked").read_text().split()) == sum(queries) <= 12
     plain = run(f"{uri}-without", settings())
-    assert plain.done(0, "labeling").counts["queries"] == queries[0]
+    assert plain.find_done(0, "labeling").counts["queries"] == queries[0]
     # What was sampled and labelled is the same to the byte: only what is learned from differs.
     assert plain.read_output("sampling", "duels.parquet", 0) == mixed.read_output("sampling", "duels.parquet", 0)
     assert plain.policy_digest(0) != mixed.policy_digest(0)
@@ -86,7 +86,7 @@ def test_they_are_frozen_with_the_experiment(uri, outside):
     wanted = settings(outside_preferences=outside(), outside_batch_size="6")
     assert open_round(uri, wanted.model_dump(mode="json"), "run") == 0
     outside(3)
-    assert len(run(uri, wanted).plan(2).outside) == 6
+    assert len(run(uri, wanted).read_plan(2).outside) == 6
     with pytest.raises(SettingsChanged, match=r"outside\.outside_batch_size was 6 and is now 5"):
         changed = settings(outside_preferences=outside(), outside_batch_size="5")
         open_round(uri, changed.model_dump(mode="json"), "run")

@@ -96,7 +96,7 @@ def test_a_later_round_has_nothing_to_do_once_the_budget_is_spent(uri):
 
 
 def test_a_later_round_that_is_opened_again_adopts_its_claim_and_plan(uri):
-    before = two_rounds(uri, lambda uri: open_next_round(uri, "run")).plan(1)
+    before = two_rounds(uri, lambda uri: open_next_round(uri, "run")).read_plan(1)
     assert open_next_round(uri, "run") == 1
     assert Ledger.open(uri).read_plan(1) == before
 
@@ -192,7 +192,7 @@ def test_the_artifact_of_the_policy_names_the_checkpoint_where_it_lies(uri, tmp_
     fill(uri, 0, "run")
     ledger, window = Ledger.open(uri), Window(tmp_path / "policy")
     show_folder(window, ledger, 0, "policy", "model")
-    (weights,) = ledger.find_done(0, "policy").folder("model")
+    (weights,) = ledger.find_done(0, "policy").list_folder("model")
     assert window.metadata["uri"] + "/weights" == f"{uri}/{weights.key}"
     assert (window.metadata["round"], window.metadata["ledger"]) == (0, ledger.store.uri)
     assert re.fullmatch("[0-9a-f]{64}", window.metadata["digest"])
