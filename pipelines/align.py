@@ -22,14 +22,15 @@ from oatflow.components.ledger.ledger import PATIENCE, Ledger
 from oatflow.components.model_folder import MODELS
 from oatflow.components.number_format import float32_notice
 from oatflow.components.oracles.registry import ORACLES, open_oracle
+from oatflow.components.people.missing_answers import explain_labelling
 from oatflow.components.policy.starting_model import find_starting_model
 from oatflow.components.progress import PROGRESS_FILE
 from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.reporting.page import write_report
+from oatflow.components.rounds.annotation_files import read_batch, read_missing_answers
 from oatflow.components.rounds.beginning import begin_experiment, check_inputs, has_begun
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
 from oatflow.components.rounds.opening import is_over, waits_for_people
-from oatflow.components.rounds.people import asked_of, stands_at, what_to_do
 from oatflow.components.step_ending import PREFIX
 from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
@@ -250,9 +251,9 @@ def _tell_why_it_ended(wish: Wish, ledger: Ledger) -> None:
     """Raise `WaitingForLabels` where people must answer first; say so where the money for the oracle is spent."""
     round_ = ledger.read_head().round + 1
     if round_ < wish.settings.rounds and wish.settings.asks_people:
-        standing, asked = stands_at(ledger, round_, wish.settings.human), asked_of(ledger, round_)
-        if standing.lacking and asked:
-            raise WaitingForLabels(f"round {round_} is waiting for labels: {standing}. {what_to_do(asked)}")
+        missing, asked = read_missing_answers(ledger, round_, wish.settings.human), read_batch(ledger, round_)
+        if missing.by_duel and asked:
+            raise WaitingForLabels(f"round {round_} is waiting for labels: {missing}. {explain_labelling(asked)}")
     if round_ < wish.settings.rounds and is_over(ledger, round_, wish.settings):
         print("The experiment ended before its budget of queries: judge_spending_limit is reached.")
 

@@ -23,7 +23,7 @@ from .cluster_commands import cluster_status, schedule_parser, submit_parser
 from .doctor_command import doctor_parser
 from .export import DTYPES
 from .flags import Flag, add_flags, command, given_settings, optional_host, settings_flags
-from .label import FLAGS as LABEL_FLAGS
+from .people.label_command import FLAGS as LABEL_FLAGS
 from .place import check_name, home_folder, ledger_root
 from .preferences import FORMATS
 from .report import open_existing, report_parser
@@ -203,11 +203,11 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _label(given: argparse.Namespace) -> int:
-    from .label import Wish, label
+    from .people.label_command import LabelOptions, label_round
 
-    wish = Wish(given.out, given.answers, given.annotator, given.serve, given.port)
+    options = LabelOptions(given.out, given.answers, given.annotator, given.serve, given.port)
     with _existing(given) as ledger:
-        return label(ledger, given.experiment, home_folder(given.home), wish)
+        return label_round(ledger, given.experiment, home_folder(given.home), options)
 
 
 def _benchmark(given: argparse.Namespace) -> int:
