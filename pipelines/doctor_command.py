@@ -12,7 +12,7 @@ from oatflow.components.jobs.settings import JobSettings
 from oatflow.components.policy.settings import PolicySettings
 
 from .flags import CLUSTER_FLAGS, Flag, add_flags, command, optional_host
-from .place import home_folder
+from .laptop.place import home_folder
 
 MOST_SECONDS = 86_400.0
 MARKS = {True: "ok  ", False: "FAIL", None: "?   "}
@@ -72,13 +72,13 @@ def _doctor(given: argparse.Namespace) -> int:
         _refuse_flags(given, MACHINE_FLAGS, "only for a check of this machine; leave out --host and --namespace")
         if not 0 < given.timeout < MOST_SECONDS:
             raise RefusedInput(f"timeout={given.timeout:g}: expected seconds, more than 0 and less than a day")
-        from .cluster_checks import Installation
-        from .cluster_doctor import examine_cluster
+        from .cluster.checks import Installation
+        from .cluster.examination import examine_cluster
 
         names = Installation.__dataclass_fields__
         return print_findings(examine_cluster(Installation(**{name: getattr(given, name) for name in names})))
     _refuse_flags(given, _cluster_flags(), "only for a check of a cluster; give --host as well")
-    from .doctor import examine_machine
+    from .laptop.doctor import examine_machine
 
     policy = PolicySettings.parse({name: getattr(given, name) for name in POLICY})
     return print_findings(examine_machine(home_folder(given.home), given.ledger, policy, given.store_only))

@@ -20,7 +20,7 @@ from oatflow.components.oracles.judge import JudgeOracle
 from oatflow.components.oracles.oracle import Circumstances
 from oatflow.components.oracles.settings import JudgeSettings
 from oatflow.components.records.records import Duel, duel_id
-from oatflow.pipelines.starting_model import find_smollm2
+from oatflow.pipelines.laptop.starting_model import find_smollm2
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -3,8 +3,8 @@
 import pytest
 from oatflow.components.errors import UnsafeStore
 from oatflow.components.policy.settings import PolicySettings
-from oatflow.pipelines import doctor
 from oatflow.pipelines.cli import main
+from oatflow.pipelines.laptop import doctor
 
 
 def findings(tmp_path, pretrain, **policy):

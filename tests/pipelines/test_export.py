@@ -17,8 +17,8 @@ from oatflow.components.sampling.engine import Decoding, Request
 from oatflow.components.sampling.settings import SamplingSettings
 from oatflow.components.sampling.warm_engine import WARM_ENGINE, connect_engine, start_warm_engine
 from oatflow.pipelines.cli import main
-from oatflow.pipelines.export import with_dtype
-from oatflow.pipelines.model_card import list_chosen, list_explored, public_name
+from oatflow.pipelines.data.export import with_dtype
+from oatflow.pipelines.data.model_card import list_chosen, list_explored, public_name
 
 ORACLE = "simulated/vader-3.3.2/T=0.1"
 JUDGED = {"win_rate": 0.75, "low": 0.5, "high": 1.0, "mean_probability": 0.7, "oracle": ORACLE}

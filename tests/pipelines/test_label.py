@@ -9,8 +9,8 @@ from oatflow.components.oracles.settings import HumanSettings
 from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, duel_id
 from oatflow.components.rounds.annotation_files import collect_answers, read_annotations, read_batch
+from oatflow.pipelines.data.ledger_status import read_open_round
 from oatflow.pipelines.people.label_command import LabelOptions, label_round
-from oatflow.pipelines.status import read_open_round
 
 
 def duel(number):

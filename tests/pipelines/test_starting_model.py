@@ -4,8 +4,8 @@ import pytest
 from oatflow.components.errors import ModelError
 from oatflow.components.model_folder import check_model_folder
 from oatflow.components.prompts.template import encode_prompt, load_tokenizer
-from oatflow.pipelines import starting_model
-from oatflow.pipelines.starting_model import GGUF, find_smollm2
+from oatflow.pipelines.laptop import starting_model
+from oatflow.pipelines.laptop.starting_model import GGUF, find_smollm2
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from oatflow.components.jobs.cluster import PODS, Cluster, Forbidden, Resource
 from oatflow.components.jobs.pod_template import container_security, pod_security
 from oatflow.components.jobs.pod_troubles import find_troubles
 
-from .alignment.round import PLACE, S3_KEYS
-from .doctor import Finding
+from ..alignment.round import PLACE, S3_KEYS
+from ..laptop.doctor import Finding
 from .submission import LEDGER
 
 JOBS = Resource("/apis/batch/v1", "jobs")

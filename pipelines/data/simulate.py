@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from oatflow.components.errors import RefusedInput
 
-from .flags import Flag, add_flags, command
+from ..flags import Flag, add_flags, command
 
 if TYPE_CHECKING:
     from oatflow.components.simulator.play import Rules

@@ -35,12 +35,12 @@ from oatflow.components.step_ending import PREFIX
 from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
 
-from .alignment.build import Build
-from .alignment.form import form_arguments
-from .alignment.pipeline import MOST_ROUNDS, compile_pipeline
+from ..alignment.build import Build
+from ..alignment.form import form_arguments
+from ..alignment.pipeline import MOST_ROUNDS, compile_pipeline
+from ..data.ledger_status import describe_prompts
 from .display import Display
 from .place import experiment_uri, ledger_root
-from .status import describe_prompts
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 15
@@ -201,7 +201,7 @@ def _run_pipeline(
     pipeline = wish.home / f"alignment-{rounds}.yaml"
     compile_pipeline(rounds, pipeline, THIS_MACHINE)
     arguments = form_arguments(uri, wish.settings)
-    command = [sys.executable, "-m", "oatflow.pipelines.local_run", "--pipeline", str(pipeline),
+    command = [sys.executable, "-m", "oatflow.pipelines.laptop.local_run", "--pipeline", str(pipeline),
                "--arguments", json.dumps(arguments), "--outputs", str(wish.home / "outputs")]  # fmt: skip
     with log.open("ab") as output:
         child = subprocess.Popen(

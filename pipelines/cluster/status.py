@@ -13,10 +13,10 @@ from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.rounds.beginning import has_begun
 from oatflow.components.store.store import open_store
 
+from ..data.ledger_status import status
+from ..laptop.place import experiment_uri
 from .kubeflow_client import Cluster, ClusterRefused, Experiment, Run
-from .place import experiment_uri
 from .run_steps import AT_WORK, Step, find_failed_nodes, find_failed_steps, find_last_move, read_steps
-from .status import status
 from .step_events import read_wait
 
 if TYPE_CHECKING:

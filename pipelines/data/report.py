@@ -12,9 +12,9 @@ from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.rounds.beginning import has_begun
 from oatflow.components.store.store import open_store
 
-from .alignment.config import all_settings
-from .flags import Flag, add_flags, command
-from .place import experiment_uri, home_folder, ledger_root
+from ..alignment.config import all_settings
+from ..flags import Flag, add_flags, command
+from ..laptop.place import experiment_uri, home_folder, ledger_root
 
 if TYPE_CHECKING:
     from oatflow.components.reporting.entrants import ExperimentComparison

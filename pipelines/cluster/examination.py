@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from oatflow.components.errors import ClusterError
 from oatflow.components.jobs.cluster import Cluster, Forbidden, Resource
 
+from ..laptop.doctor import Finding
 from . import kubeflow_client
-from .cluster_checks import CHECKS, Broken, Check, Installation, Site, version_of
-from .doctor import Finding
+from .checks import CHECKS, Broken, Check, Installation, Site, version_of
 from .probes import Probes
 
 PATIENCE_SECONDS = 10.0

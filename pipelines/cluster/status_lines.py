@@ -8,8 +8,8 @@ from typing import Any
 
 from oatflow.components.reporting.words import duration
 
-from .cluster_status import MOVING, format_time
 from .run_steps import STEPS
+from .status import MOVING, format_time
 
 # Where a step's name in KFP is not that in the ledger.
 _NAMES_IN_KFP = {"fit": "fit-reward-model"}

@@ -9,7 +9,7 @@ from oatflow.components.oracles.settings import ScorerSettings
 from oatflow.components.reward_server.settings import ServerSettings
 from oatflow.components.settings import Section
 
-from .flags import command
+from ..flags import command
 
 _SECTIONS: tuple[type[Section], ...] = (ScorerSettings, ServerSettings)
 

@@ -25,9 +25,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from ..components.errors import StoreError, StoreRefused, StoreUnreachable
-from ..components.ledger.owner import read_start_ticks
-from ..components.store.s3 import S3Store
+from oatflow.components.errors import StoreError, StoreRefused, StoreUnreachable
+from oatflow.components.ledger.owner import read_start_ticks
+from oatflow.components.store.s3 import S3Store
 
 BUCKET = "oatflow"
 START_SECONDS = 30.0

@@ -12,10 +12,10 @@ from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.reporting.words import duration
 from oatflow.components.store.store import open_store
 
-from .cluster_status import QUIET, find_run, read_last_line
-from .display import StepBar, describe_measurements, describe_win_rate
+from ..laptop.display import StepBar, describe_measurements, describe_win_rate
 from .kubeflow_client import Cluster, Run
 from .run_steps import AT_WORK, STEPS, Step, find_last_move, read_steps
+from .status import QUIET, find_run, read_last_line
 from .step_events import ASKING, read_end, read_wait
 
 # A pod that has not begun after this is worth a question, and again after each.

@@ -25,7 +25,7 @@ from oatflow.components.oracles.oracle import Circumstances, Oracle
 from oatflow.components.oracles.registry import ORACLES, open_oracle
 from oatflow.components.statistics.intervals import wilson_interval
 
-from .flags import Flag, add_flags, command, given_settings, settings_flags
+from ..flags import Flag, add_flags, command, given_settings, settings_flags
 
 LABELS = ("first", "second", "tie")
 _FLAGS: list[Flag] = [

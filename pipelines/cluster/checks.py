@@ -17,8 +17,8 @@ from oatflow.components.jobs.cluster import Cluster, Resource
 from oatflow.components.jobs.job_kind import JobKind
 from oatflow.components.jobs.registry import KINDS
 
-from .alignment.build import Build
-from .alignment.round import PLACE, S3_KEYS
+from ..alignment.build import Build
+from ..alignment.round import PLACE, S3_KEYS
 from .submission import LEDGER
 
 # Up to this version SeaweedFS lets several racing writers win.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from oatflow.components.errors import OatflowError, RefusedInput
 from oatflow.components.images import REGISTRY
 
-from .flags import CLUSTER_FLAGS, add_flags, command, given_settings, settings_flags
-from .place import check_name
+from ..flags import CLUSTER_FLAGS, add_flags, command, given_settings, settings_flags
+from ..laptop.place import check_name
 
 if TYPE_CHECKING:
     from .kubeflow_client import Cluster, Run
@@ -103,7 +103,7 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
 
 def _make_submission(given: argparse.Namespace) -> Submission:
     """Check all that a run on a cluster is given, before anything is sent."""
-    from .alignment.build import Build
+    from ..alignment.build import Build
     from .submission import Submission, cluster_ledger, refuse_what_is_only_here
 
     name = check_name(given.experiment)
@@ -138,9 +138,9 @@ def _wait_for_run(cluster: Cluster, run_id: str, given: argparse.Namespace) -> t
     """Wait for a run and print what happens in it; returns it and why it failed. With --json, print to stderr."""
     from oatflow.components.reporting.words import duration
 
-    from .cluster_status import describe_failures
-    from .display import StepBar
+    from ..laptop.display import StepBar
     from .run_watch import RunWatch
+    from .status import describe_failures
     from .submission import wait
 
     with StepBar.for_stream(sys.stderr if given.json else sys.stdout) as bar:
@@ -260,10 +260,10 @@ def _list_times(moments: list[datetime]) -> str:
 
 def cluster_status(given: argparse.Namespace) -> int:
     """Print what the cluster and the ledger have of an experiment."""
-    from .cluster_lines import describe_cluster
-    from .cluster_status import full_report
+    from ..data.ledger_status import describe_status
     from .kubeflow_client import Cluster
-    from .status import describe_status
+    from .status import full_report
+    from .status_lines import describe_cluster
     from .submission import LEDGER
 
     if given.verify:

@@ -17,11 +17,11 @@ from oatflow.components.images import REGISTRY, TRAINER
 from oatflow.components.rounds.experiment import ExperimentSettings
 from oatflow.components.store.s3_address import S3Address
 
-from .alignment.build import Build
-from .alignment.form import form_arguments
-from .alignment.pipeline import compile_pipeline
+from ..alignment.build import Build
+from ..alignment.form import form_arguments
+from ..alignment.pipeline import compile_pipeline
+from ..laptop.place import experiment_uri
 from .kubeflow_client import Cluster, ClusterRefused, Package, Run
-from .place import experiment_uri
 
 LEDGER = "OATFLOW_LEDGER"
 POLL_SECONDS = 5.0
