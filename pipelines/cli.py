@@ -22,13 +22,13 @@ from .cluster.commands import cluster_status, schedule_parser, submit_parser
 from .data.audit import audit_parser
 from .data.export import DTYPES
 from .data.preferences import FORMATS
-from .data.report import existing, report_parser
+from .data.report import open_existing, report_parser
 from .data.simulate import simulate_parser
 from .doctor_command import doctor_parser
 from .flags import Flag, add_flags, command, given_settings, optional_host, settings_flags
-from .label import FLAGS as LABEL_FLAGS
 from .laptop.place import check_name, home_folder, ledger_root
 from .laptop.serve import serve_parser
+from .people.label_command import FLAGS as LABEL_FLAGS
 
 INTERRUPTED = 130
 
@@ -177,7 +177,7 @@ def _align(given: argparse.Namespace) -> int:
 @contextmanager
 def _existing(given: argparse.Namespace) -> Iterator[Ledger]:
     with ledger_root(home_folder(given.home), given.ledger) as root:
-        yield existing(root, given.experiment)
+        yield open_existing(root, given.experiment)
 
 
 def _status(given: argparse.Namespace) -> int:
@@ -185,7 +185,7 @@ def _status(given: argparse.Namespace) -> int:
         return cluster_status(given)
     from oatflow.components.reporting.curves import read_rounds
 
-    from .data.ledger_status import describe, describe_queries, status
+    from .data.ledger_status import describe_queries, describe_status, status
     from .laptop.display import Display
 
     with _existing(given) as ledger:
@@ -193,7 +193,7 @@ def _status(given: argparse.Namespace) -> int:
         if given.json:
             print(json.dumps(report, indent=2))
             return 0
-        print(describe(report))
+        print(describe_status(report))
         rows = read_rounds(ledger)
         Display.final_table(rows)
         if rows and report["preferences"] is None:
@@ -205,11 +205,11 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _label(given: argparse.Namespace) -> int:
-    from .label import Wish, label
+    from .people.label_command import LabelOptions, label_round
 
-    wish = Wish(given.out, given.answers, given.annotator, given.serve, given.port)
+    options = LabelOptions(given.out, given.answers, given.annotator, given.serve, given.port)
     with _existing(given) as ledger:
-        return label(ledger, given.experiment, home_folder(given.home), wish)
+        return label_round(ledger, given.experiment, home_folder(given.home), options)
 
 
 def _benchmark(given: argparse.Namespace) -> int:

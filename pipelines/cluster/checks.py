@@ -193,7 +193,7 @@ def _check_controller(site: Site, kind: JobKind) -> str:
     if found is None:
         raise Broken(f"{said}, and no deployment {CONTROLLERS[kind.name]} acts on it", f"install {kind.operator}")
     namespace, name = found["metadata"]["namespace"], found["metadata"]["name"]
-    image = _image(found)
+    image = _describe_image(found)
     said = f"{said}, {namespace}/{name} is ready ({image.rpartition('/')[2]})"
     if not _is_available(found):
         raise Broken(f"{namespace}/{name} is not ready", f"kubectl describe deployment -n {namespace} {name}")
@@ -303,7 +303,7 @@ def check_store_service(site: Site) -> str | None:
     found = site.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/seaweedfs")
     if found is None:
         return f"{namespace}/{name} is there"
-    image = _image(found)
+    image = _describe_image(found)
     if (version_of(image) or (99, 0)) <= UNSAFE_SEAWEEDFS:
         container = found["spec"]["template"]["spec"]["containers"][0]["name"]
         raise Broken(
@@ -331,7 +331,8 @@ def check_quota(site: Site) -> str:
         for quota in quotas
         for status in [quota.get("status") or {}]
         for resource, hard in (status.get("hard") or {}).items()
-        if _is_for_pods(resource) and _number((status.get("used") or {}).get(resource, "0")) >= _number(hard) > 0
+        if _is_for_pods(resource)
+        and _read_number((status.get("used") or {}).get(resource, "0")) >= _read_number(hard) > 0
     ]
     if full:
         advice = f"pods wait for it; a larger quota, or: kubectl describe resourcequota -n {site.namespace}"
@@ -383,14 +384,14 @@ def check_gpus(site: Site) -> str:
         advice = f"kubectl describe node {names[0]}; kubectl uncordon {names[0]}"
         raise Broken(f"no node with {resource} takes pods: {', '.join(names)}", advice)
     count = sum(int(node["status"]["allocatable"][resource]) for node in usable)
-    taints = sorted({_taint(each) for node in usable for each in node["spec"].get("taints") or ()})
+    taints = sorted({_describe_taint(each) for node in usable for each in node["spec"].get("taints") or ()})
     said = f"{count} of {resource} on {len(usable)} node{'s' if len(usable) > 1 else ''}"
     if taints:
         said += f", tainted {', '.join(taints)}: give runs sampler_tolerations and train_tolerations"
     return said
 
 
-def _taint(taint: Mapping[str, str]) -> str:
+def _describe_taint(taint: Mapping[str, str]) -> str:
     value = f"={taint['value']}" if taint.get("value") else ""
     return f"{taint['key']}{value}:{taint['effect']}"
 
@@ -401,7 +402,7 @@ def _takes_pods(node: Mapping[str, Any]) -> bool:
     return is_ready and not node["spec"].get("unschedulable")
 
 
-def _image(deployment: Mapping[str, Any]) -> str:
+def _describe_image(deployment: Mapping[str, Any]) -> str:
     return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
@@ -415,7 +416,7 @@ def version_of(text: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2])) if found else None
 
 
-def _number(quantity: str) -> float:
+def _read_number(quantity: str) -> float:
     """Return a quantity of Kubernetes as a number."""
     found = re.fullmatch(r"([0-9.]+(?:[eE][0-9]+)?)([a-zA-Z]*)", quantity)
     assert found is not None, quantity

@@ -33,7 +33,8 @@ class WaitInterrupted(OatflowError):
 def submit_parser(commands: Any) -> None:
     """Add `oatflow submit`."""
     parser = command(
-        commands, "submit", "run the next rounds of an experiment on a cluster", _submit, local=False, add_help=False,
+        commands, "submit", "run the next rounds of an experiment on a cluster", _submit_run, local=False,
+        add_help=False,
         usage="oatflow submit [--experiment NAME] --ledger s3://... [--rounds K] [--preset NAME] [--SETTING VALUE ...]",
     )  # fmt: skip
     parser.add_argument(
@@ -107,7 +108,7 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     settings_flags(parser, preset="none")
 
 
-def _submission(given: argparse.Namespace) -> Submission:
+def _make_submission(given: argparse.Namespace) -> Submission:
     """Check all that a run on a cluster is given, before anything is sent."""
     from ..alignment.build import Build
     from .submission import Submission, cluster_ledger, refuse_what_is_only_here
@@ -119,11 +120,11 @@ def _submission(given: argparse.Namespace) -> Submission:
     return Submission(name, ledger, settings, given.rounds, given.registry, given.service_account)
 
 
-def _submit(given: argparse.Namespace) -> int:
+def _submit_run(given: argparse.Namespace) -> int:
     from .kubeflow_client import Cluster
-    from .submission import packaged, submit
+    from .submission import package_pipeline, submit
 
-    with packaged(_submission(given)) as package:
+    with package_pipeline(_make_submission(given)) as package:
         cluster = Cluster.connect(given.host, given.namespace)
         run = submit(cluster, given.experiment, package, given.run_name)
     link = cluster.run_link(run.id)
@@ -169,10 +170,10 @@ def _schedule_set(given: argparse.Namespace) -> int:
     from .cron import check_cron, in_words, next_times
     from .kubeflow_client import Cluster
     from .schedules import remove_schedules, set_schedule
-    from .submission import packaged
+    from .submission import package_pipeline
 
     cron, enabled = check_cron(given.cron), not given.disabled
-    with packaged(_submission(given)) as package:
+    with package_pipeline(_make_submission(given)) as package:
         cluster = Cluster.connect(given.host, given.namespace)
         result = set_schedule(cluster, given.experiment, package, cron, enabled)
     schedule = result.schedule
@@ -181,7 +182,7 @@ def _schedule_set(given: argparse.Namespace) -> int:
         "switched": f"it has these settings already, and was switched {'on' if enabled else 'off'}",
     }
     print(f"schedule {schedule.name} ({schedule.id}): {words.get(result.done, in_words(cron))}")
-    print(f"next  {_times(next_times(cron, datetime.now(UTC)))}" if enabled else "it is switched off")
+    print(f"next  {_list_times(next_times(cron, datetime.now(UTC)))}" if enabled else "it is switched off")
     removal = remove_schedules(cluster, result.replaced, given.now)
     _delete_replaced(cluster, given.experiment)
     return _finish_removal(cluster, given, removal, "deleted the old schedule")
@@ -260,13 +261,13 @@ def _print_removal(removal: Removal, deed: str) -> None:
         print(f"oatflow: a schedule could not be deleted: {problem}", file=sys.stderr)
 
 
-def _times(moments: list[datetime]) -> str:
+def _list_times(moments: list[datetime]) -> str:
     return ", ".join(f"{moment:%Y-%m-%d %H:%M:%S}" for moment in moments)
 
 
 def cluster_status(given: argparse.Namespace) -> int:
     """Print what the cluster and the ledger have of an experiment."""
-    from ..data.ledger_status import describe
+    from ..data.ledger_status import describe_status
     from .kubeflow_client import Cluster
     from .status import full_report
     from .status_lines import describe_cluster
@@ -281,6 +282,6 @@ def cluster_status(given: argparse.Namespace) -> int:
     if given.json:
         print(json.dumps(report, indent=2))
         return 0
-    print(describe(report["ledger"]) if report["ledger"] else f"ledger   {report['ledger_unread']}")
+    print(describe_status(report["ledger"]) if report["ledger"] else f"ledger   {report['ledger_unread']}")
     print("\n".join(describe_cluster(report)))
     return 0

@@ -65,7 +65,7 @@ def check_cron(text: str) -> str:
             "either; give one of them, and * for the other"
         )
     try:
-        _next(cron, datetime.now(UTC), 1)
+        _find_next(cron, datetime.now(UTC), 1)
     except CroniterBadDateError as error:
         raise RefusedInput(f"cron={text!r}: there is no such day in the calendar; {EXAMPLE}") from error
     return cron
@@ -83,10 +83,10 @@ def in_words(cron: str) -> str:
 
 def next_times(cron: str, after: datetime, count: int = 3) -> list[datetime]:
     """Return the next times at which a checked expression runs."""
-    return _next(cron, after, count)
+    return _find_next(cron, after, count)
 
 
-def _next(cron: str, after: datetime, count: int) -> list[datetime]:
+def _find_next(cron: str, after: datetime, count: int) -> list[datetime]:
     times = croniter(cron.replace("?", "*"), after, second_at_beginning=True)
     return [times.get_next(datetime) for _ in range(count)]
 

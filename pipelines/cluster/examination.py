@@ -47,9 +47,9 @@ def examine_cluster(wanted: Installation) -> Iterator[Finding]:
         return
     site = Site(wanted, cluster, namespace, many_users)
     for check in CHECKS:
-        yield from _guarded(check, site, lambda check=check: _looked(check, site))  # type: ignore[misc]
+        yield from _guard_check(check, site, lambda check=check: _look_at(check, site))  # type: ignore[misc]
     if not wanted.no_pods:
-        yield from _probed(site)
+        yield from _run_probes(site)
 
 
 def _check_pipelines(host: str, health: kubeflow_client.Health) -> Finding:
@@ -82,12 +82,12 @@ def _check_kubernetes(cluster: Cluster) -> Finding:
     return Finding("Kubernetes", is_new, f"{version} at {cluster.host}", "upgrade it: oatflow needs 1.27 or newer")
 
 
-def _looked(check: Check, site: Site) -> list[Finding]:
+def _look_at(check: Check, site: Site) -> list[Finding]:
     found = check.look(site)
     return [] if found is None else [Finding(check.name, True, found)]
 
 
-def _guarded(check: Check, site: Site, look: Callable[[], list[Finding]]) -> Iterable[Finding]:
+def _guard_check(check: Check, site: Site, look: Callable[[], list[Finding]]) -> Iterable[Finding]:
     """Return what a check finds. What may not be asked, or gets no answer, is not known."""
     try:
         return look()
@@ -110,7 +110,7 @@ def _guarded(check: Check, site: Site, look: Callable[[], list[Finding]]) -> Ite
     return [Finding(check.name, None, found, f"{before}: {by_hand}")]
 
 
-def _probed(site: Site) -> Iterator[Finding]:
+def _run_probes(site: Site) -> Iterator[Finding]:
     """Start a pod with every image, then the doctor's job; both are deleted again."""
     wanted = site.wanted
     print(
@@ -119,6 +119,6 @@ def _probed(site: Site) -> Iterator[Finding]:
         file=sys.stderr,
     )
     probes = Probes(site.cluster, wanted.timeout, tuple(wanted.image_pull_secret))
-    yield from _guarded(PULL, site, lambda: probes.pull_images(wanted.images, site.account))
+    yield from _guard_check(PULL, site, lambda: probes.pull_images(wanted.images, site.account))
     race = (wanted.images["control"], wanted.train_service_account, wanted.s3_secret, wanted.ledger)
-    yield from _guarded(RACE, site, lambda: [probes.try_store(*race)])
+    yield from _guard_check(RACE, site, lambda: [probes.try_store(*race)])

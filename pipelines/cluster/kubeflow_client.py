@@ -169,7 +169,7 @@ class Cluster:
     @property
     def host(self) -> str:
         """Where the API is."""
-        return _host(self._client)
+        return _find_host(self._client)
 
     def health(self) -> Health:
         """Return the version of Kubeflow Pipelines, and whether it has a namespace for each user."""
@@ -192,13 +192,13 @@ class Cluster:
         key = json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
         with self._letters(f"look for the experiment {name!r}"):
             found = self._client.list_experiments(filter=key, namespace=self.namespace).experiments or []
-        return next((_experiment(each) for each in found if each.display_name == name), None)
+        return next((_read_experiment(each) for each in found if each.display_name == name), None)
 
     def experiments(self, most: int) -> list[Experiment]:
         """Return the experiments of the namespace, newest first."""
         with self._letters("list experiments"):
             page = self._client.list_experiments(namespace=self.namespace, page_size=most, sort_by="created_at desc")
-        return [_experiment(each) for each in page.experiments or []]
+        return [_read_experiment(each) for each in page.experiments or []]
 
     def need_experiment(self, name: str) -> str:
         """Return the id of the experiment of that name, which is created where there is none."""
@@ -209,7 +209,7 @@ class Cluster:
     def start(self, experiment_id: str, name: str, package: Package) -> Run:
         """Start a run now."""
         with self._letters(f"start the run {name!r}"):
-            return read_run(self._client.run_pipeline(experiment_id, name, **_sent(package)))
+            return read_run(self._client.run_pipeline(experiment_id, name, **_send_request(package)))
 
     def run(self, run_id: str) -> Run:
         """Return a run with its tasks."""
@@ -254,7 +254,7 @@ class Cluster:
                 page = self._client.list_recurring_runs(
                     namespace=self.namespace, page_size=PAGE, page_token=token, sort_by="created_at desc"
                 )
-            found += [_schedule(each) for each in page.recurring_runs or []]
+            found += [_read_schedule(each) for each in page.recurring_runs or []]
             token = page.next_page_token or ""
             if not token:
                 return found
@@ -265,10 +265,10 @@ class Cluster:
     ) -> Schedule:
         """Create a schedule that starts one run at a time and none that it missed."""
         with self._letters(f"create the schedule {name!r}"):
-            return _schedule(
+            return _read_schedule(
                 self._client.create_recurring_run(
                     experiment_id, name, description, cron_expression=cron, enabled=enabled, no_catchup=True,
-                    max_concurrency=1, **_sent(package),
+                    max_concurrency=1, **_send_request(package),
                 )
             )  # fmt: skip
 
@@ -347,7 +347,7 @@ def _letters(host: Callable[[], str], deed: str) -> Iterator[None]:
         with redirect_stdout(io.StringIO()):
             yield
     except kfp_server_api.ApiException as error:
-        raise _refusal(host(), deed, error) from error
+        raise _make_refusal(host(), deed, error) from error
     except _NotTheApi as error:
         raise ClusterRefused(
             f"{host()} answers with {str(error) or 'no content type'}, not as the API of Kubeflow Pipelines does: a "
@@ -356,14 +356,14 @@ def _letters(host: Callable[[], str], deed: str) -> Iterator[None]:
         ) from error
     except urllib3.exceptions.HTTPError as error:
         raise ClusterUnreachable(
-            f"no answer from {_where(error) or host()} when asked to {deed} ({_cause(error)}); is the port-forward up? "
-            "--host or KF_PIPELINES_ENDPOINT says where the API is"
+            f"no answer from {_name_place(error) or host()} when asked to {deed} ({_find_cause(error)}); is the "
+            "port-forward up? --host or KF_PIPELINES_ENDPOINT says where the API is"
         ) from error
 
 
-def _refusal(host: str, deed: str, error: Any) -> ClusterError:
+def _make_refusal(host: str, deed: str, error: Any) -> ClusterError:
     """Say what the server said, and who must act."""
-    said = _said(error)
+    said = _read_message(error)
     if not error.status:
         return ClusterUnreachable(f"{host} cannot be trusted or understood{said}; check --host and its certificate")
     if error.status in (401, 403):
@@ -380,7 +380,7 @@ def _refusal(host: str, deed: str, error: Any) -> ClusterError:
     return ClusterError(f"{host} failed to {deed} ({error.status}{said}); try again, or look at the pod ml-pipeline")
 
 
-def _said(error: Any) -> str:
+def _read_message(error: Any) -> str:
     """Return the server's own message, as far as a line goes."""
     text = str(error.body or error.reason or "")
     try:
@@ -391,19 +391,19 @@ def _said(error: Any) -> str:
     return f": {' '.join(text.split())[:1000]}" if text else ""
 
 
-def _cause(error: urllib3.exceptions.HTTPError) -> str:
+def _find_cause(error: urllib3.exceptions.HTTPError) -> str:
     """Return the innermost reason, without addresses of Python objects."""
     reason = getattr(error, "reason", None) or error
     return " ".join(str(reason).rpartition(">: ")[2].split())
 
 
-def _where(error: urllib3.exceptions.HTTPError) -> str:
+def _name_place(error: urllib3.exceptions.HTTPError) -> str:
     """Return host and port that did not answer."""
     pool = getattr(error, "pool", None)
     return f"{pool.scheme}://{pool.host}:{pool.port or ''}".rstrip(":") if pool is not None else ""
 
 
-def _host(client: Any) -> str:
+def _find_host(client: Any) -> str:
     return str(client._existing_config.host)
 
 
@@ -417,7 +417,7 @@ def _token_file() -> Any:
     return kfp.client.ServiceAccountTokenVolumeCredentials(path)
 
 
-def _sent(package: Package) -> dict[str, Any]:
+def _send_request(package: Package) -> dict[str, Any]:
     return {
         "pipeline_package_path": str(package.file),
         "params": dict(package.arguments),
@@ -429,39 +429,39 @@ def _sent(package: Package) -> dict[str, Any]:
 
 def read_run(run: Any) -> Run:
     """Return a run from an answer of the API."""
-    history = [(each.state, _moment(each.update_time)) for each in run.state_history or []]
+    history = [(each.state, _read_moment(each.update_time)) for each in run.state_history or []]
     details = run.run_details.task_details if run.run_details else None
     return Run(
         id=run.run_id,
         name=run.display_name or "",
         state=run.state or "PENDING",
-        created=_moment(run.created_at),
-        began=_first(history, "RUNNING") or _moment(run.created_at),
-        ended=_moment(run.finished_at),
-        terminated=_terminated(history),
+        created=_read_moment(run.created_at),
+        began=_find_first(history, "RUNNING") or _read_moment(run.created_at),
+        ended=_read_moment(run.finished_at),
+        terminated=_is_terminated(history),
         error=run.error.message or "" if run.error else "",
         experiment_id=run.experiment_id or "",
         schedule=run.recurring_run_id or "",
         arguments=(run.runtime_config.parameters if run.runtime_config else None) or {},
-        tasks=tuple(_task(each) for each in details or []),
-        rounds=_rounds(run.pipeline_spec),
+        tasks=tuple(_read_task(each) for each in details or []),
+        rounds=_count_rounds(run.pipeline_spec),
     )
 
 
-def _task(task: Any) -> Task:
-    changes = [_moment(each.update_time) for each in task.state_history or []]
+def _read_task(task: Any) -> Task:
+    changes = [_read_moment(each.update_time) for each in task.state_history or []]
     return Task(
         name=task.display_name or "",
         state=task.state or "",
-        began=_moment(task.start_time),
-        ended=_moment(task.end_time),
+        began=_read_moment(task.start_time),
+        ended=_read_moment(task.end_time),
         moved=max((change for change in changes if change), default=None),
         error=task.error.message or "" if task.error else "",
         children=tuple(child.pod_name for child in task.child_tasks or [] if child.pod_name),
     )
 
 
-def _rounds(spec: Any) -> int:
+def _count_rounds(spec: Any) -> int:
     """Return how many rounds a pipeline does; 0 where the answer has no pipeline."""
     spec = (spec or {}).get("pipeline_spec", spec) or {}
     tasks = spec.get("root", {}).get("dag", {}).get("tasks", {})
@@ -469,17 +469,17 @@ def _rounds(spec: Any) -> int:
     return sum(re.fullmatch(r"round(-\d+)?", name) is not None for name in tasks) or min(len(tasks), 1)
 
 
-def _moment(moment: datetime | None) -> datetime | None:
+def _read_moment(moment: datetime | None) -> datetime | None:
     """Return a time; None for 1970 and the year 1, which stand for "not yet" in KFP's answers."""
     return moment if moment is not None and moment.year > 1970 else None
 
 
-def _first(history: list[tuple[str, datetime | None]], state: str) -> datetime | None:
+def _find_first(history: list[tuple[str, datetime | None]], state: str) -> datetime | None:
     """Return when a run first was in a state."""
     return next((moment for name, moment in history if name == state), None)
 
 
-def _terminated(history: list[tuple[str, datetime | None]]) -> datetime | None:
+def _is_terminated(history: list[tuple[str, datetime | None]]) -> datetime | None:
     """Return when someone asked for the end of a run; None where it was started again after that."""
     found = None
     for state, moment in history:
@@ -509,11 +509,11 @@ def _text_lines(client: Any, path: str) -> Iterator[str]:
     yield rest.decode(errors="replace")
 
 
-def _experiment(experiment: Any) -> Experiment:
+def _read_experiment(experiment: Any) -> Experiment:
     return Experiment(experiment.experiment_id, experiment.display_name or "", experiment.namespace or "")
 
 
-def _schedule(recurring: Any) -> Schedule:
+def _read_schedule(recurring: Any) -> Schedule:
     trigger = recurring.trigger.cron_schedule if recurring.trigger else None
     return Schedule(
         id=recurring.recurring_run_id,
@@ -521,7 +521,7 @@ def _schedule(recurring: Any) -> Schedule:
         cron=(trigger.cron if trigger else None) or "",
         enabled=(recurring.mode or recurring.status) in ("ENABLED", "ENABLE"),
         experiment_id=recurring.experiment_id or "",
-        created=_moment(recurring.created_at),
+        created=_read_moment(recurring.created_at),
         description=recurring.description or "",
         namespace=recurring.namespace or "",
     )

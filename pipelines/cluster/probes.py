@@ -52,7 +52,7 @@ class Probes:
             return [Finding("images", False, refused, REFUSED.format("the pods of steps"))]
         states = {each["name"]: each for each in pod.get("status", {}).get("containerStatuses") or ()}
         waits = "; ".join(str(trouble) for trouble in find_troubles([pod]))
-        return [_pulled(name, image, states.get(name, {}), waits) for name, image in images.items()]
+        return [_was_pulled(name, image, states.get(name, {}), waits) for name, image in images.items()]
 
     def try_store(self, image: str, account: str, secret: str, ledger: str | None) -> Finding:
         """Return whether the store, as a training pod sees it, keeps its promise of conditional writes."""
@@ -65,7 +65,7 @@ class Probes:
         states = pod.get("status", {}).get("containerStatuses") or [{}]
         ended = states[0].get("state", {}).get("terminated")
         if ended is not None:
-            return _raced(ended, said)
+            return _race_writes(ended, said)
         waits = "; ".join(str(trouble) for trouble in find_troubles([pod]))
         last = said[-1] if said else "it wrote nothing"
         late = f"the doctor's pod has not ended within {self._seconds:.0f} s: {last}"
@@ -108,10 +108,10 @@ class Probes:
 def images_job(images: Mapping[str, str], account: str, seconds: float, pull_secrets: tuple[str, ...] = ()) -> Document:
     """Describe a job whose one pod runs `true` in each image."""
     containers = [
-        {"name": name, "image": image, "command": ["true"], **_small("10m", "32Mi", "100m", "64Mi")}
+        {"name": name, "image": image, "command": ["true"], **_set_small("10m", "32Mi", "100m", "64Mi")}
         for name, image in images.items()
     ]
-    return _job("images", {"containers": containers, **_who(account, pull_secrets)}, seconds)
+    return _make_job("images", {"containers": containers, **_name_probe(account, pull_secrets)}, seconds)
 
 
 def store_job(
@@ -132,14 +132,16 @@ def store_job(
             *({"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
               for key, variable in S3_KEYS.items()),
         ],
-        **_small("250m", "512Mi", "1", "2Gi"),
+        **_set_small("250m", "512Mi", "1", "2Gi"),
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     }  # fmt: skip
     volumes = [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}]
-    return _job("store", {"containers": [container], "volumes": volumes, **_who(account, pull_secrets)}, seconds)
+    return _make_job(
+        "store", {"containers": [container], "volumes": volumes, **_name_probe(account, pull_secrets)}, seconds
+    )
 
 
-def _job(what: str, spec: Document, seconds: float) -> Document:
+def _make_job(what: str, spec: Document, seconds: float) -> Document:
     labels = {"app.kubernetes.io/name": "oatflow", "app.kubernetes.io/component": "doctor"}
     # A mesh's sidecar would keep the job alive for ever.
     no_sidecar = {"sidecar.istio.io/inject": "false"}
@@ -157,7 +159,7 @@ def _job(what: str, spec: Document, seconds: float) -> Document:
     }
 
 
-def _who(account: str, pull_secrets: tuple[str, ...]) -> Document:
+def _name_probe(account: str, pull_secrets: tuple[str, ...]) -> Document:
     return {
         "restartPolicy": "Never",
         "serviceAccountName": account,
@@ -168,7 +170,7 @@ def _who(account: str, pull_secrets: tuple[str, ...]) -> Document:
     }
 
 
-def _small(cpu: str, memory: str, most_cpu: str, most_memory: str) -> Document:
+def _set_small(cpu: str, memory: str, most_cpu: str, most_memory: str) -> Document:
     return {
         "resources": {
             "requests": {"cpu": cpu, "memory": memory},
@@ -192,7 +194,7 @@ def _finds_no_node(pod: Document) -> bool:
     return any(each["type"] == "PodScheduled" and each["status"] == "False" for each in conditions)
 
 
-def _pulled(name: str, image: str, found: Document, waits: str) -> Finding:
+def _was_pulled(name: str, image: str, found: Document, waits: str) -> Finding:
     check, state = f"image {name}", found.get("state", {})
     ended, waiting = state.get("terminated"), state.get("waiting", {})
     if ended is not None and ended.get("exitCode") == 0:
@@ -217,7 +219,7 @@ def _pulled(name: str, image: str, found: Document, waits: str) -> Finding:
     )
 
 
-def _raced(ended: Document, said: list[str]) -> Finding:
+def _race_writes(ended: Document, said: list[str]) -> Finding:
     """Read the verdict that the doctor printed in its pod."""
     verdict = next((line for line in said if line[6:].startswith("S3: ")), "")
     if ended.get("exitCode") == 0 and verdict.startswith("ok"):

@@ -47,7 +47,7 @@ def read_steps(run: Run) -> list[Step]:
     found = _Nodes(run)
     steps = []
     for round_ in range(1, found.rounds + 1):
-        steps += _with_reason(run, [_step(run, found, round_, name) for name in STEPS])
+        steps += _with_reason(run, [_read_step(run, found, round_, name) for name in STEPS])
     return steps
 
 
@@ -114,15 +114,15 @@ class _Nodes:
         return fitting[0] if len({task.state for task in fitting}) == 1 else None
 
 
-def _step(run: Run, found: _Nodes, round_: int, name: str) -> Step:
+def _read_step(run: Run, found: _Nodes, round_: int, name: str) -> Step:
     key = round_, name
     task, driver = found.steps.get(key), found.drivers.get(key)
     node = task or driver
     if node is None or not node.state:
-        return Step(round_, name, _unreached(run, found, round_))
+        return Step(round_, name, _list_unreached(run, found, round_))
     began = driver.began if driver is not None else node.began
     pods = found.pods.get(key, ())
-    state, note = _state(run, node, driver is not None and task is None, found.attempt(key) if task else None)
+    state, note = _read_state(run, node, driver is not None and task is None, found.attempt(key) if task else None)
     ended = None if state in AT_WORK else node.ended or run.ended
     return Step(
         round_, name, state, began, ended, max(len(pods), 1), note, found.error(key), pods[-1] if pods else ""
@@ -141,7 +141,7 @@ def _with_reason(run: Run, steps: list[Step]) -> list[Step]:
     return [*steps[: place - 1], replace(steps[place - 1], note=reason), *steps[place:]]
 
 
-def _state(run: Run, node: Task, only_driver: bool, attempt: Task | None) -> tuple[State, str]:
+def _read_state(run: Run, node: Task, only_driver: bool, attempt: Task | None) -> tuple[State, str]:
     """Return the state of a step and what to add to it, from its node."""
     if node.state in _FAILED:
         if run.terminated is not None and not _is_before(node.ended, run.terminated):
@@ -162,7 +162,7 @@ def _state(run: Run, node: Task, only_driver: bool, attempt: Task | None) -> tup
     return "running", ""
 
 
-def _unreached(run: Run, found: _Nodes, round_: int) -> State:
+def _list_unreached(run: Run, found: _Nodes, round_: int) -> State:
     if round_ in found.skipped_rounds:
         return "skipped"
     return "not reached" if run.has_ended else "to come"
@@ -203,14 +203,14 @@ def _node_names(run: Run) -> Mapping[str, str]:
     """
     ids = {child for task in run.tasks for child in task.children}
     parts = {_ATTEMPT.sub("", task.name) for task in run.tasks} - {run.workflow}
-    names, open_ = {}, [(run.workflow, _hash(run.workflow))]
+    names, open_ = {}, [(run.workflow, _hash_name(run.workflow))]
     while open_:
         name, so_far = open_.pop()
         is_leaf = name.rpartition(".")[2].startswith("executor(") or "-driver" in name
         suffixes = [] if name.endswith(")") else [f"({attempt})" for attempt in range(_MOST_ATTEMPTS)]
         suffixes += [] if is_leaf else [f".{part}" for part in parts]
         for suffix in suffixes:
-            number = _hash(suffix, so_far)
+            number = _hash_name(suffix, so_far)
             id_ = f"{run.workflow}-{number}"
             if id_ in ids and id_ not in names:
                 names[id_] = name + suffix
@@ -218,7 +218,7 @@ def _node_names(run: Run) -> Mapping[str, str]:
     return names
 
 
-def _hash(text: str, so_far: int = 0x811C9DC5) -> int:
+def _hash_name(text: str, so_far: int = 0x811C9DC5) -> int:
     """Continue the 32-bit FNV-1a hash of a text."""
     for byte in text.encode():
         so_far = (so_far ^ byte) * 0x01000193 & 0xFFFFFFFF

@@ -59,9 +59,9 @@ def set_schedule(cluster: Cluster, experiment: str, package: Package, cron: str,
     The new one is created switched off, so that two are never on at once. Where a call fails, the one before is on
     again. Nothing is done where the schedule is as wanted. Raises `ClusterError`.
     """
-    name, mark = schedule_name(experiment), f"{_SET_BY}{_digest(package, cron)}"
+    name, mark = schedule_name(experiment), f"{_SET_BY}{_digest_version(package, cron)}"
     before = _newest_first(schedule for schedule in cluster.schedules() if schedule.name == name)
-    current = _current(before)
+    current = _find_current(before)
     if current is not None and current.description == mark:
         others = [schedule for schedule in before if schedule.id != current.id]
         _switch_over(cluster, [each for each in others if each.enabled], current if enabled else None)
@@ -117,8 +117,10 @@ def find_replaced_schedules(cluster: Cluster) -> list[Schedule]:
     found = []
     for _, group in groupby(our_schedules(cluster), key=lambda schedule: schedule.name):
         schedules = _newest_first(group)
-        current = _current(schedules)
-        found += [each for each in schedules if current and not each.enabled and _age(each) < _age(current)]
+        current = _find_current(schedules)
+        found += [
+            each for each in schedules if current and not each.enabled and _measure_age(each) < _measure_age(current)
+        ]
     return found
 
 
@@ -166,7 +168,7 @@ def experiment_of(schedule: Schedule) -> str:
 def report_schedules(cluster: Cluster, now: datetime) -> list[dict[str, Any]]:
     """Return the schedules of all experiments, with their next and their last run, as plain JSON values."""
     replaced = {schedule.id for schedule in find_replaced_schedules(cluster)}
-    return [_report(cluster, schedule, schedule.id in replaced, now) for schedule in our_schedules(cluster)]
+    return [_report_change(cluster, schedule, schedule.id in replaced, now) for schedule in our_schedules(cluster)]
 
 
 def describe_schedules(report: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -184,7 +186,7 @@ def describe_schedules(report: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{each['experiment']}: {each['words']}; {coming}{going_on}; last run: {each['last'] or 'none yet'}"
 
 
-def _report(cluster: Cluster, schedule: Schedule, replaced: bool, now: datetime) -> dict[str, Any]:
+def _report_change(cluster: Cluster, schedule: Schedule, replaced: bool, now: datetime) -> dict[str, Any]:
     known = _is_known(schedule.cron)
     # One at a time: the newest is the one that may be under way.
     runs = cluster.runs_of_schedule(schedule, most=1)
@@ -236,22 +238,22 @@ def _take_back(cluster: Cluster, created: Schedule, why: ClusterError) -> None:
         ) from error
 
 
-def _digest(package: Package, cron: str) -> str:
+def _digest_version(package: Package, cron: str) -> str:
     """Return a digest of all that a schedule's runs are made of."""
     parts = [cron, package.service_account, package.arguments, sha256(package.file.read_bytes()).hexdigest()]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _current(newest_first: Sequence[Schedule]) -> Schedule | None:
+def _find_current(newest_first: Sequence[Schedule]) -> Schedule | None:
     """Return the schedule that counts: the one that is switched on, else the newest."""
     return next((each for each in newest_first if each.enabled), newest_first[0] if newest_first else None)
 
 
 def _newest_first(schedules: Iterable[Schedule]) -> list[Schedule]:
-    return sorted(schedules, key=_age, reverse=True)
+    return sorted(schedules, key=_measure_age, reverse=True)
 
 
-def _age(schedule: Schedule) -> datetime:
+def _measure_age(schedule: Schedule) -> datetime:
     return schedule.created or _LONG_AGO
 
 

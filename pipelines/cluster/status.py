@@ -51,7 +51,7 @@ def full_report(
     cluster: `ledger_unread` says why. `only`: id of the one run to report.
     """
     known = cluster.experiment(experiment)
-    kubernetes = _Kubernetes(_namespace(cluster, known))
+    kubernetes = _Kubernetes(_find_namespace(cluster, known))
     runs = [_one_run(cluster, known, only)] if only else cluster.runs(known.id, MOST_RUNS) if known else []
     runs = runs or _find_elsewhere(cluster, experiment)
     given = next((run.arguments["ledger"] for run in runs if run.arguments.get("ledger")), None)
@@ -156,9 +156,9 @@ def _report_run(
     found, unasked = None, ""
     if moving or (newest and find_failed_steps(steps)):
         found, unasked = kubernetes.find_run(full)
-    gone = _gone(full, steps, found, bool(kubernetes.namespace), open_round, now) if moving else "no"
+    gone = _describe_gone(full, steps, found, bool(kubernetes.namespace), open_round, now) if moving else "no"
     if gone == "yes":
-        steps = [_stopped(step, find_last_move(full)) for step in steps]
+        steps = [_describe_stopped(step, find_last_move(full)) for step in steps]
     if newest and moving:
         steps = [replace(step, note=read_wait(cluster, full, step) or step.note) for step in steps]
     if newest:
@@ -171,12 +171,12 @@ def _report_run(
         "id": full.id,
         "name": full.name,
         "state": full.state,
-        "began": _iso(full.began),
-        "ended": _iso(ended),
-        "seconds": _seconds(full.began, ended or now),
-        "terminated": _iso(full.terminated),
+        "began": _to_iso(full.began),
+        "ended": _to_iso(ended),
+        "seconds": _count_seconds(full.began, ended or now),
+        "terminated": _to_iso(full.terminated),
         "gone": gone,
-        "moved": _iso(find_last_move(full)),
+        "moved": _to_iso(find_last_move(full)),
         "error": full.error,
         "link": cluster.run_link(full.id),
         "scheduled": bool(full.schedule),
@@ -193,11 +193,11 @@ def _report_run(
 
 
 def _report_step(step: Step, now: datetime) -> dict[str, Any]:
-    seconds = _seconds(step.began, step.ended or (now if step.state in AT_WORK else None))
-    return asdict(step) | {"began": _iso(step.began), "ended": _iso(step.ended), "seconds": seconds}
+    seconds = _count_seconds(step.began, step.ended or (now if step.state in AT_WORK else None))
+    return asdict(step) | {"began": _to_iso(step.began), "ended": _to_iso(step.ended), "seconds": seconds}
 
 
-def _namespace(cluster: Cluster, experiment: Experiment | None) -> str:
+def _find_namespace(cluster: Cluster, experiment: Experiment | None) -> str:
     """Return the namespace of an experiment's pods: as given, as the experiment says, or that of KFP's schedules.
 
     "" where none of these is known. Where Kubeflow has one namespace for all, only schedules name it.
@@ -229,7 +229,7 @@ class _Kubernetes:
         return None, self._problem
 
 
-def _gone(
+def _describe_gone(
     run: Run, steps: Sequence[Step], found: RunInCluster | None, is_right_namespace: bool,
     open_round: Mapping[str, Any] | None, now: datetime,
 ) -> str:  # fmt: skip
@@ -251,7 +251,7 @@ def _gone(
     return "maybe" if claim_lapsed or in_driver or found is not None else "no"
 
 
-def _stopped(step: Step, when: datetime | None) -> Step:
+def _describe_stopped(step: Step, when: datetime | None) -> Step:
     """Return the step of a run that is gone, as it was left."""
     if step.state in AT_WORK:
         return replace(step, state="stopped", ended=when, note="")
@@ -279,11 +279,11 @@ def _last_line(cluster: Cluster, run: Run, found: RunInCluster | None, step: Ste
     return line
 
 
-def _iso(moment: datetime | None) -> str | None:
+def _to_iso(moment: datetime | None) -> str | None:
     return moment.astimezone(UTC).isoformat() if moment else None
 
 
-def _seconds(began: datetime | None, ended: datetime | None) -> float | None:
+def _count_seconds(began: datetime | None, ended: datetime | None) -> float | None:
     return max((ended - began).total_seconds(), 0.0) if began and ended else None
 
 

@@ -72,8 +72,8 @@ def _describe_step(step: Mapping[str, Any], indent: str) -> Iterator[str]:
 
 def _state_of_run(run: Mapping[str, Any]) -> str:
     """Return the state of a run in words, since when, and how long it took."""
-    began, ended, took = _parse(run["began"]), _parse(run["ended"]), duration(run["seconds"])
-    moved = format_time(_parse(run["moved"]))
+    began, ended, took = _parse_time(run["began"]), _parse_time(run["ended"]), duration(run["seconds"])
+    moved = format_time(_parse_time(run["moved"]))
     if run["gone"] == "yes":
         return (
             f"gone. KFP still says {run['state']}, but its workflow no longer exists in namespace {run['namespace']} "
@@ -86,11 +86,12 @@ def _state_of_run(run: Mapping[str, Any]) -> str:
             f"its workflow is gone, or a pod of it cannot start; look at `{pods}`"
         )
     if run["terminated"] and ended:
-        return f"terminated at {format_time(_parse(run['terminated']))}; it began {format_time(began)} and took {took}"
+        stopped = format_time(_parse_time(run["terminated"]))
+        return f"terminated at {stopped}; it began {format_time(began)} and took {took}"
     if ended:
         until = f"{ended:%H:%M:%S} UTC" if began and began.date() == ended.date() else format_time(ended)
         return f"{run['state']}, {format_time(began).removesuffix(' UTC')} to {until}, {took}"
-    ending = f", being terminated since {format_time(_parse(run['terminated']))}" if run["terminated"] else ""
+    ending = f", being terminated since {format_time(_parse_time(run['terminated']))}" if run["terminated"] else ""
     return f"{run['state']} since {format_time(began)}, for {took} so far{ending}"
 
 
@@ -176,5 +177,5 @@ def _no_such_experiment(name: str, there: Sequence[str]) -> str:
     return f"this Kubeflow has no experiment {name!r}; it has {', '.join(there)}"
 
 
-def _parse(text: str | None) -> datetime | None:
+def _parse_time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None

@@ -34,11 +34,11 @@ def _read_events(cluster: Cluster, run: Run, step: Step) -> list[Mapping[str, An
     except ClusterError:
         # Not every KFP serves logs; what is read from them is only an addition.
         return []
-    events = [_parse(line) for line in lines if line.startswith('{"at": ')]
+    events = [_parse_line(line) for line in lines if line.startswith('{"at": ')]
     return [event for event in events if "event" in event]
 
 
-def _parse(line: str) -> Mapping[str, Any]:
+def _parse_line(line: str) -> Mapping[str, Any]:
     """Read one line; {} for one that was cut off."""
     try:
         return dict(json.loads(line))

@@ -85,9 +85,9 @@ def refuse_what_is_only_here(settings: ExperimentSettings) -> None:
 
 
 @contextmanager
-def packaged(wanted: Submission) -> Iterator[Package]:
+def package_pipeline(wanted: Submission) -> Iterator[Package]:
     """Compile the pipeline for these settings, and fill in its form. The file is gone afterwards."""
-    build = _build(wanted)
+    build = _choose_build(wanted)
     arguments = form_arguments(wanted.ledger, wanted.settings)
     if arguments["train_image"] == TRAINER:
         arguments["train_image"] = build.image(TRAINER)
@@ -97,7 +97,7 @@ def packaged(wanted: Submission) -> Iterator[Package]:
         yield Package(file, arguments, wanted.service_account)
 
 
-def _build(wanted: Submission) -> Build:
+def _choose_build(wanted: Submission) -> Build:
     """Compile for what the settings ask: their backend, and images with CUDA where a step asks for a GPU."""
     jobs, resources = wanted.settings.jobs, wanted.settings.resources
     gpu = any(int(gpus) for gpus in (resources.sampler_gpus, resources.oracle_gpus, jobs.train_pod_gpus))

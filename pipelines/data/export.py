@@ -15,7 +15,7 @@ from typing import Any
 
 from oatflow.components.errors import LedgerError, RefusedInput
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.store.files import arriving
+from oatflow.components.store.files import replace_on_success
 from oatflow.components.store.transfer import Placed, download_folder
 
 from .model_card import Form, base_model, model_card
@@ -96,13 +96,15 @@ def convert(folder: Path, dtype: str) -> None:
     """Give all weights in a folder another number format, and let index and configuration say so."""
     size = 0
     for path in sorted(folder.glob("*.safetensors")):
-        with arriving(path) as temporary:
+        with replace_on_success(path) as temporary:
             size += _convert_file(path, temporary, dtype)
     if (folder / _INDEX).is_file():
-        index = _read(folder / _INDEX)
-        _write(folder / _INDEX, {**index, "metadata": {**index.get("metadata", {}), "total_size": size}})
+        index = _read_tensors(folder / _INDEX)
+        _write_tensors(folder / _INDEX, {**index, "metadata": {**index.get("metadata", {}), "total_size": size}})
     if (folder / "config.json").is_file():
-        _write(folder / "config.json", {**with_dtype(_read(folder / "config.json"), dtype), "dtype": dtype})
+        _write_tensors(
+            folder / "config.json", {**with_dtype(_read_tensors(folder / "config.json"), dtype), "dtype": dtype}
+        )
 
 
 def with_dtype(configuration: Mapping[str, Any], dtype: str) -> dict[str, Any]:
@@ -129,12 +131,12 @@ def _convert_file(source: Path, target: Path, dtype: str) -> int:
         ) from error
     with safe_open(source, framework="pt") as file:
         names = file.keys()
-        weights = {name: _converted(name, file.get_tensor(name), getattr(torch, dtype)) for name in names}
+        weights = {name: _convert_tensors(name, file.get_tensor(name), getattr(torch, dtype)) for name in names}
         save_file(weights, target, file.metadata())
     return sum(weight.nbytes for weight in weights.values())
 
 
-def _converted(name: str, weight: Any, dtype: Any) -> Any:
+def _convert_tensors(name: str, weight: Any, dtype: Any) -> Any:
     if not weight.is_floating_point():
         return weight
     converted = weight.to(dtype)
@@ -149,13 +151,13 @@ def _converted(name: str, weight: Any, dtype: Any) -> Any:
 
 def _name_base_model(path: Path, name: str) -> None:
     """Let an adapter's configuration name the model that it belongs to, not the folder where that lay."""
-    _write(path, {**_read(path), "base_model_name_or_path": name})
+    _write_tensors(path, {**_read_tensors(path), "base_model_name_or_path": name})
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_tensors(path: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return document
 
 
-def _write(path: Path, document: Mapping[str, Any]) -> None:
+def _write_tensors(path: Path, document: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

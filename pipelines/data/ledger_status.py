@@ -12,8 +12,8 @@ from oatflow.components.oracles.settings import HumanSettings
 from oatflow.components.records.plan import WITHOUT_REWARD_MODEL, Plan
 from oatflow.components.reporting.curves import RoundRow, read_rounds
 from oatflow.components.reporting.queries import query_table
+from oatflow.components.rounds.annotation_files import read_batch, read_missing_answers
 from oatflow.components.rounds.experiment import ExperimentSettings
-from oatflow.components.rounds.people import asked_of, stands_at
 
 
 def status(ledger: Ledger) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def describe(report: dict[str, Any]) -> str:
+def describe_status(report: dict[str, Any]) -> str:
     """Say the status in a few lines."""
     lines = [
         f"ledger   {report['ledger']}",
@@ -96,16 +96,14 @@ def read_open_round(ledger: Ledger, round_: int) -> dict[str, Any] | None:
         "free": claim.is_free,
         "missing": missing,
         "next_step": layout.STEPS[missing[0]] if missing else None,
-        "people": _people(ledger, round_) if "labeling" in missing else None,
+        "people": _describe_people(ledger, round_) if "labeling" in missing else None,
         "done": [room for room in layout.ROOMS if ledger.find_done(round_, room) is not None],
     }
 
 
-def _people(ledger: Ledger, round_: int) -> dict[str, int] | None:
+def _describe_people(ledger: Ledger, round_: int) -> dict[str, int] | None:
     """Return how many duels the round has put to people, how many are open, and how many answers these lack."""
-    if asked_of(ledger, round_) is None:
+    if read_batch(ledger, round_) is None:
         return None
-    standing = stands_at(ledger, round_, HumanSettings.parse(ledger.experiment.settings.get("human", {})))
-    return {
-        "asked": standing.asked, "open": len(standing.lacking), "answers": sum(standing.lacking.values()),
-    }  # fmt: skip
+    missing = read_missing_answers(ledger, round_, HumanSettings.parse(ledger.experiment.settings.get("human", {})))
+    return {"asked": missing.asked, "open": len(missing.by_duel), "answers": sum(missing.by_duel.values())}

@@ -72,11 +72,11 @@ def model_card(ledger: Ledger, round_: int, form: Form) -> str:
         f"# {name}, round {round_}",
         f"{base_model(ledger)}, aligned with preferences: the policy that round {round_} of the experiment `{name}` "
         "made. By oatflow, after [Sample-Efficient Alignment for LLMs](https://arxiv.org/abs/2411.01493).",
-        _table([*facts(ledger, settings, row, form), *explored(settings, rows)]),
+        _format_table([*list_facts(ledger, settings, row, form), *list_explored(settings, rows)]),
         f"## Use\n\n{_USE_ADAPTER if form.adapter else _USE}{_CODE * form.brings_code}",
-        "## Settings\n\n" + _table(chosen(settings)),
-        f"## Digests\n\n{_DIGESTS}\n\n" + _table(digests(ledger, row)),
-        "## Software\n\nWhat worked on the round:\n\n" + _table(software(ledger, round_).items()),
+        "## Settings\n\n" + _format_table(list_chosen(settings)),
+        f"## Digests\n\n{_DIGESTS}\n\n" + _format_table(list_digests(ledger, row)),
+        "## Software\n\nWhat worked on the round:\n\n" + _format_table(software(ledger, round_).items()),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -106,12 +106,14 @@ def public_name(name: str) -> str:
     return PurePosixPath(where.path).name or where.netloc
 
 
-def facts(ledger: Ledger, settings: ExperimentSettings, row: RoundRow, form: Form) -> list[tuple[str, str]]:
+def list_facts(ledger: Ledger, settings: ExperimentSettings, row: RoundRow, form: Form) -> list[tuple[str, str]]:
     """Return what the policy is and what was measured of it."""
     train, held_out = (count(len(prompts)) for prompts in (ledger.train_prompts(), ledger.eval_prompts()))
     turn = "one turn of the chat template" if settings.prompts.apply_chat_template else "plain text"
     offline = settings.prompts.offline
-    oracle = "none: the preferences came with the prompts" if offline else _oracle(ledger, row.round, "labeling")
+    oracle = (
+        "none: the preferences came with the prompts" if offline else _describe_oracle(ledger, row.round, "labeling")
+    )
     return [
         ("Round", f"{row.round} of rounds 0 to {settings.rounds - 1}"),
         ("Starting model", base_model(ledger)),
@@ -124,7 +126,7 @@ def facts(ledger: Ledger, settings: ExperimentSettings, row: RoundRow, form: For
     ]
 
 
-def explored(settings: ExperimentSettings, rows: Sequence[RoundRow]) -> list[tuple[str, str]]:
+def list_explored(settings: ExperimentSettings, rows: Sequence[RoundRow]) -> list[tuple[str, str]]:
     """Return what picked the duels and what it believed, where that was not blind; and how many labels were its own."""
     if not settings.learns_rewards and settings.exploration.strategy.is_blind:
         return []
@@ -133,21 +135,21 @@ def explored(settings: ExperimentSettings, rows: Sequence[RoundRow]) -> list[tup
     return [
         ("Duels picked by", settings.exploration.exp_method),
         *([("Reward model", _reward_model(settings))] if settings.learns_rewards else []),
-        *([("Synthetic pairs", _synthetic(settings, synthetic, pairs))] if synthetic else []),
+        *([("Synthetic pairs", _describe_synthetic(settings, synthetic, pairs))] if synthetic else []),
     ]
 
 
-def chosen(settings: ExperimentSettings) -> list[tuple[str, str]]:
+def list_chosen(settings: ExperimentSettings) -> list[tuple[str, str]]:
     """Return the settings that made the policy what it is: those that its loss reads, and none that it ignores."""
     policy = settings.policy
-    adapter = [("Adapter", _named(policy, ADAPTER))] if policy.lora_rank else []
-    sampling = [] if settings.prompts.offline else [("Candidates", _named(settings.sampling, SAMPLING))]
+    adapter = [("Adapter", _name_model(policy, ADAPTER))] if policy.lora_rank else []
+    sampling = [] if settings.prompts.offline else [("Candidates", _name_model(settings.sampling, SAMPLING))]
     rollout = SYNTHETIC if settings.exploration.model_rollout else ()
-    exploration = [("Exploration", _named(settings.exploration, [*EXPLORATION, *rollout]))]
-    ensemble = [("Ensemble", _named(settings.reward_model, ENSEMBLE))] if settings.learns_rewards else []
+    exploration = [("Exploration", _name_model(settings.exploration, [*EXPLORATION, *rollout]))]
+    ensemble = [("Ensemble", _name_model(settings.reward_model, ENSEMBLE))] if settings.learns_rewards else []
     return [
-        ("Loss", _named(policy, ["dap_algo", *sorted(policy.loss.reads)])),
-        ("Training", _named(policy, TRAINING)),
+        ("Loss", _name_model(policy, ["dap_algo", *sorted(policy.loss.reads)])),
+        ("Training", _name_model(policy, TRAINING)),
         *adapter,
         *sampling,
         *([] if settings.prompts.offline else exploration),
@@ -156,7 +158,7 @@ def chosen(settings: ExperimentSettings) -> list[tuple[str, str]]:
     ]
 
 
-def digests(ledger: Ledger, row: RoundRow) -> list[tuple[str, str]]:
+def list_digests(ledger: Ledger, row: RoundRow) -> list[tuple[str, str]]:
     """Return what the policy can be told by, and what it came from."""
     prompts = ledger.experiment.prompts
     return [
@@ -181,7 +183,7 @@ def _reward_model(settings: ExperimentSettings) -> str:
     return f"{settings.reward_model.num_ensemble} members on features of {encoder}; not part of this folder"
 
 
-def _synthetic(settings: ExperimentSettings, synthetic: int, pairs: int) -> str:
+def _describe_synthetic(settings: ExperimentSettings, synthetic: int, pairs: int) -> str:
     by = "the oracle" if settings.exploration.model_data_label == "oracle" else "members of the reward model"
     return f"{count(synthetic)} of {count(pairs)} pairs ({percent(synthetic / pairs)}), labelled by {by}"
 
@@ -194,7 +196,7 @@ def _win_rate(ledger: Ledger, settings: ExperimentSettings, row: RoundRow) -> st
     return (
         f"{percent(row.win_rate)}{answers}, 95% interval {interval(row.low, row.high)}, on {count(row.held_out)} "
         f"held-out prompts against {OPPONENTS[settings.evaluation.opponent]}, judged by "
-        f"{_oracle(ledger, row.round, 'evaluation')}"
+        f"{_describe_oracle(ledger, row.round, 'evaluation')}"
     )
 
 
@@ -206,19 +208,19 @@ def _held_out_accuracy(row: RoundRow) -> str:
     return f"{percent(row.held_out_accuracy)}, 95% interval {between}, on {count(row.held_out_pairs)} preferences"
 
 
-def _oracle(ledger: Ledger, round_: int, room: str) -> str:
+def _describe_oracle(ledger: Ledger, round_: int, room: str) -> str:
     """Return the identity of who was asked in a step."""
     done = ledger.find_done(round_, room)
     return str(done.facts["oracle"]) if done and "oracle" in done.facts else "unknown: the step did not record it"
 
 
-def _named(section: Any, names: Sequence[str]) -> str:
+def _name_model(section: Any, names: Sequence[str]) -> str:
     return ", ".join(f"{name}={getattr(section, name)}" for name in names)
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "| --- | --- |", *(_row(name, value) for name, value in rows)])
+def _format_table(rows: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(["| | |", "| --- | --- |", *(_format_row(name, value) for name, value in rows)])
 
 
-def _row(name: str, value: str) -> str:
+def _format_row(name: str, value: str) -> str:
     return "| {} | {} |".format(name, value.replace("|", r"\|"))

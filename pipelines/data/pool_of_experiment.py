@@ -15,27 +15,29 @@ from oatflow.components.simulator.pool import Pool
 def pool_of(ledger: Ledger) -> Pool:
     """Gather the candidates of all finished rounds. Raises `RefusedInput` where features or rewards are not known."""
     rounds = range(ledger.read_head().round + 1)
-    features = [features_from_bytes(_read(ledger, round_, "sampling", FEATURES.name)).numpy() for round_ in rounds]
-    rewards = [_rewards(ledger, round_) for round_ in rounds]
+    features = [
+        features_from_bytes(_read_output(ledger, round_, "sampling", FEATURES.name)).numpy() for round_ in rounds
+    ]
+    rewards = [_read_rewards(ledger, round_) for round_ in rounds]
     samples = int(ledger.experiment.settings["sampling"]["num_samples"])
     together = np.concatenate(features).astype(np.float32)
     return Pool(
         together.reshape(-1, samples, together.shape[1]),
         np.concatenate(rewards).astype(np.float32).reshape(-1, samples),
-        f"rounds 0 to {rounds[-1]} of experiment {ledger.name!r}, rewards of {_oracle(ledger, rounds[-1])}",
+        f"rounds 0 to {rounds[-1]} of experiment {ledger.name!r}, rewards of {_find_oracle(ledger, rounds[-1])}",
     )
 
 
-def _rewards(ledger: Ledger, round_: int) -> list[float]:
+def _read_rewards(ledger: Ledger, round_: int) -> list[float]:
     """Return the known rewards of a round's candidates, in their order."""
-    rows = from_parquet(_read(ledger, round_, "labeling", "rewards.parquet"), KnownReward, "rewards.parquet")
+    rows = from_parquet(_read_output(ledger, round_, "labeling", "rewards.parquet"), KnownReward, "rewards.parquet")
     data = ledger.read_output("sampling", "candidates.parquet", round_)
     candidates = from_parquet(data, Candidate, "candidates.parquet")
     assert [(row.prompt_id, row.candidate) for row in rows] == [(row.prompt_id, row.candidate) for row in candidates]
     return [row.reward for row in rows]
 
 
-def _read(ledger: Ledger, round_: int, room: str, name: str) -> bytes:
+def _read_output(ledger: Ledger, round_: int, room: str, name: str) -> bytes:
     done = ledger.find_done(round_, room)
     if done is None or done.find_output(name) is None:
         raise RefusedInput(
@@ -45,6 +47,6 @@ def _read(ledger: Ledger, round_: int, room: str, name: str) -> bytes:
     return ledger.read_output(room, name, round_)
 
 
-def _oracle(ledger: Ledger, round_: int) -> str:
+def _find_oracle(ledger: Ledger, round_: int) -> str:
     done = ledger.find_done(round_, "labeling")
     return str(done.facts["oracle"]) if done else ""

@@ -86,7 +86,7 @@ def export_preferences(ledger: Ledger, rounds: Sequence[int], out: Path, format_
     """Write the preferences of finished rounds and a card into a new folder; returns what they are, in words."""
     found = gather(ledger, rounds)
     if not found.rows:
-        raise RefusedInput(f"{_named(rounds)} have no preference with a label; left out: {dict(found.left_out)}")
+        raise RefusedInput(f"{_name_column(rounds)} have no preference with a label; left out: {dict(found.left_out)}")
     if messages and format_ == "argilla":
         raise RefusedInput("messages=True: records for Argilla hold text; leave --messages out, or take another format")
     name = {"parquet": "preferences.parquet", "jsonl": "preferences.jsonl", "argilla": "records.jsonl"}[format_]
@@ -106,10 +106,10 @@ def gather(ledger: Ledger, rounds: Sequence[int]) -> Gathered:
         for duel in read_table(ledger, DUELS, round_):
             answer = answers.get((duel.duel_id, duel.prompt_id))
             if answer is None or answer.chosen is None:
-                left_out[_why(answer)] += 1
+                left_out[_explain_left_out(answer)] += 1
             else:
-                rows.append(_preferred(ledger, plan, duel, answer))
-        rows += _outside(ledger, plan)
+                rows.append(_order_answers(ledger, plan, duel, answer))
+        rows += _describe_outside(ledger, plan)
     return Gathered(tuple(rows), left_out)
 
 
@@ -127,7 +127,7 @@ def to_table(rows: Sequence[Preferred], messages: bool) -> bytes:
 
 def to_lines(rows: Sequence[Preferred], messages: bool) -> bytes:
     """Return JSON Lines with the same columns."""
-    return _lines(_as_messages(asdict(row)) if messages else asdict(row) for row in rows)
+    return _write_lines(_as_messages(asdict(row)) if messages else asdict(row) for row in rows)
 
 
 def to_argilla(rows: Sequence[Preferred], _messages: bool) -> bytes:
@@ -136,7 +136,7 @@ def to_argilla(rows: Sequence[Preferred], _messages: bool) -> bytes:
     The fields and the question are those of `oatflow label`: prompt, response_left and response_right (the duel's first
     and second answer), and "preference", for which the label is a suggestion of whoever gave it.
     """
-    return _lines(_record(row) for row in rows)
+    return _write_lines(_make_record(row) for row in rows)
 
 
 _WRITERS = {"parquet": to_table, "jsonl": to_lines, "argilla": to_argilla}
@@ -156,7 +156,7 @@ def card(ledger: Ledger, rounds: Sequence[int], found: Gathered, name: str, mess
 
 {found}.
 
-{_named(rounds).capitalize()} of the oatflow experiment `{experiment}`, whose policy began as
+{_name_column(rounds).capitalize()} of the oatflow experiment `{experiment}`, whose policy began as
 `{settings["policy"].get("pretrain") or "a scripted stand-in"}`. `prompt`, `chosen` and `rejected` are {texts}.{hint}
 What `chosen` means was said by: {", ".join(sorted({row.oracle for row in found.rows}))}.
 
@@ -170,7 +170,7 @@ Columns:
 """
 
 
-def _why(answer: Preference | None) -> str:
+def _explain_left_out(answer: Preference | None) -> str:
     if answer is None:
         return "not asked"
     if answer.clash:
@@ -186,26 +186,26 @@ def _why(answer: Preference | None) -> str:
     )
 
 
-def _preferred(ledger: Ledger, plan: Plan, duel: Duel, answer: Preference) -> Preferred:
+def _order_answers(ledger: Ledger, plan: Plan, duel: Duel, answer: Preference) -> Preferred:
     sides = [
-        (duel.first, answer.first_reward, _author(ledger, plan, duel, answer, duel.first_candidate)),
-        (duel.second, answer.second_reward, _author(ledger, plan, duel, answer, duel.second_candidate)),
+        (duel.first, answer.first_reward, _find_author(ledger, plan, duel, answer, duel.first_candidate)),
+        (duel.second, answer.second_reward, _find_author(ledger, plan, duel, answer, duel.second_candidate)),
     ]
     (chosen, better, by), (rejected, worse, against) = sides if answer.chosen == "first" else sides[::-1]
     return Preferred(
         duel.prompt, chosen, rejected, duel.prompt_id, duel.duel_id, ledger.name, plan.round,
-        _origin(duel, answer), answer.oracle, answer.first_wins, str(answer.chosen), answer.orders,
+        _find_origin(duel, answer), answer.oracle, answer.first_wins, str(answer.chosen), answer.orders,
         bool(duel.synthetic), duel.member, better, worse, duel.strategy, duel.predicted, duel.uncertainty, by, against,
     )  # fmt: skip
 
 
-def _origin(duel: Duel, answer: Preference) -> str:
+def _find_origin(duel: Duel, answer: Preference) -> str:
     if duel.labelled_by_member:
         return "ensemble"
     return PREFERENCE_SET if answer.oracle == PREFERENCE_SET else "oracle"
 
 
-def _author(ledger: Ledger, plan: Plan, duel: Duel, answer: Preference, candidate: int) -> str | None:
+def _find_author(ledger: Ledger, plan: Plan, duel: Duel, answer: Preference, candidate: int) -> str | None:
     """Return the digest of the policy that wrote a candidate; a preference set does not say."""
     if answer.oracle == PREFERENCE_SET:
         return None
@@ -215,7 +215,7 @@ def _author(ledger: Ledger, plan: Plan, duel: Duel, answer: Preference, candidat
     return plan.sampler.digest
 
 
-def _outside(ledger: Ledger, plan: Plan) -> Iterator[Preferred]:
+def _describe_outside(ledger: Ledger, plan: Plan) -> Iterator[Preferred]:
     source = str(ledger.experiment.settings.get("outside", {}).get("outside_preferences", ""))
     # A small set may come round within one round; equal texts are no preference.
     once = {prompt.prompt_id: prompt for prompt in plan.outside if prompt.chosen != prompt.rejected}
@@ -235,7 +235,7 @@ def _as_messages(row: dict[str, Any]) -> dict[str, Any]:
     return {name: [{"role": TEXTS[name], "content": value}] if name in TEXTS else value for name, value in row.items()}
 
 
-def _record(row: Preferred) -> dict[str, Any]:
+def _make_record(row: Preferred) -> dict[str, Any]:
     said = {name: value for name, value in asdict(row).items() if name not in TEXTS and value is not None}
     left, right = (row.chosen, row.rejected) if row.chosen_side == "first" else (row.rejected, row.chosen)
     suggestion: dict[str, Any] = {"value": "left" if row.chosen_side == "first" else "right", "agent": row.oracle}
@@ -243,20 +243,20 @@ def _record(row: Preferred) -> dict[str, Any]:
         "id": f"{row.round:05d}-{row.duel_id}-{row.prompt_id}",
         "fields": {"prompt": row.prompt, "response_left": left, "response_right": right},
         "metadata": {name: str(value) if isinstance(value, bool) else value for name, value in said.items()},
-        "suggestions": {"preference": suggestion | ({"score": _score(row)} if row.first_wins is not None else {})},
+        "suggestions": {"preference": suggestion | ({"score": _read_score(row)} if row.first_wins is not None else {})},
         "responses": {},
         "vectors": {},
     }
 
 
-def _score(row: Preferred) -> float:
+def _read_score(row: Preferred) -> float:
     assert row.first_wins is not None
     return row.first_wins if row.chosen_side == "first" else 1 - row.first_wins
 
 
-def _lines(rows: Iterable[dict[str, Any]]) -> bytes:
+def _write_lines(rows: Iterable[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
-def _named(rounds: Sequence[int]) -> str:
+def _name_column(rounds: Sequence[int]) -> str:
     return f"round {rounds[0]}" if len(rounds) == 1 else f"rounds {rounds[0]} to {rounds[-1]}"

@@ -31,19 +31,21 @@ FLAGS: list[Flag] = [
 
 def report_parser(commands: Any) -> None:
     """Add `oatflow report`."""
-    parser = command(commands, "report", "write the HTML report of an experiment, or of several side by side", _report)
+    parser = command(
+        commands, "report", "write the HTML report of an experiment, or of several side by side", _run_report
+    )
     help_ = "experiment (default: demo); several are compared, with the first as the baseline"
     parser.add_argument("experiments", nargs="*", metavar="NAME", help=help_)
     add_flags(parser, FLAGS)
 
 
-def _report(given: argparse.Namespace) -> int:
+def _run_report(given: argparse.Namespace) -> int:
     names = given.experiments or ["demo"]
-    _check(names, given.levels)
+    _check_given(names, given.levels)
     home = home_folder(given.home)
     with ledger_root(home, given.ledger) as root:
-        ledgers = [existing(root, name) for name in names]
-        html, lines = _compared(ledgers, given.levels) if len(names) > 1 else (_page(ledgers[0]), [])
+        ledgers = [open_existing(root, name) for name in names]
+        html, lines = _compare_experiments(ledgers, given.levels) if len(names) > 1 else (_write_page(ledgers[0]), [])
     out: Path = given.out or home / "reports" / f"{'-vs-'.join(names)[:LONGEST_NAME]}.html"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(html, encoding="utf-8")
@@ -52,7 +54,7 @@ def _report(given: argparse.Namespace) -> int:
     return 0
 
 
-def existing(root: str, name: str) -> Ledger:
+def open_existing(root: str, name: str) -> Ledger:
     """Open an experiment that has begun; raises `RefusedInput` where there is none."""
     ledger = Ledger(open_store(experiment_uri(root, name)))
     if not has_begun(ledger):
@@ -79,7 +81,7 @@ def compare_ledgers(ledgers: Sequence[Ledger]) -> ExperimentComparison:
     return compare_entrants([read_entrant(ledger, meaning(ledger.experiment.settings)) for ledger in ledgers])
 
 
-def _check(names: Sequence[str], levels: Sequence[float] | None) -> None:
+def _check_given(names: Sequence[str], levels: Sequence[float] | None) -> None:
     for name in names:
         if names.count(name) > 1:
             raise RefusedInput(f"experiment={name!r}: named {names.count(name)} times; name each one once")
@@ -90,13 +92,13 @@ def _check(names: Sequence[str], levels: Sequence[float] | None) -> None:
         raise RefusedInput(f"level={levels[0]:g}: only a comparison counts queries to a level; name two experiments")
 
 
-def _page(ledger: Ledger) -> str:
+def _write_page(ledger: Ledger) -> str:
     from oatflow.components.reporting.page import write_report
 
     return write_report(ledger)
 
 
-def _compared(ledgers: Sequence[Ledger], levels: Sequence[float] | None) -> tuple[str, list[str]]:
+def _compare_experiments(ledgers: Sequence[Ledger], levels: Sequence[float] | None) -> tuple[str, list[str]]:
     """Return the page of a comparison, and what it says in short."""
     from oatflow.components.reporting.comparison_page import LEVELS, MOST_GROUPS, in_short, render_comparison
 

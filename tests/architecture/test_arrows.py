@@ -25,6 +25,7 @@ LEFT = [
     "ledger",
     "jobs",
     "oracles",
+    "people",
     "reward_server",
 ]
 STATIONS = [
@@ -71,7 +72,7 @@ DOORS = {
     "httpx2": {"components/oracles/web.py", "components/model_folder.py"},
     "httpcore2": {"components/oracles/web.py"},
     "llm_blender": {"components/oracles/pairrm_network.py"},
-    "krippendorff": {"components/oracles/agreement.py"},
+    "krippendorff": {"components/people/agreement.py"},
     "mosec": {"components/reward_server/score_worker.py"},
     "prometheus_client": {"components/reward_server/metrics.py"},
     "psutil": {"components/reward_server/benchmark.py"},

@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 from oatflow.components.errors import RecordError
-from oatflow.components.oracles.annotations import read_answers
-from oatflow.components.oracles.questions import (
+from oatflow.components.people.annotations import read_answers
+from oatflow.components.people.questions import (
     Batch,
     from_jsonl,
-    questions_of,
+    make_questions,
     to_argilla,
     to_csv,
     to_jsonl,
@@ -29,7 +29,7 @@ def duel(number, first="the first", second="the second", prompt=None):
 
 
 def batch(duels, seed=7, round_=2):
-    return Batch("demo", round_, "Which answer is kinder?", questions_of(duels, seed, round_))
+    return Batch("demo", round_, "Which answer is kinder?", make_questions(duels, seed, round_))
 
 
 @pytest.fixture
@@ -66,20 +66,20 @@ class Elements(HTMLParser):
 
 
 def test_each_duel_is_asked_once_in_order(many):
-    questions = questions_of([*many[:3], many[0], many[3]], 7, 0)
+    questions = make_questions([*many[:3], many[0], many[3]], 7, 0)
     assert [one.duel_id for one in questions] == [one.duel_id for one in many[:4]]
 
 
 def test_the_sides_are_drawn_evenly_and_by_seed_round_and_duel_alone(many):
-    sides = {one.duel_id: one.left for one in questions_of(many, 7, 2)}
+    sides = {one.duel_id: one.left for one in make_questions(many, 7, 2)}
     assert 0.4 < sum(side == "first" for side in sides.values()) / len(sides) < 0.6
-    assert sides == {one.duel_id: one.left for one in questions_of(many[::-1], 7, 2)}
-    assert sides != {one.duel_id: one.left for one in questions_of(many, 8, 2)}
-    assert sides != {one.duel_id: one.left for one in questions_of(many, 7, 3)}
+    assert sides == {one.duel_id: one.left for one in make_questions(many[::-1], 7, 2)}
+    assert sides != {one.duel_id: one.left for one in make_questions(many, 8, 2)}
+    assert sides != {one.duel_id: one.left for one in make_questions(many, 7, 3)}
 
 
 def test_what_stands_on_the_left_is_what_is_said_to_stand_there(many):
-    for row, one in zip(many, questions_of(many, 7, 2), strict=True):
+    for row, one in zip(many, make_questions(many, 7, 2), strict=True):
         shown = (one.response_left, one.response_right)
         assert shown == ((row.first, row.second) if one.left == "first" else (row.second, row.first))
 
@@ -92,7 +92,7 @@ def test_everything_is_the_same_bytes_whenever_it_is_made(many):
 
 
 def test_questions_come_back_as_they_went(many):
-    questions = questions_of([*many[:3], duel(9, HOSTILE, "\x00 \ud800".encode("utf-8", "replace").decode())], 7, 2)
+    questions = make_questions([*many[:3], duel(9, HOSTILE, "\x00 \ud800".encode("utf-8", "replace").decode())], 7, 2)
     assert from_jsonl(to_jsonl(questions), "x") == questions
     assert from_jsonl(to_jsonl(()), "x") == ()
     with pytest.raises(RecordError, match="x: not the questions of a round"):
@@ -110,7 +110,7 @@ def test_page_table_and_argillas_records_do_not_tell_which_candidate_is_which(ma
 
 def test_a_hostile_text_is_data_of_the_page_and_nothing_else():
     row = duel(0, HOSTILE, "plain", prompt=HOSTILE)
-    asked = Batch(f"demo{HOSTILE}", 0, HOSTILE, questions_of([row], 7, 0))
+    asked = Batch(f"demo{HOSTILE}", 0, HOSTILE, make_questions([row], 7, 0))
     page = to_page(asked).decode()
     assert HOSTILE not in page
     elements = Elements(page)

@@ -1,7 +1,7 @@
 """Duels as questions to people: a page to label in, tables for spreadsheets and programs, records for Argilla.
 
-Which response stands on the left is drawn for each duel, so that a liking for one side averages out. Page, CSV and
-records of Argilla do not say which it was. All are the same bytes whenever they are made.
+The response on the left is drawn for each duel, so that a preference for one side averages out. The page, the CSV and
+the Argilla records do not show which one it is. The same questions always give the same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,13 +23,13 @@ from ..seeds import derive
 from .annotations import QUESTION, Shown
 
 COLUMNS = ("duel_id", "prompt", "response_left", "response_right", "questions", "annotator", "verdict")
-"""Of the CSV table; the last two are for people to fill in."""
-_MARK = re.compile(r"\{\{(\w+)\}\}")
+"""The columns of the CSV table; people fill in the last two."""
+_PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A duel as people see it. `left`: which of the duel's responses stands on the left."""
+    """A duel as people see it. `left`: which of the duel's responses is on the left."""
 
     duel_id: str
     prompt: str
@@ -40,7 +40,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a round asks people about."""
+    """The questions of one round to people."""
 
     experiment: str
     round: int
@@ -49,30 +49,30 @@ class Batch:
 
     @cached_property
     def digest(self) -> str:
-        """The name of these questions; it stands in every answer that the page gives."""
+        """The digest that identifies these questions; every answer from the page contains it."""
         return hashlib.sha256(to_jsonl(self.questions)).hexdigest()[:12]
 
     @cached_property
     def shown(self) -> Shown:
-        """What answers are read with."""
+        """What a reader of answers needs to know of the questions."""
         return Shown({question.duel_id: question.left for question in self.questions}, self.digest)
 
 
-def questions_of(duels: Iterable[Duel], seed: int, round_: int) -> tuple[Question, ...]:
-    """Ask each duel once, in the order given, its sides drawn with a seed of its own."""
-    return tuple(question(duel, seed, round_) for duel in {duel.duel_id: duel for duel in duels}.values())
+def make_questions(duels: Iterable[Duel], seed: int, round_: int) -> tuple[Question, ...]:
+    """Make one question of each distinct duel, in order; each draws its sides from a seed of its own."""
+    return tuple(make_question(duel, seed, round_) for duel in {duel.duel_id: duel for duel in duels}.values())
 
 
-def question(duel: Duel, seed: int, round_: int) -> Question:
-    """Put a duel to people."""
+def make_question(duel: Duel, seed: int, round_: int) -> Question:
+    """Make a question of a duel."""
     if derive(seed, round_, duel.duel_id, "side") % 2:
         return Question(duel.duel_id, duel.prompt, duel.second, duel.first, "second")
     return Question(duel.duel_id, duel.prompt, duel.first, duel.second, "first")
 
 
 def to_jsonl(questions: Sequence[Question]) -> bytes:
-    """Write questions, one a line, with what stands on the left."""
-    return _lines({name: getattr(row, name) for name in Question.__slots__} for row in questions)
+    """Write questions, one per line, with the side of each response."""
+    return _write_lines({name: getattr(row, name) for name in Question.__slots__} for row in questions)
 
 
 def from_jsonl(data: bytes, name: str) -> tuple[Question, ...]:
@@ -89,19 +89,21 @@ def to_csv(batch: Batch) -> bytes:
     table = csv.writer(buffer)
     table.writerow(COLUMNS)
     for row in batch.questions:
-        texts = map(_inert, (row.prompt, row.response_left, row.response_right))
+        texts = map(_disarm_formula, (row.prompt, row.response_left, row.response_right))
         table.writerow([row.duel_id, *texts, batch.digest, "", ""])
-    # With a byte order mark, spreadsheets know it for UTF-8.
+    # The byte order mark makes spreadsheets read it as UTF-8.
     return buffer.getvalue().encode("utf-8-sig")
 
 
 def to_argilla(batch: Batch) -> bytes:
-    """Write records for Argilla 2, one a line, as `rg.Record.from_dict` takes them; README.md says how to import them.
+    """Write records for Argilla 2, one per line, as `rg.Record.from_dict` takes them.
+
+    components/oracles/README.md explains how to import them.
 
     Their data set has the fields prompt, response_left and response_right, a label question "preference" (left, right,
     tie, skip), and the metadata questions (terms) and round (integer).
     """
-    return _lines(
+    return _write_lines(
         {
             "id": row.duel_id,
             "fields": {
@@ -117,20 +119,28 @@ def to_argilla(batch: Batch) -> bytes:
 
 
 def to_page(batch: Batch) -> bytes:
-    """Return the page: one file without a network, whose answers are kept by the browser until they are sent."""
-    style, script = (_shipped(f"labelling.{kind}") for kind in ("css", "js"))
+    """Return the page: one file that needs no network. The browser keeps the answers until they are sent."""
+    style, script = (_read_shipped(f"labelling.{kind}") for kind in ("css", "js"))
     parts = {
         "style": style,
         "script": script,
-        "policy": f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "policy": f"default-src 'none'; style-src {_hash_source(style)}; script-src {_hash_source(script)}; "
         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'",
-        "data": _embedded(batch),
+        "data": _embed_data(batch),
     }
-    return _MARK.sub(lambda mark: parts[mark[1]], _shipped("labelling.html")).encode()
+    return _PLACEHOLDER.sub(lambda found: parts[found[1]], _read_shipped("labelling.html")).encode()
 
 
-def _embedded(batch: Batch) -> str:
-    """Return what the page shows as JSON that cannot end its script element, nor be taken for markup."""
+FORMS: Mapping[str, Callable[[Batch], bytes]] = {
+    "page.html": to_page,
+    "questions.csv": to_csv,
+    "questions.argilla.jsonl": to_argilla,
+}
+"""The files in which people can answer; programs read the questions themselves."""
+
+
+def _embed_data(batch: Batch) -> str:
+    """Return the page's data as JSON that can neither close its script element nor be parsed as markup."""
     data = {
         "experiment": batch.experiment,
         "round": batch.round,
@@ -144,18 +154,18 @@ def _embedded(batch: Batch) -> str:
     return json.dumps(data).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _inert(text: str) -> str:
-    """Keep a spreadsheet from taking a response for a formula, which it would run."""
+def _disarm_formula(text: str) -> str:
+    """Keep a spreadsheet from running a response as a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def _hash(text: str) -> str:
+def _hash_source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _shipped(name: str) -> str:
+def _read_shipped(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-def _lines(rows: Iterable[dict[str, object]]) -> bytes:
+def _write_lines(rows: Iterable[dict[str, object]]) -> bytes:
     return "".join(f"{json.dumps(row)}\n" for row in rows).encode()

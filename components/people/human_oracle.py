@@ -1,4 +1,4 @@
-"""People as the oracle: their answers are there, or the run waits for them."""
+"""People as the oracle: it looks up their answers, or the run waits for them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 
 from ..errors import SettingsError, WaitingForLabels
+from ..oracles.oracle import Answer, Circumstances
+from ..oracles.settings import HumanSettings
 from ..records.records import Duel
 from .annotations import Annotation
-from .oracle import Answer, Circumstances
-from .settings import HumanSettings
+from .missing_answers import count_missing_people
 
 WINS = {"first": 1.0, "second": 0.0, "tie": 0.5}
-"""What a verdict says of the probability that the first wins; a skip says nothing."""
+"""The probability that the first response wins, for each verdict; a skip counts for nothing."""
 
 
 class HumanOracle:
@@ -38,23 +39,21 @@ class HumanOracle:
         """People can always be asked."""
 
     def compare_duels(self, duels: Sequence[Duel]) -> list[Answer]:
-        """Look the answers up. Raises `WaitingForLabels` if a duel has too few."""
-        short = [duel for duel in duels if lacking(self._answers.get(duel.duel_id, ()), self._annotators)]
+        """Return the answers of people. Raises `WaitingForLabels` if a duel has too few."""
+        short = [duel for duel in duels if self._is_short(duel)]
         if short:
             raise WaitingForLabels(
                 f"{len(short)} of {len(duels)} duels lack answers from {self._annotators} people, duel "
                 f"{short[0].duel_id} first; `oatflow label EXPERIMENT` says how to give them"
             )
-        return [answer(self._answers[duel.duel_id]) for duel in duels]
+        return [average_verdicts(self._answers[duel.duel_id]) for duel in duels]
+
+    def _is_short(self, duel: Duel) -> bool:
+        return count_missing_people(self._answers.get(duel.duel_id, ()), self._annotators) > 0
 
 
-def lacking(annotations: Sequence[Annotation], annotators: int) -> int:
-    """Count the people whose answer is still awaited. Who skipped a duel has answered."""
-    return max(0, annotators - len({row.annotator for row in annotations}))
-
-
-def answer(annotations: Sequence[Annotation]) -> Answer:
-    """Make one answer of what people said of a duel. Pure."""
+def average_verdicts(annotations: Sequence[Annotation]) -> Answer:
+    """Return one answer from all annotations of a duel."""
     verdicts = [WINS[row.verdict] for row in annotations if row.verdict != "skip"]
     raw = json.dumps({row.annotator: row.verdict for row in annotations}, ensure_ascii=False, sort_keys=True)
     if not verdicts:
@@ -72,5 +71,5 @@ def answer(annotations: Sequence[Annotation]) -> Answer:
 
 
 def open_human(settings: HumanSettings, circumstances: Circumstances) -> HumanOracle:
-    """Open the oracle without answers: people are asked before it is opened with theirs."""
+    """Open the oracle without answers; a round opens it again with the answers that people gave."""
     return HumanOracle(settings)

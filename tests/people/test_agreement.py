@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from oatflow.components.oracles.agreement import agreement_facts, alpha_interval, nominal_alpha, verdicts_on
-from oatflow.components.oracles.annotations import Annotation
+from oatflow.components.people.agreement import agreement_facts, alpha_interval, nominal_alpha, verdicts_on
+from oatflow.components.people.annotations import Annotation
 
 
 def by_units(*observers):

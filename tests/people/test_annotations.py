@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from oatflow.components.errors import RecordError
-from oatflow.components.oracles.annotations import (
+from oatflow.components.people.annotations import (
     Annotation,
     Shown,
     annotator_name,

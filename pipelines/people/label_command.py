@@ -8,12 +8,13 @@ from pathlib import Path
 
 from oatflow.components.errors import RefusedInput
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.oracles.annotations import Annotation, read_answers
-from oatflow.components.oracles.questions import Batch, to_jsonl
 from oatflow.components.oracles.settings import HumanSettings
-from oatflow.components.rounds.people import FORMS, Standing, add_answers, asked_of, stands_at
+from oatflow.components.people.annotations import Annotation, read_answers
+from oatflow.components.people.missing_answers import MissingAnswers
+from oatflow.components.people.questions import FORMS, Batch, to_jsonl
+from oatflow.components.rounds.annotation_files import add_answers, read_batch, read_missing_answers
 
-from .flags import Flag
+from ..flags import Flag
 
 FLAGS: list[Flag] = [
     ("--out", {"type": Path, "metavar": "DIR",
@@ -26,12 +27,12 @@ FLAGS: list[Flag] = [
     ("--port", {"type": int, "help": "port of the page (default: the same free one each time, if it can be had)"}),
 ]  # fmt: skip
 MOST_BYTES = 64 * 2**20
-"""Of one file of answers."""
+"""The size limit of a file of answers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the user wants: one of a folder with the questions, answers to be added, or a page that takes them."""
+class LabelOptions:
+    """What the user asked for: a folder with the questions, answers to add, or a served page that takes them."""
 
     out: Path | None = None
     answers: Sequence[Path] = ()
@@ -40,30 +41,30 @@ class Wish:
     port: int | None = None
 
 
-def label(ledger: Ledger, experiment: str, home: Path, wish: Wish) -> int:
-    """Do what is wished with the round that waits for labels. Raises `RefusedInput` where none does."""
-    batch = waiting(ledger, experiment)
+def label_round(ledger: Ledger, experiment: str, home: Path, options: LabelOptions) -> int:
+    """Write, add or serve, for the round that waits for labels. Raises `RefusedInput` if no round waits."""
+    batch = find_waiting_batch(ledger, experiment)
     settings = HumanSettings.parse(ledger.experiment.settings.get("human", {}))
-    if wish.answers and wish.serve:
+    if options.answers and options.serve:
         raise RefusedInput("serve, answers: give one of them; the page that is served takes answers by itself")
-    if wish.answers:
-        print(f"{_added(ledger, batch, wish)} new answers. {_state(ledger, batch, settings)}")
-    elif wish.serve:
-        from .label_server import serve
+    if options.answers:
+        print(f"{_add_files(ledger, batch, options)} new answers. {_describe_state(ledger, batch, settings)}")
+    elif options.serve:
+        from .label_server import serve_page
 
-        serve(ledger, batch, settings, wish.port)
-        print(_state(ledger, batch, settings))
+        serve_page(ledger, batch, settings, options.port)
+        print(_describe_state(ledger, batch, settings))
     else:
-        folder = wish.out or home / "labels" / f"{experiment}-round-{batch.round}"
+        folder = options.out or home / "labels" / f"{experiment}-round-{batch.round}"
         write_questions(batch, folder)
-        print(_letter(batch, experiment, folder, settings, stands_at(ledger, batch.round, settings)))
+        print(_explain_files(batch, experiment, folder, settings, read_missing_answers(ledger, batch.round, settings)))
     return 0
 
 
-def waiting(ledger: Ledger, experiment: str) -> Batch:
-    """Return what the round asks that comes next. Raises `RefusedInput` if it asks nothing, or is labelled."""
+def find_waiting_batch(ledger: Ledger, experiment: str) -> Batch:
+    """Return the questions of the next round. Raises `RefusedInput` if it has asked nothing or is labelled."""
     round_ = ledger.read_head().round + 1
-    batch = asked_of(ledger, round_)
+    batch = read_batch(ledger, round_)
     if batch is None:
         oracle = ledger.experiment.settings.get("labeling", {}).get("preference_oracle", "simulated")
         why = "it has not asked yet: run it first" if oracle == "human" else f"preference_oracle is {oracle!r}"
@@ -74,20 +75,20 @@ def waiting(ledger: Ledger, experiment: str) -> Batch:
 
 
 def write_questions(batch: Batch, folder: Path) -> None:
-    """Write the questions in all their forms; answers that lie in the folder are left alone."""
+    """Write the questions in all their forms; files of answers in the folder are left alone."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, form in FORMS.items():
         (folder / name).write_bytes(form(batch))
     (folder / "questions.jsonl").write_bytes(to_jsonl(batch.questions))
 
 
-def _added(ledger: Ledger, batch: Batch, wish: Wish) -> int:
-    """Read all files before anything is added."""
-    annotations = [row for path in wish.answers for row in _read(path, batch, wish.annotator)]
+def _add_files(ledger: Ledger, batch: Batch, options: LabelOptions) -> int:
+    """Add the answers of all files, or of none if one of them cannot be read."""
+    annotations = [row for path in options.answers for row in _read_file(path, batch, options.annotator)]
     return add_answers(ledger, batch.round, annotations)
 
 
-def _read(path: Path, batch: Batch, annotator: str | None) -> list[Annotation]:
+def _read_file(path: Path, batch: Batch, annotator: str | None) -> list[Annotation]:
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -98,17 +99,19 @@ def _read(path: Path, batch: Batch, annotator: str | None) -> list[Annotation]:
     return read_answers(data, str(path), batch.shown, annotator)
 
 
-def _state(ledger: Ledger, batch: Batch, settings: HumanSettings) -> str:
-    stands = stands_at(ledger, batch.round, settings)
-    if stands.lacking:
-        return f"Round {batch.round}: {stands}."
-    return f"Round {batch.round}: {stands}; run `oatflow align` again, or let the schedule carry on."
+def _describe_state(ledger: Ledger, batch: Batch, settings: HumanSettings) -> str:
+    missing = read_missing_answers(ledger, batch.round, settings)
+    if missing.by_duel:
+        return f"Round {batch.round}: {missing}."
+    return f"Round {batch.round}: {missing}; run `oatflow align` again, or let the schedule carry on."
 
 
-def _letter(batch: Batch, experiment: str, folder: Path, settings: HumanSettings, stands: Standing) -> str:
+def _explain_files(
+    batch: Batch, experiment: str, folder: Path, settings: HumanSettings, missing: MissingAnswers
+) -> str:
     people = "one person" if settings.human_annotators == 1 else f"{settings.human_annotators} people"
     return "\n".join([
-        f"Round {batch.round}: {stands}; each needs {people}.",
+        f"Round {batch.round}: {missing}; each needs {people}.",
         f"{folder / 'page.html'}   open it in a browser; it needs no network and gives a file of answers at the end",
         f"{folder / 'questions.csv'}   or fill in annotator and verdict (left, right, tie, skip) in a spreadsheet",
         f"{folder / 'questions.argilla.jsonl'}   or import these records into Argilla, and export them with responses",

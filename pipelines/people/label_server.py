@@ -1,7 +1,7 @@
-"""The labelling page on this machine's loopback address; its answers go straight into the ledger.
+"""Serves the labelling page on this machine's loopback address, and writes its answers into the ledger.
 
-Only a browser on this machine (or at the other end of a tunnel to it) reaches it. Pages from elsewhere cannot make it
-act: a request must name this machine as its host, and come from the page itself.
+Only a browser on this machine (or at the other end of a tunnel to it) reaches the server. Other web sites cannot use
+it: a request must name this machine as its host, and come from the page itself.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from urllib.parse import parse_qs, urlsplit
 
 from oatflow.components.errors import OatflowError, RefusedInput
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.components.oracles.annotations import annotator_name, as_shown, read_answer
-from oatflow.components.oracles.questions import Batch, to_page
 from oatflow.components.oracles.settings import HumanSettings
-from oatflow.components.rounds.people import add_answers, is_answered, read_annotations
+from oatflow.components.people.annotations import annotator_name, as_shown, read_answer
+from oatflow.components.people.questions import Batch, to_page
+from oatflow.components.rounds.annotation_files import add_answers, is_answered, read_annotations
 
 HOST = "127.0.0.1"
 OURS = {"127.0.0.1", "localhost"}
 MOST_BYTES = 8 * 2**20
-"""Of one request: answers to some 40,000 duels."""
-PATIENCE = 30
-"""Seconds that a connection may be silent."""
+"""The size limit of a request: answers to about 40,000 duels."""
+SILENCE_SECONDS = 30
+"""How long a connection may be silent."""
 
 
 class Refused(Exception):
@@ -38,8 +38,8 @@ class Refused(Exception):
         self.status = status
 
 
-class Desk:
-    """Where the answers to one round's questions are handed in, one after another."""
+class AnswerCollector:
+    """Adds the answers to one round's questions to the ledger, one request after another."""
 
     def __init__(self, ledger: Ledger, batch: Batch, settings: HumanSettings):
         self.page = to_page(batch)
@@ -47,14 +47,14 @@ class Desk:
         self._one_at_a_time = threading.Lock()
         self.finished = threading.Event()
 
-    def given_by(self, annotator: str) -> dict[str, str]:
-        """Return what this person said already, in the words of the page."""
+    def read_answers_of(self, annotator: str) -> dict[str, str]:
+        """Return the answers that this person has given, as the page writes them."""
         name = annotator_name(annotator, "annotator")
         rows = read_annotations(self._ledger, self._batch.round)
         return {row.duel_id: as_shown(row) for row in rows if row.annotator == name}
 
-    def take(self, body: Any) -> int:
-        """Put answers into the ledger; returns how many are new."""
+    def add_request(self, body: Any) -> int:
+        """Write the answers of a request into the ledger; returns how many are new."""
         rows = body.get("answers") if isinstance(body, dict) else None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise RefusedInput("expected {'answers': [{'duel_id', 'annotator', 'verdict'}, ...]}")
@@ -67,38 +67,38 @@ class Desk:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request: the page, what somebody answered so far, or new answers."""
+    """Answers one request: for the page, for the answers of one person, or with new answers."""
 
-    desk: Desk
-    timeout = PATIENCE
+    collector: AnswerCollector
+    timeout = SILENCE_SECONDS
 
     def do_GET(self) -> None:
-        """Give the page, or the answers of one person."""
-        self._reply(self._get)
+        """Send the page, or the answers of one person."""
+        self._send_reply(self._handle_get)
 
     def do_POST(self) -> None:
-        """Take answers."""
-        self._reply(self._post)
+        """Add answers."""
+        self._send_reply(self._handle_post)
 
-    def _get(self) -> tuple[bytes, str]:
+    def _handle_get(self) -> tuple[bytes, str]:
         address = urlsplit(self.path)
         if address.path == "/":
-            return self.desk.page, "text/html; charset=utf-8"
+            return self.collector.page, "text/html; charset=utf-8"
         if address.path != "/answers":
             raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
         name = parse_qs(address.query).get("annotator", [""])[0]
-        return _json({"answers": self.desk.given_by(name)})
+        return _to_json({"answers": self.collector.read_answers_of(name)})
 
-    def _post(self) -> tuple[bytes, str]:
+    def _handle_post(self) -> tuple[bytes, str]:
         if urlsplit(self.path).path != "/answers":
             raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
         if self.headers.get("Origin") != f"http://{self.headers['Host']}":
             raise Refused(HTTPStatus.FORBIDDEN, "answers are taken from the page alone")
         if self.headers.get_content_type() != "application/json":
             raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
-        return _json({"new": self.desk.take(self._body())})
+        return _to_json({"new": self.collector.add_request(self._read_body())})
 
-    def _body(self) -> Any:
+    def _read_body(self) -> Any:
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()):
             raise Refused(HTTPStatus.LENGTH_REQUIRED, "expected a Content-Length")
@@ -109,56 +109,62 @@ class Handler(BaseHTTPRequestHandler):
         except (ValueError, RecursionError) as error:
             raise Refused(HTTPStatus.BAD_REQUEST, f"not JSON ({error})") from error
 
-    def _reply(self, work: Any) -> None:
+    def _send_reply(self, handle: Any) -> None:
         try:
-            # Another name for this machine would let a page from elsewhere pass for ours (DNS rebinding).
+            # Any other host name could belong to another web site (DNS rebinding).
             if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in OURS:
                 raise Refused(HTTPStatus.FORBIDDEN, "not the name of this machine")
-            body, kind = work()
+            body, kind = handle()
             status = HTTPStatus.OK
         except Refused as refused:
-            status, (body, kind) = refused.status, _json({"error": str(refused)})
+            status, (body, kind) = refused.status, _to_json({"error": str(refused)})
         except RefusedInput as error:
-            status, (body, kind) = HTTPStatus.UNPROCESSABLE_ENTITY, _json({"error": str(error)})
+            status, (body, kind) = HTTPStatus.UNPROCESSABLE_ENTITY, _to_json({"error": str(error)})
         except OatflowError as error:
-            status, (body, kind) = HTTPStatus.SERVICE_UNAVAILABLE, _json({"error": str(error)})
+            status, (body, kind) = HTTPStatus.SERVICE_UNAVAILABLE, _to_json({"error": str(error)})
         except ValueError:
-            status, (body, kind) = HTTPStatus.BAD_REQUEST, _json({"error": "not a request that can be read"})
-        self._send(status, body, kind)
+            status, (body, kind) = HTTPStatus.BAD_REQUEST, _to_json({"error": "not a request that can be read"})
+        self._send_bytes(status, body, kind)
 
-    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
-        # What was refused unread would be taken for the next request.
+    def _send_bytes(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        # A body that was refused unread would be read as the next request.
         self.close_connection = True
         self.send_response(status)
-        headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store",
-                   "X-Content-Type-Options": "nosniff", "X-Frame-Options": "DENY", "Connection": "close"}  # fmt: skip
+        headers = {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "X-Frame-Options": "DENY",
+            "Connection": "close",
+        }
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: what people answer is nobody's log."""
+        """Log nothing: the answers of people are private."""
 
 
-def serve(ledger: Ledger, batch: Batch, settings: HumanSettings, port: int | None = None) -> None:
+def serve_page(ledger: Ledger, batch: Batch, settings: HumanSettings, port: int | None = None) -> None:
     """Serve the page until every duel is answered, or somebody stops it."""
-    desk = Desk(ledger, batch, settings)
+    collector = AnswerCollector(ledger, batch, settings)
     if is_answered(ledger, batch.round, settings):
         return
-    with listen(desk, port, usual_port(batch)) as server:
+    with open_server(collector, port, usual_port(batch)) as server:
         print(f"http://{HOST}:{server.server_port}/   label here; Ctrl-C stops, and what was sent is kept", flush=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            desk.finished.wait()
+            collector.finished.wait()
         except KeyboardInterrupt:
             print()
         server.shutdown()
 
 
-def listen(desk: Desk, port: int | None, usual: int) -> ThreadingHTTPServer:
-    """Open the port that was asked for; without one the usual, or any that is free."""
-    handler = type("DeskHandler", (Handler,), {"desk": desk})
+def open_server(collector: AnswerCollector, port: int | None, usual: int) -> ThreadingHTTPServer:
+    """Open the given port, or if there is none the usual one, or any that is free."""
+    handler = type("CollectingHandler", (Handler,), {"collector": collector})
     for candidate in (usual, 0) if port is None else (port,):
         try:
             return ThreadingHTTPServer((HOST, candidate), handler)
@@ -168,10 +174,10 @@ def listen(desk: Desk, port: int | None, usual: int) -> ThreadingHTTPServer:
 
 
 def usual_port(batch: Batch) -> int:
-    """Return the port of this page: a browser keeps answers by address, so that it should be the same each time."""
+    """Return the same port for the same page: the browser stores unsent answers by address."""
     digest = hashlib.sha256(f"{batch.experiment}/{batch.round}/{batch.digest}".encode()).digest()
     return 49152 + int.from_bytes(digest[:4], "big") % (65536 - 49152)
 
 
-def _json(body: Mapping[str, Any]) -> tuple[bytes, str]:
+def _to_json(body: Mapping[str, Any]) -> tuple[bytes, str]:
     return json.dumps(body).encode(), "application/json"

@@ -2,10 +2,10 @@ import json
 
 import pytest
 from oatflow.components.errors import SettingsError, WaitingForLabels
-from oatflow.components.oracles.annotations import Annotation
-from oatflow.components.oracles.human import HumanOracle
 from oatflow.components.oracles.registry import open_oracle
 from oatflow.components.oracles.settings import HumanSettings
+from oatflow.components.people.annotations import Annotation
+from oatflow.components.people.human_oracle import HumanOracle
 from oatflow.components.records.records import Duel, duel_id
 
 

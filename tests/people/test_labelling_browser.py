@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 import websocket
 from oatflow.components.errors import WaitingForLabels
-from oatflow.components.oracles.annotations import read_answers
-from oatflow.components.oracles.questions import Batch, questions_of, to_page
 from oatflow.components.oracles.settings import HumanSettings
+from oatflow.components.people.annotations import read_answers
+from oatflow.components.people.missing_answers import group_by_duel
+from oatflow.components.people.questions import Batch, make_questions, to_page
 from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, duel_id
-from oatflow.components.rounds.people import asked_of, by_duel, collect_answers, read_annotations
-from oatflow.pipelines.label_server import Desk, listen
+from oatflow.components.rounds.annotation_files import collect_answers, read_annotations, read_batch
+from oatflow.pipelines.people.label_server import AnswerCollector, open_server
 
 pytestmark = pytest.mark.slow
 
@@ -163,12 +164,12 @@ def collect(ledger):
 
 @pytest.fixture
 def served(asked):
-    """The page of the waiting round at an address of its own; returns ledger, address and desk."""
-    desk = Desk(asked, asked_of(asked, 0), HumanSettings())
-    with listen(desk, 0, 0) as server:
+    """The page of the waiting round at an address of its own; returns ledger, address and collector."""
+    collector = AnswerCollector(asked, read_batch(asked, 0), HumanSettings())
+    with open_server(collector, 0, 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield asked, f"http://127.0.0.1:{server.server_port}", desk
+        yield asked, f"http://127.0.0.1:{server.server_port}", collector
         server.shutdown()
         thread.join()
 
@@ -178,7 +179,7 @@ def page_file(tmp_path):
     def write(duels, name="page.html"):
         path = tmp_path / name
         guideline = "Which review would you rather read?\n\nMind the tone first, then the facts.\nLength is no merit."
-        batch = Batch("films", 0, guideline, questions_of(duels, 7, 0))
+        batch = Batch("films", 0, guideline, make_questions(duels, 7, 0))
         path.write_bytes(to_page(batch))
         return path, batch
 
@@ -194,7 +195,7 @@ def start(browser, url, name="Ann"):
 
 
 def test_twenty_duels_are_labelled_with_the_keyboard_and_the_answers_arrive(browser, served):
-    ledger, address, desk = served
+    ledger, address, collector = served
     browser.look(1280)
     start(browser, address, "Ann Example")
     assert browser.count() == "0 of 20"
@@ -220,11 +221,11 @@ def test_twenty_duels_are_labelled_with_the_keyboard_and_the_answers_arrive(brow
     browser.until("document.activeElement.id === 'send'")
     browser.press("Enter")
     browser.until("document.getElementById('end-text').textContent.includes('have arrived')")
-    assert desk.finished.wait(120)
+    assert collector.finished.wait(120)
     browser.picture("sent")
 
     said = ["left", "right", "tie", "skip", "tie", "left", "right", "right", *["left", "right"] * 6]
-    left = asked_of(ledger, 0).shown.left
+    left = read_batch(ledger, 0).shown.left
     other = {"first": "second", "second": "first"}
     wanted = {
         row.duel_id: {"left": left[row.duel_id], "right": other[left[row.duel_id]]}.get(word, word)
@@ -233,7 +234,7 @@ def test_twenty_duels_are_labelled_with_the_keyboard_and_the_answers_arrive(brow
     rows = read_annotations(ledger, 0)
     assert {row.duel_id: row.verdict for row in rows} == wanted
     assert {(row.annotator, row.left == left[row.duel_id]) for row in rows} == {("ann example", True)}
-    assert collect(ledger) == by_duel(rows, (row.duel_id for row in DUELS))
+    assert collect(ledger) == group_by_duel(rows, (row.duel_id for row in DUELS))
     assert browser.console == []
     assert all(url.startswith(address) for url in browser.requests if url.startswith("http"))
 
@@ -370,8 +371,8 @@ def ask(address, path="/answers", body=None, **headers):
 
 
 def test_the_page_is_served_to_this_machine_by_its_name_alone(served):
-    _, address, desk = served
-    assert ask(address, "/") == (200, desk.page)
+    _, address, collector = served
+    assert ask(address, "/") == (200, collector.page)
     assert ask(address, "/", Host="evil.test")[0] == 403
     assert ask(address, "/etc/passwd")[0] == 404
     assert ask(address, "/answers?annotator=ann") == (200, b'{"answers": {}}')

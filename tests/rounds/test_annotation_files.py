@@ -3,17 +3,17 @@ import json
 import pytest
 from oatflow.components.errors import LedgerError, RefusedInput, WaitingForLabels
 from oatflow.components.ledger import layout
-from oatflow.components.oracles.annotations import Annotation
 from oatflow.components.oracles.settings import HumanSettings
+from oatflow.components.people.annotations import Annotation
 from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, duel_id
-from oatflow.components.rounds.people import (
+from oatflow.components.rounds.annotation_files import (
     add_answers,
-    asked_of,
     collect_answers,
     is_answered,
     read_annotations,
-    stands_at,
+    read_batch,
+    read_missing_answers,
 )
 
 
@@ -78,7 +78,7 @@ def test_the_questions_lie_in_the_ledger_in_all_their_forms_and_the_run_waits(le
     assert objects(ledger).keys() == {
         folder + name for name in ("page.html", "questions.jsonl", "questions.csv", "questions.argilla.jsonl")
     }
-    batch = asked_of(ledger, 0)
+    batch = read_batch(ledger, 0)
     assert (batch.experiment, batch.round, batch.guideline) == ("demo", 0, "Which is kinder?")
     assert [one.duel_id for one in batch.questions] == [row.duel_id for row in DUELS]
 
@@ -136,7 +136,7 @@ def test_it_goes_on_when_the_answers_arrive_and_tells_how_far_people_are(ledger)
 def test_without_a_duel_nobody_is_asked(ledger):
     assert collect(ledger, duels=[]) == {}
     assert objects(ledger) == {}
-    assert asked_of(ledger, 0) is None
+    assert read_batch(ledger, 0) is None
 
 
 def test_fewer_duels_than_were_asked_are_fine_and_others_are_not(asked):
@@ -220,7 +220,7 @@ def test_a_round_is_answered_when_enough_people_have_answered_everything(asked):
     add_answers(asked, 0, said_by("ann"))
     assert (is_answered(asked, 0, two), is_answered(asked, 0, HumanSettings())) == (False, True)
     add_answers(asked, 0, said_by("ben", duels=DUELS[:2]))
-    assert stands_at(asked, 0, two).lacking == {DUELS[2].duel_id: 1}
+    assert read_missing_answers(asked, 0, two).by_duel == {DUELS[2].duel_id: 1}
     add_answers(asked, 0, said_by("cem"))
     assert is_answered(asked, 0, two)
 
