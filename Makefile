@@ -40,7 +40,7 @@ bench: $(READY) ## show where the time of the last round went
 	@$(BIN)/oatflow benchmark $(ARGS)
 
 speed: $(READY) ## measure a training step beside a plain transformers loop: tokens a second, peak memory
-	@$(BIN)/python -c 'from pathlib import Path; from oatflow.pipelines.starting_model import smollm2; print(smollm2(Path(".oatflow")))' \
+	@$(BIN)/python -c 'from pathlib import Path; from oatflow.pipelines.laptop.starting_model import find_smollm2; print(find_smollm2(Path(".oatflow")))' \
 	  | xargs -I{} $(BIN)/python -m oatflow.components.policy.benchmark {} $(ARGS)
 
 clean: ## remove the environment and everything that align has made

@@ -18,17 +18,17 @@ from oatflow.components.settings import did_you_mean
 
 from .alignment.build import Backend, Build
 from .alignment.config import all_settings
-from .audit import audit_parser
-from .cluster_commands import cluster_status, schedule_parser, submit_parser
+from .cluster.commands import cluster_status, schedule_parser, submit_parser
+from .data.audit import audit_parser
+from .data.export import DTYPES
+from .data.preferences import FORMATS
+from .data.report import open_existing, report_parser
+from .data.simulate import simulate_parser
 from .doctor_command import doctor_parser
-from .export import DTYPES
 from .flags import Flag, add_flags, command, given_settings, optional_host, settings_flags
-from .label import FLAGS as LABEL_FLAGS
-from .place import check_name, home_folder, ledger_root
-from .preferences import FORMATS
-from .report import existing, report_parser
-from .serve import serve_parser
-from .simulate import simulate_parser
+from .laptop.place import check_name, home_folder, ledger_root
+from .laptop.serve import serve_parser
+from .people.label_command import FLAGS as LABEL_FLAGS
 
 INTERRUPTED = 130
 
@@ -160,7 +160,7 @@ def _refuse_unknown(unknown: list[str], command: str | None) -> None:
 
 
 def _align(given: argparse.Namespace) -> int:
-    from .align import Wish, align, on_this_machine, place_defaults
+    from .laptop.align import Wish, align, on_this_machine, place_defaults
 
     if given.rounds is not None and given.rounds < 1:
         raise SettingsError(f"rounds={given.rounds}: do at least 1")
@@ -175,7 +175,7 @@ def _align(given: argparse.Namespace) -> int:
 @contextmanager
 def _existing(given: argparse.Namespace) -> Iterator[Ledger]:
     with ledger_root(home_folder(given.home), given.ledger) as root:
-        yield existing(root, given.experiment)
+        yield open_existing(root, given.experiment)
 
 
 def _status(given: argparse.Namespace) -> int:
@@ -183,15 +183,15 @@ def _status(given: argparse.Namespace) -> int:
         return cluster_status(given)
     from oatflow.components.reporting.curves import read_rounds
 
-    from .display import Display
-    from .status import describe, describe_queries, status
+    from .data.ledger_status import describe_queries, describe_status, status
+    from .laptop.display import Display
 
     with _existing(given) as ledger:
         report = status(ledger)
         if given.json:
             print(json.dumps(report, indent=2))
             return 0
-        print(describe(report))
+        print(describe_status(report))
         rows = read_rounds(ledger)
         Display.final_table(rows)
         if rows and report["preferences"] is None:
@@ -203,15 +203,15 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _label(given: argparse.Namespace) -> int:
-    from .label import Wish, label
+    from .people.label_command import LabelOptions, label_round
 
-    wish = Wish(given.out, given.answers, given.annotator, given.serve, given.port)
+    options = LabelOptions(given.out, given.answers, given.annotator, given.serve, given.port)
     with _existing(given) as ledger:
-        return label(ledger, given.experiment, home_folder(given.home), wish)
+        return label_round(ledger, given.experiment, home_folder(given.home), options)
 
 
 def _benchmark(given: argparse.Namespace) -> int:
-    from .round_cost import print_round_cost
+    from .data.round_cost import print_round_cost
 
     with _existing(given) as ledger:
         print_round_cost(ledger, _finished_round(ledger, given.round))
@@ -219,7 +219,7 @@ def _benchmark(given: argparse.Namespace) -> int:
 
 
 def _export(given: argparse.Namespace) -> int:
-    from .export import check_folder, export_policy
+    from .data.export import check_folder, export_policy
 
     with _existing(given) as ledger:
         round_ = _finished_round(ledger, given.round)
@@ -231,8 +231,8 @@ def _export(given: argparse.Namespace) -> int:
 
 
 def _export_preferences(given: argparse.Namespace) -> int:
-    from .export import check_folder
-    from .preferences import export_preferences
+    from .data.export import check_folder
+    from .data.preferences import export_preferences
 
     with _existing(given) as ledger:
         last = _finished_round(ledger, given.round)
@@ -246,7 +246,7 @@ def _export_preferences(given: argparse.Namespace) -> int:
 def _pool(given: argparse.Namespace) -> int:
     from oatflow.components.simulator.pool import pool_to_bytes
 
-    from .pool_of_experiment import pool_of
+    from .data.pool_of_experiment import pool_of
 
     with _existing(given) as ledger:
         _finished_round(ledger, None)

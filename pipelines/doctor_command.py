@@ -12,7 +12,7 @@ from oatflow.components.jobs.settings import JobSettings
 from oatflow.components.policy.settings import PolicySettings
 
 from .flags import CLUSTER_FLAGS, Flag, add_flags, command, optional_host
-from .place import home_folder
+from .laptop.place import home_folder
 
 MOST_SECONDS = 86_400.0
 MARKS = {True: "ok  ", False: "FAIL", None: "?   "}
@@ -69,22 +69,22 @@ def _cluster_flags() -> list[Flag]:
 
 def _doctor(given: argparse.Namespace) -> int:
     if given.host or given.namespace:
-        _refuse(given, MACHINE_FLAGS, "only for a check of this machine; leave out --host and --namespace")
+        _refuse_flags(given, MACHINE_FLAGS, "only for a check of this machine; leave out --host and --namespace")
         if not 0 < given.timeout < MOST_SECONDS:
             raise RefusedInput(f"timeout={given.timeout:g}: expected seconds, more than 0 and less than a day")
-        from .cluster_checks import Installation
-        from .cluster_doctor import examine_cluster
+        from .cluster.checks import Installation
+        from .cluster.examination import examine_cluster
 
         names = Installation.__dataclass_fields__
         return print_findings(examine_cluster(Installation(**{name: getattr(given, name) for name in names})))
-    _refuse(given, _cluster_flags(), "only for a check of a cluster; give --host as well")
-    from .doctor import examine
+    _refuse_flags(given, _cluster_flags(), "only for a check of a cluster; give --host as well")
+    from .laptop.doctor import examine_machine
 
     policy = PolicySettings.parse({name: getattr(given, name) for name in POLICY})
-    return print_findings(examine(home_folder(given.home), given.ledger, policy, given.store_only))
+    return print_findings(examine_machine(home_folder(given.home), given.ledger, policy, given.store_only))
 
 
-def _refuse(given: argparse.Namespace, flags: list[Flag], why: str) -> None:
+def _refuse_flags(given: argparse.Namespace, flags: list[Flag], why: str) -> None:
     """Refuse flags that would be ignored."""
     for flag, description in flags:
         name, default = flag.removeprefix("--"), description.get("default")
@@ -102,11 +102,11 @@ def print_findings(findings: Iterable[Any]) -> int:
         print(f"{MARKS[finding.ok]}  {finding.check}: {finding.found}", flush=True)
         if not finding.ok:
             print(f"      -> {finding.advice}")
-    said = [_checks(failed, "failed")] if failed else []
-    said += [_checks(unknown, "gave no answer")] if unknown else []
+    said = [_run_checks(failed, "failed")] if failed else []
+    said += [_run_checks(unknown, "gave no answer")] if unknown else []
     print(", ".join(said) or "all is well")
     return 1 if failed or unknown else 0
 
 
-def _checks(count: int, what: str) -> str:
+def _run_checks(count: int, what: str) -> str:
     return f"{count} check{'s' if count > 1 else ''} {what}"

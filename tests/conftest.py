@@ -43,7 +43,7 @@ def s3_store_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Uri]:
 
     The server's keys are in the environment for the rest of the session. Mark what uses this as slow.
     """
-    from oatflow.pipelines.embedded_s3 import embedded_s3
+    from oatflow.pipelines.laptop.embedded_s3 import embedded_s3
 
     with embedded_s3(tmp_path_factory.mktemp("embedded")) as server, pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment().items():

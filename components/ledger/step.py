@@ -136,12 +136,6 @@ class Step:
         """Return what a finished step counted and measured, or None if it is not done."""
         return self.ledger.read_report(room, round_)
 
-    def read_parts(self, room: str, prefix: str, round_: int | None = None) -> list[bytes]:
-        """Read the outputs of a finished step whose names begin so, in the order of their names."""
-        outputs = self._done(room, round_).outputs
-        names = sorted(placed.name for placed in outputs if placed.name.startswith(prefix))
-        return [self.read_output(room, name, round_) for name in names]
-
     def find_output(self, name: str) -> bytes | None:
         """Return an output that an earlier attempt of this step left behind, or None.
 

@@ -58,7 +58,9 @@ ORACLES: dict[str, OracleKind] = {
     "scorer": OracleKind("scorer", ScorerSettings, f"{_HERE}.scorer:ScorerOracle", required="scorer_model"),
     "remote": OracleKind("remote", RemoteSettings, f"{_HERE}.remote:RemoteOracle", required="remote_url"),
     "judge": OracleKind("judge", JudgeSettings, f"{_HERE}.judge:JudgeOracle", required="judge_model"),
-    "human": OracleKind("human", HumanSettings, f"{_HERE}.human:open_human", answers_at_once=False),
+    "human": OracleKind(
+        "human", HumanSettings, "oatflow.components.people.human_oracle:open_human", answers_at_once=False
+    ),
 }
 
 

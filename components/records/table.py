@@ -6,7 +6,7 @@ import dataclasses
 import io
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -58,11 +58,6 @@ def read_table(data: bytes) -> pa.Table:
     (apache/arrow#34314), and a step that has done all its work would count as failed.
     """
     return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
-
-
-def from_parts(parts: Iterable[bytes], kind: type[Record], name: str) -> list[Record]:
-    """Read a table that lies in several parts, in the order given."""
-    return [row for part in parts for row in from_parquet(part, kind, name)]
 
 
 def schema_of(kind: type[Any]) -> pa.Schema:

@@ -9,7 +9,7 @@ from math import isinf
 from ..statistics.intervals import Estimate
 from .entrants import ExperimentComparison, Group, describe_kind
 from .label_efficiency import Level, Reach, Reached, at_equal_labels, curve, extra_tokens, reach
-from .line_chart import EVEN, Chart, Curve, Point, Scale, curve_chart, estimated
+from .line_chart import EVEN, Chart, Curve, Point, Scale, curve_chart, draw_estimate
 from .svg import LOOKS
 from .table import Column, Table
 from .templates import render_page
@@ -31,8 +31,8 @@ def render_comparison(comparison: ExperimentComparison, levels: Sequence[float] 
     return render_page(
         "comparison.html",
         comparison=comparison,
-        headline=headline(comparison, compared),
-        verdicts=verdicts(comparison, compared),
+        headline=write_headline(comparison, compared),
+        verdicts=write_verdicts(comparison, compared),
         notes=[*seed_notes(comparison), *length_notes(comparison, compared)],
         table=level_table(comparison, compared) if comparison.groups else None,
         numbers_of_table=level_numbers(comparison, compared) if comparison.groups else None,
@@ -48,10 +48,15 @@ def in_short(comparison: ExperimentComparison) -> list[str]:
     """Return the lines at the top of the page."""
     compared = at_equal_labels(comparison, _seed_of(comparison)) if comparison.groups else []
     left_out = [f"not compared: {name}: {reason}" for name, reason in comparison.left_out]
-    return [headline(comparison, compared), *verdicts(comparison, compared), *seed_notes(comparison), *left_out]
+    return [
+        write_headline(comparison, compared),
+        *write_verdicts(comparison, compared),
+        *seed_notes(comparison),
+        *left_out,
+    ]
 
 
-def headline(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> str:
+def write_headline(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> str:
     """Return one sentence: what was compared, at how many labels, on which prompts, against which opponent."""
     if not comparison.groups:
         return "None of these experiments can be compared."
@@ -62,7 +67,7 @@ def headline(comparison: ExperimentComparison, compared: Sequence[Level | None])
     return f"{what}{over} against {first.conditions['opponent']}, judged by {first.conditions['judge']}."
 
 
-def verdicts(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> list[str]:
+def write_verdicts(comparison: ExperimentComparison, compared: Sequence[Level | None]) -> list[str]:
     """Return a sentence per group: its win rate, and whether it differs from that of the first group."""
     told = []
     for group, level in zip(comparison.groups, compared, strict=True):
@@ -176,7 +181,7 @@ def reach_numbers(comparison: ExperimentComparison, reached: Sequence[Sequence[R
 
 
 def _estimate_columns(name: str, estimates: Sequence[Estimate | None]) -> list[Column]:
-    value, low, high = estimated(name, estimates, rounded)
+    value, low, high = draw_estimate(name, estimates, rounded)
     return [value, replace(low, head=f"{name}, 95% from"), replace(high, head=f"{name}, to")]
 
 
@@ -258,7 +263,7 @@ def _over_labels(
             Column("Experiment", tuple(group.name for group, _, _ in lines)),
             Column("Round", tuple(_round_at(group, place) for group, place, _ in lines)),
             Column(comparison.unit.many.capitalize(), tuple(one.labels for _, _, one in lines), count),
-            *estimated(name, [one.found for _, _, one in lines], shown),
+            *draw_estimate(name, [one.found for _, _, one in lines], shown),
             Column("Seeds", tuple(len(group.seeds) for group, _, _ in lines)),
         )
     )

@@ -17,7 +17,7 @@ from ..seeds import derive
 from ..statistics.intervals import wilson_interval
 from .held_out import HeldOut, read_verdicts
 from .metrics import read_numbers
-from .queries import Queried, queried
+from .queries import Queried, read_queried
 from .words import PREFERENCES, QUERIES, Unit
 
 Sample = TypeVar("Sample")
@@ -237,7 +237,7 @@ def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before:
         digest=digest_of(seal_document(asdict(record))) if record else "",
         finished=max(mark.finished for mark in marks.values() if mark),
         explored=Explored(**_select_fields(Explored, recorded)),
-        queried=queried(labeled, found["evaluation"]),
+        queried=read_queried(labeled, found["evaluation"]),
     )
 
 

@@ -15,7 +15,7 @@ from .line_chart import (
     Chart,
     Curve,
     curve_chart,
-    estimated,
+    draw_estimate,
     over_rounds,
     plain_points,
     points_of,
@@ -72,7 +72,7 @@ def online_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
         [Curve(f"both answers of a duel against {opponent}", OF_POLICY, points_of(judged, found))],
         rows[0].unit, EVEN,
         over_rounds(
-            judged, *estimated("Online win rate", found, percent),
+            judged, *draw_estimate("Online win rate", found, percent),
             Column("Duels", tuple(row.explored.online_prompts for row in judged), count),
         ),
         label="the online win rate",
@@ -90,7 +90,7 @@ def foresight_chart(rows: Sequence[RoundRow]) -> Chart | None:
         "foresight", "What the ensemble foresaw",
         [Curve("labels foreseen, 95% interval", OF_POLICY, points_of(foretold, found))], rows[0].unit, CHANCE,
         over_rounds(
-            foretold, *estimated("Foreseen", found, percent),
+            foretold, *draw_estimate("Foreseen", found, percent),
             Column("Brier score", tuple(one.rm_brier for one in told), rounded),
             Column("Calibration error", tuple(one.rm_ece for one in told), rounded),
             Column("Labels", tuple(one.rm_foretold for one in told), count),
@@ -164,7 +164,9 @@ def clash_chart(rows: Sequence[RoundRow]) -> Chart | None:
         "clashes", "Clash rate with its 95% interval",
         [Curve("duels of two equal answers", OF_POLICY, points_of(met, shares))], rows[0].unit, PART,
         over_rounds(
-            met, *estimated("Clash rate", shares, percent), Column("Clashes", tuple(row.clashes for row in met), count),
+            met,
+            *draw_estimate("Clash rate", shares, percent),
+            Column("Clashes", tuple(row.clashes for row in met), count),
             Column("Duels", tuple(row.duels for row in met), count),
             *_repair_columns(met),
         ),

@@ -80,7 +80,7 @@ def curve_chart(
     note: str = "",
 ) -> Chart:
     """Draw curves over labels, each with its intervals where it has some. `label`: what is drawn, in words."""
-    told = "; ".join(course(curve, unit, scale) for curve in curves)
+    told = "; ".join(draw_course(curve, unit, scale) for curve in curves)
     dashed = f" A dashed line marks {scale.meaning}." if scale.meaning else ""
     return Chart(
         name=name,
@@ -96,7 +96,7 @@ def curve_chart(
     )
 
 
-def course(curve: Curve, unit: Unit, scale: Scale) -> str:
+def draw_course(curve: Curve, unit: Unit, scale: Scale) -> str:
     """Say where a curve begins and ends."""
     first, last = curve.points[0], curve.points[-1]
     return (
@@ -111,7 +111,9 @@ def over_rounds(rows: Sequence[RoundRow], *columns: Column) -> Table:
     return Table((Column("Round", tuple(row.round for row in rows)), labels, *columns))
 
 
-def estimated(name: str, estimates: Sequence[Estimate | None], shown: Callable[[float | None], str]) -> list[Column]:
+def draw_estimate(
+    name: str, estimates: Sequence[Estimate | None], shown: Callable[[float | None], str]
+) -> list[Column]:
     """Return three columns: the values, and both ends of their intervals."""
     parts = {name: "value", "95% from": "low", "to": "high"}
     return [

@@ -41,7 +41,7 @@ class Queried:
     agreed_upon: int | None = None
 
 
-def queried(labeled: Mapping[str, Any], judged: Mapping[str, Any]) -> Queried:
+def read_queried(labeled: Mapping[str, Any], judged: Mapping[str, Any]) -> Queried:
     """Gather what the labeling and the evaluation step counted and measured."""
     found = {name: _sum_known([labeled.get(name, 0), *_of_evaluation(judged, name)]) for name in CLASSES}
     found |= {name: _sum_known([labeled.get(name), judged.get(name), judged.get(f"online_{name}")]) for name in _SUMMED}

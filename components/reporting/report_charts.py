@@ -18,7 +18,7 @@ from .line_chart import (
     Chart,
     Curve,
     curve_chart,
-    estimated,
+    draw_estimate,
     over_rounds,
     plain_points,
     points_of,
@@ -66,9 +66,9 @@ def win_rate_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
     curves = [Curve(f"against {opponent}", OF_POLICY, points_of(judged, raw))]
     if any(equal):
         curves.append(Curve("at equal length", OF_EQUAL_LENGTH, points_of(judged, equal), banded=False))
-    columns = [*estimated("Win rate", raw, percent)]
+    columns = [*draw_estimate("Win rate", raw, percent)]
     if any(equal):
-        columns += estimated("At equal length", equal, percent)
+        columns += draw_estimate("At equal length", equal, percent)
     columns += [Column("Held-out prompts", tuple(row.held_out for row in judged), count), *_sign_tests(judged)]
     return curve_chart(
         "win-rate", "Win rate with its 95% interval", curves, rows[0].unit, EVEN, over_rounds(judged, *columns),
@@ -89,8 +89,8 @@ def length_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
          Curve("policy", OF_POLICY, points_of(judged, own))],
         rows[0].unit, NUMBER,
         over_rounds(
-            judged, *estimated("Policy", own, rounded), *estimated("Opponent", other, rounded),
-            *estimated("Difference", [one.longer for one in told], rounded),
+            judged, *draw_estimate("Policy", own, rounded), *draw_estimate("Opponent", other, rounded),
+            *draw_estimate("Difference", [one.longer for one in told], rounded),
             Column("Held-out prompts", tuple(one.prompts for one in told), count),
         ),
         label="the mean length of held-out answers in tokens",
@@ -108,7 +108,7 @@ def held_out_chart(rows: Sequence[RoundRow]) -> Chart | None:
         "held-out", "Held-out accuracy with its 95% interval",
         [Curve("pairs ranked as in the set", OF_POLICY, points_of(ranked, shares))], rows[0].unit, CHANCE,
         over_rounds(
-            ranked, *estimated("Accuracy", shares, percent),
+            ranked, *draw_estimate("Accuracy", shares, percent),
             Column("Margin", tuple(row.held_out_margin for row in ranked), rounded),
             Column("Held-out pairs", tuple(row.held_out_pairs for row in ranked), count),
         ),
@@ -130,7 +130,7 @@ def reward_chart(rows: Sequence[RoundRow], opponent: str) -> Chart | None:
         columns = [Column("Policy", tuple(ours), rounded), Column("Opponent", tuple(theirs), rounded)]
     else:
         points = points_of(known, other), points_of(known, own)
-        columns = [*estimated("Policy", own, rounded), *estimated("Opponent", other, rounded)]
+        columns = [*draw_estimate("Policy", own, rounded), *draw_estimate("Opponent", other, rounded)]
     curves = [Curve(opponent, OF_OPPONENT, points[0], banded=False), Curve("policy", OF_POLICY, points[1])]
     return curve_chart(
         "reward", "Mean reward of held-out answers", curves, rows[0].unit, NUMBER, over_rounds(known, *columns)

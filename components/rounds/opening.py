@@ -15,9 +15,9 @@ from ..ledger import layout, owner
 from ..ledger.claim import Claim, read_claim, refuse_while_held, renew_claim, take_claim
 from ..ledger.ledger import Ledger
 from ..records.sealed import seal_document
+from .annotation_files import is_answered
 from .beginning import begin_experiment, check_inputs, has_begun
 from .experiment import ExperimentSettings, Sections, refuse_changes, split_operational
-from .people import stands_at
 from .planning import write_plan
 
 NOTHING_TO_DO = -1
@@ -88,7 +88,7 @@ def waits_for_people(ledger: Ledger, round_: int, settings: ExperimentSettings) 
     """Whether the round has asked people who have not answered yet, so that a run could only wait."""
     if not settings.asks_people or ledger.find_done(round_, "labeling") is not None:
         return False
-    return bool(stands_at(ledger, round_, settings.human).lacking) and not settings.human.human_wait_minutes
+    return not is_answered(ledger, round_, settings.human) and not settings.human.human_wait_minutes
 
 
 def restore_whole_numbers(settings: Any) -> Any:

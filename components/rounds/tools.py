@@ -14,19 +14,19 @@ from .. import progress
 from ..ledger import layout
 from ..ledger.step import Step
 from ..model_folder import resolve_pretrain
-from ..oracles.agreement import agreement_facts
-from ..oracles.human import HumanOracle
 from ..oracles.oracle import Circumstances, Oracle
 from ..oracles.registry import ORACLES, open_oracle
+from ..people.agreement import agreement_facts
+from ..people.human_oracle import HumanOracle
 from ..policy.starting_model import find_starting_model
 from ..prompts.template import Tokenizer, load_tokenizer
 from ..records.plan import STARTING_MODEL, PolicyPointer
 from ..records.records import Duel
 from ..sampling.engine import Engine, Policy, open_engine
 from ..seeds import derive
+from .annotation_files import collect_answers
 from .experiment import ExperimentSettings
 from .inputs import Tools
-from .people import collect_answers
 from .train_step import train_without_job
 
 if TYPE_CHECKING:

@@ -149,13 +149,13 @@ class PoolWorld:
 
     def _contexts(self, prompts: Indices) -> Contexts:
         features, rewards = self.pool.features[prompts], self.pool.rewards[prompts].astype(np.float64)
-        return Contexts(features, rewards, np.stack([alike(candidates) for candidates in features]))
+        return Contexts(features, rewards, np.stack([find_alike(candidates) for candidates in features]))
 
     def _source(self, *purpose: int | str) -> np.random.Generator:
         return np.random.default_rng(derive(self.seed, *purpose))
 
 
-def alike(features: npt.NDArray[np.float32]) -> Indices:
+def find_alike(features: npt.NDArray[np.float32]) -> Indices:
     """Return each candidate's first equal one, (N,); features: (N, D). The same text has the same features."""
     _, first, group = np.unique(features, axis=0, return_index=True, return_inverse=True)
     return first[group.reshape(-1)].astype(np.int64)

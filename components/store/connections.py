@@ -13,7 +13,7 @@ CONNECT_SECONDS = 3.0
 ANSWER_SECONDS = 60.0
 
 
-def connections() -> PoolManager:
+def open_connections() -> PoolManager:
     """Return a pool that sends each request once, and waits ANSWER_SECONDS at most for the next bytes of an answer."""
     pool = PoolManager(
         maxsize=32,

@@ -23,7 +23,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def arriving(path: Path) -> Iterator[Path]:
+def replace_on_success(path: Path) -> Iterator[Path]:
     """Yield a temporary path that takes the place of `path` on success."""
     with temporary_beside(path) as temporary:
         yield temporary

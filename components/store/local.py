@@ -18,7 +18,7 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from ..errors import ObjectChanged, ObjectExists, ObjectNotFound, RefusedInput
-from .files import PARTIAL, arriving, temporary_beside
+from .files import PARTIAL, replace_on_success, temporary_beside
 from .keys import checked_key, checked_prefix
 from .store import Blob, Entry
 
@@ -48,40 +48,40 @@ class LocalStore:
         """Read one object. Raises `ObjectNotFound`."""
         with self._found(key) as file:
             data = file.read()
-        return Blob(data, _etag(data))
+        return Blob(data, _make_etag(data))
 
     def put(self, key: str, data: bytes) -> str:
         """Write an object whatever was there; returns its etag."""
-        with _written(self._path(key), io.BytesIO(data)) as temporary, self._locked():
+        with _write_file(self._path(key), io.BytesIO(data)) as temporary, self._locked():
             _take_place(temporary, self._path(key))
-        return _etag(data)
+        return _make_etag(data)
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         """Create an object; returns its etag. Raises `ObjectExists`; of concurrent creators exactly one wins."""
         path = self._path(key)
-        with _written(path, io.BytesIO(data)) as temporary:
+        with _write_file(path, io.BytesIO(data)) as temporary:
             try:
                 # Unlike a rename, a link never replaces what is there.
                 path.hardlink_to(temporary)
             except FileExistsError:
                 raise ObjectExists(f"{self.uri}: {key} exists already") from None
-        _sync(path.parent)
-        return _etag(data)
+        _sync_folder(path.parent)
+        return _make_etag(data)
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
         """Compare-and-swap: write only if the object still has `etag`. Raises `ObjectChanged`, `ObjectNotFound`."""
-        with _written(self._path(key), io.BytesIO(data)) as temporary, self._locked():
+        with _write_file(self._path(key), io.BytesIO(data)) as temporary, self._locked():
             if self.get(key).etag != etag:
                 raise ObjectChanged(f"{self.uri}: {key} has changed since it was read")
             _take_place(temporary, self._path(key))
-        return _etag(data)
+        return _make_etag(data)
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """List the objects whose key starts with `prefix`, in the order of their keys."""
         start = self.folder / checked_prefix(prefix).rpartition("/")[0]
         paths = {path.relative_to(self.folder).as_posix(): path for path in start.rglob("*")}
         for key in sorted(key for key in paths if key.startswith(prefix)):
-            if (entry := _entry(key, paths[key])) is not None:
+            if (entry := _make_entry(key, paths[key])) is not None:
                 yield entry
 
     def delete(self, key: str) -> None:
@@ -91,12 +91,12 @@ class LocalStore:
 
     def upload(self, key: str, path: Path) -> None:
         """Write a file of any size."""
-        with path.open("rb") as source, _written(self._path(key), source) as temporary, self._locked():
+        with path.open("rb") as source, _write_file(self._path(key), source) as temporary, self._locked():
             _take_place(temporary, self._path(key))
 
     def download(self, key: str, path: Path) -> None:
         """Fetch an object of any size into a file. Raises `ObjectNotFound`."""
-        with self._found(key) as source, arriving(path) as temporary, temporary.open("wb") as target:
+        with self._found(key) as source, replace_on_success(path) as temporary, temporary.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
 
     def _path(self, key: str) -> Path:
@@ -123,7 +123,7 @@ class LocalStore:
 
 
 @contextmanager
-def _written(path: Path, source: BinaryIO) -> Iterator[Path]:
+def _write_file(path: Path, source: BinaryIO) -> Iterator[Path]:
     with temporary_beside(path) as temporary:
         with temporary.open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 20)
@@ -134,10 +134,10 @@ def _written(path: Path, source: BinaryIO) -> Iterator[Path]:
 
 def _take_place(temporary: Path, path: Path) -> None:
     temporary.replace(path)
-    _sync(path.parent)
+    _sync_folder(path.parent)
 
 
-def _sync(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Make the names in a folder durable, as fsync does for the content of a file."""
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -146,7 +146,7 @@ def _sync(folder: Path) -> None:
         os.close(handle)
 
 
-def _entry(key: str, path: Path) -> Entry | None:
+def _make_entry(key: str, path: Path) -> Entry | None:
     """Describe an object; None for a folder, for this store's own files, and for what was deleted meanwhile."""
     try:
         facts = path.stat()
@@ -159,5 +159,5 @@ def _is_ours(path: Path) -> bool:
     return path.name == _LOCK or path.name.startswith(PARTIAL)
 
 
-def _etag(data: bytes) -> str:
+def _make_etag(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()

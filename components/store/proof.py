@@ -22,13 +22,13 @@ def prove_conditional_writes(store: Store, racers: int = 8) -> None:
     """
     key = f"_proof/{secrets.token_hex(8)}"
     try:
-        etag = _race(store, key, racers, "create-only", lambda data: store.put_if_absent(key, data))
-        _race(store, key, racers, "compare-and-swap", lambda data: store.replace(key, data, etag))
+        etag = _race_writers(store, key, racers, "create-only", lambda data: store.put_if_absent(key, data))
+        _race_writers(store, key, racers, "compare-and-swap", lambda data: store.replace(key, data, etag))
     finally:
         store.delete(key)
 
 
-def _race(store: Store, key: str, racers: int, kind: str, write: Callable[[bytes], str]) -> str:
+def _race_writers(store: Store, key: str, racers: int, kind: str, write: Callable[[bytes], str]) -> str:
     """Return the etag of what the winner wrote."""
     start = Barrier(racers)
 
@@ -44,14 +44,14 @@ def _race(store: Store, key: str, racers: int, kind: str, write: Callable[[bytes
     with ThreadPoolExecutor(racers) as pool:
         winners = [data for data in pool.map(run, range(racers)) if data is not None]
     if len(winners) != 1:
-        raise UnsafeStore(_letter(store, kind, f"{len(winners)} of {racers} won, not one"))
+        raise UnsafeStore(_describe_unsafe(store, kind, f"{len(winners)} of {racers} won, not one"))
     found = store.get(key)
     if found.data != winners[0]:
-        raise UnsafeStore(_letter(store, kind, "the winner's bytes are not what is there"))
+        raise UnsafeStore(_describe_unsafe(store, kind, "the winner's bytes are not what is there"))
     return found.etag
 
 
-def _letter(store: Store, kind: str, finding: str) -> str:
+def _describe_unsafe(store: Store, kind: str, finding: str) -> str:
     return (
         f"ledger={store.uri}: {kind} writes that race are not safe here: {finding}; use another store "
         "(SeaweedFS up to 4.16 breaks it: upgrade; 4.48, MinIO and AWS keep it)"

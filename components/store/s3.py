@@ -28,8 +28,8 @@ from ..errors import (
     StoreStaysAway,
     StoreUnreachable,
 )
-from .connections import connections
-from .files import arriving
+from .connections import open_connections
+from .files import replace_on_success
 from .keys import checked_key, checked_prefix
 from .patience import (
     TRIES,
@@ -81,7 +81,7 @@ class S3Store:
         # A setting's address need not say which server it means.
         self._at = f" at {address.endpoint}" if named else ""
         self._patience = patience or Patience(Outage(address.endpoint))
-        self._pool = pool or connections()
+        self._pool = pool or open_connections()
         self._client = _Client(self._patience, address, self._pool)
 
     @classmethod
@@ -152,7 +152,7 @@ class S3Store:
 
     def download(self, key: str, path: Path) -> None:
         """Fetch an object of any size into a file. Raises `ObjectNotFound`."""
-        with arriving(path) as temporary, temporary.open("wb") as file:
+        with replace_on_success(path) as temporary, temporary.open("wb") as file:
             self._fetch(key, file)
 
     def _name(self, key: str) -> str:

@@ -31,7 +31,7 @@ class S3Address:
     @classmethod
     def parse(cls, uri: str, environment: Mapping[str, str], named: str | None = None) -> S3Address:
         """Read ``s3://bucket/prefix?endpoint=http://host:port``. Raises `RefusedInput`, which begins with `named`."""
-        parts = _split(uri, named or f"ledger={uri}")
+        parts = _split_path(uri, named or f"ledger={uri}")
         if "@" in parts.netloc or "@" in parts.query:
             # Not repeated in the message: it may hold a secret.
             setting = (named or "ledger").partition("=")[0]
@@ -46,14 +46,14 @@ class S3Address:
                 f"{named}: {parts.netloc!r} is not the name of a bucket, which has 3 to 63 letters, digits, '.' and '-'"
             )
         prefix = unquote(parts.path).strip("/")
-        access_key, secret_key = _keys(named, environment)
-        endpoint = _checked_endpoint(named, _endpoint(named, parts, environment))
+        access_key, secret_key = _find_keys(named, environment)
+        endpoint = _checked_endpoint(named, _read_endpoint(named, parts, environment))
         return cls(
             uri=uri,
             bucket=parts.netloc,
             prefix=checked_prefix(prefix) and f"{prefix}/",
             endpoint=endpoint,
-            region=_region(endpoint, environment),
+            region=_find_region(endpoint, environment),
             access_key=access_key,
             secret_key=secret_key,
             session_token=environment.get("AWS_SESSION_TOKEN") or None,
@@ -70,7 +70,7 @@ class S3Address:
         return self.endpoint.startswith("https://")
 
 
-def _endpoint(named: str, parts: SplitResult, environment: Mapping[str, str]) -> str:
+def _read_endpoint(named: str, parts: SplitResult, environment: Mapping[str, str]) -> str:
     query = dict(parse_qsl(parts.query))
     endpoint = query.pop("endpoint", None)
     if query or parts.fragment:
@@ -79,7 +79,7 @@ def _endpoint(named: str, parts: SplitResult, environment: Mapping[str, str]) ->
 
 
 def _checked_endpoint(named: str, endpoint: str) -> str:
-    parts = _split(endpoint, named)
+    parts = _split_path(endpoint, named)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path.strip("/") or parts.query:
         raise RefusedInput(f"{named}: its endpoint {endpoint!r} is not of the form http://host:port")
     if "@" in parts.netloc:
@@ -91,14 +91,14 @@ def _checked_endpoint(named: str, endpoint: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _split(url: str, named: str) -> SplitResult:
+def _split_path(url: str, named: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError as error:
         raise RefusedInput(f"{named}: cannot be read ({error}); write s3://bucket/prefix?endpoint=...") from error
 
 
-def _region(endpoint: str, environment: Mapping[str, str]) -> str:
+def _find_region(endpoint: str, environment: Mapping[str, str]) -> str:
     """Return the region that requests are signed for; an endpoint of AWS may name its own."""
     own = re.fullmatch(r"https?://s3\.([a-z0-9-]+)\.amazonaws\.com", endpoint)
     if own:
@@ -106,7 +106,7 @@ def _region(endpoint: str, environment: Mapping[str, str]) -> str:
     return environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
 
 
-def _keys(named: str, environment: Mapping[str, str]) -> tuple[str, str]:
+def _find_keys(named: str, environment: Mapping[str, str]) -> tuple[str, str]:
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     missing = [name for name in names if not environment.get(name)]
     if missing:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import DamagedObject, RefusedInput
-from .files import PARTIAL, arriving
+from .files import PARTIAL, replace_on_success
 from .keys import checked_key
 from .store import Store
 
@@ -36,7 +36,7 @@ def upload_folder(store: Store, folder: Path, prefix: str) -> list[Placed]:
         raise RefusedInput(f"folder={str(folder)!r}: there is no such folder to upload")
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(PARTIAL))
     names = sorted(path.relative_to(folder).as_posix() for path in files)
-    return _all(lambda name: _upload(store, folder / name, name, prefix + name), names)
+    return _list_files(lambda name: _upload_file(store, folder / name, name, prefix + name), names)
 
 
 def download_folder(store: Store, objects: Sequence[Placed], folder: Path) -> None:
@@ -47,7 +47,7 @@ def download_folder(store: Store, objects: Sequence[Placed], folder: Path) -> No
     for placed in objects:
         checked_key(placed.name)
     folder.mkdir(parents=True, exist_ok=True)
-    _all(lambda placed: _download(store, placed, folder / placed.name), objects)
+    _list_files(lambda placed: _download_file(store, placed, folder / placed.name), objects)
 
 
 def sha256_file(path: Path) -> str:
@@ -56,14 +56,14 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _upload(store: Store, path: Path, name: str, key: str) -> Placed:
+def _upload_file(store: Store, path: Path, name: str, key: str) -> Placed:
     placed = Placed(name, key, path.stat().st_size, sha256_file(path))
     store.upload(key, path)
     return placed
 
 
-def _download(store: Store, placed: Placed, path: Path) -> None:
-    with arriving(path) as temporary:
+def _download_file(store: Store, placed: Placed, path: Path) -> None:
+    with replace_on_success(path) as temporary:
         store.download(placed.key, temporary)
         found = sha256_file(temporary)
         if found != placed.sha256:
@@ -72,7 +72,7 @@ def _download(store: Store, placed: Placed, path: Path) -> None:
             )
 
 
-def _all(act: Callable[[Given], Made], things: Iterable[Given]) -> list[Made]:
+def _list_files(act: Callable[[Given], Made], things: Iterable[Given]) -> list[Made]:
     """Act on all things in parallel, results in their order; the first failure calls off what has not begun."""
     with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="transfer") as pool:
         try:

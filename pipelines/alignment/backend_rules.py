@@ -194,14 +194,14 @@ def _dag_output(pipeline: Pipeline) -> Found:
             selectors = output.get("artifactSelectors", [])
             if len(selectors) > 1:
                 yield name, f"its artifact {key!r} comes from one of {len(selectors)} tasks", "have one task write it"
-            yield from _selected(pipeline, name, dag, "Artifact", selectors)
+            yield from _select_parts(pipeline, name, dag, "Artifact", selectors)
         for output in outputs.get("parameters", {}).values():
             one = [output["valueFromParameter"]] if "valueFromParameter" in output else []
             selectors = one or output.get("valueFromOneof", {}).get("parameterSelectors", [])
-            yield from _selected(pipeline, name, dag, "Parameter", selectors)
+            yield from _select_parts(pipeline, name, dag, "Parameter", selectors)
 
 
-def _selected(pipeline: Pipeline, name: str, dag: Spec, kind: str, selectors: list[Spec]) -> Found:
+def _select_parts(pipeline: Pipeline, name: str, dag: Spec, kind: str, selectors: list[Spec]) -> Found:
     for selector in selectors:
         task, key = selector["producerSubtask"], selector[f"output{kind}Key"]
         if key not in _definitions(pipeline.component(dag["dag"]["tasks"].get(task, {})), "output", kind):
@@ -245,7 +245,7 @@ def _valid_names(pipeline: Pipeline) -> Found:
 # Steps.
 
 
-def _importer(pipeline: Pipeline) -> Found:
+def _find_importers(pipeline: Pipeline) -> Found:
     for _, name, task in pipeline.tasks():
         if "importer" in pipeline.executor(pipeline.component(task)):
             yield (
@@ -529,7 +529,7 @@ RULES = (
     Rule("importer's metadata", "An importer's metadata has no values that are known only in the run.",
          f"#7523, {_SEEN}", _importer_metadata),
     Rule("no importer", "No DAG has an importer: neither it nor the DAGs above it ever end in the UI.", _SEEN,
-         _importer),
+         _find_importers),
     Rule("container", "A step is a container with an image and a command.", "compiler/argocompiler/dag.go",
          _executor_kind),
     Rule("one container, one component", "Components of the same container have the same inputs and outputs: KFP "

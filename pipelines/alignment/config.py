@@ -47,10 +47,10 @@ def gather(
     """
     merged = _by_room(place or {})
     if preset is not None:
-        _merge(merged, read_preset(preset))
+        _merge_sections(merged, read_preset(preset))
     if file is not None:
-        _merge(merged, read_yaml(file))
-    _merge(merged, _by_room(_values(flags)))
+        _merge_sections(merged, read_yaml(file))
+    _merge_sections(merged, _by_room(_read_flags(flags)))
     _read_texts(merged)
     settings = ExperimentSettings.parse(merged)
     refuse_small_budget(settings)
@@ -116,10 +116,10 @@ def _by_room(values: Mapping[str, Any]) -> Nested:
     return sections
 
 
-def _values(flags: Mapping[str, str]) -> dict[str, Any]:
+def _read_flags(flags: Mapping[str, str]) -> dict[str, Any]:
     """Read the texts of flags."""
     defaults = {setting.name: setting.default for setting in all_settings()}
-    return {name: text if _is_text(text, defaults[name]) else _value(text) for name, text in flags.items()}
+    return {name: text if _is_text(text, defaults[name]) else _read_flag(text) for name, text in flags.items()}
 
 
 def _is_text(text: str, default: Any) -> bool:
@@ -127,7 +127,7 @@ def _is_text(text: str, default: Any) -> bool:
     return isinstance(default, str) and text.lower() != "none"
 
 
-def _value(text: str) -> Any:
+def _read_flag(text: str) -> Any:
     """Read a flag's text as YAML would: 4 is a number, {a: b} a mapping, none and null are nothing."""
     if text.lower() == "none":
         return None
@@ -138,7 +138,7 @@ def _value(text: str) -> Any:
     return value if isinstance(value, int | float | bool | dict | list | None) else text
 
 
-def _merge(into: Nested, over: Mapping[str, Any]) -> None:
+def _merge_sections(into: Nested, over: Mapping[str, Any]) -> None:
     for room, section in over.items():
         if isinstance(section, Mapping):
             into.setdefault(room, {}).update(section)

@@ -28,13 +28,15 @@ class Field:
 
 def fields(defaults: Mapping[str, Any]) -> list[Field]:
     """Return all fields but the ledger's; `defaults` are those that differ from the settings' own."""
-    by_name = {name: inner for section in _sections() for name, inner in section.model_fields.items()}
+    by_name = {name: inner for section in _list_sections() for name, inner in section.model_fields.items()}
     found = []
     for name in FORM:
         inner = by_name[name]
         default = defaults.get(name, inner.default)
         text = " ".join((inner.description or "").split())
-        found.append(Field(name, _type(inner.annotation), "" if default is None else default, text + _choices(inner)))
+        found.append(
+            Field(name, _field_type(inner.annotation), "" if default is None else default, text + _list_choices(inner))
+        )
     return [*found, Field(MORE, dict, {}, _MORE)]
 
 
@@ -73,12 +75,12 @@ def form_arguments(ledger: str, settings: ExperimentSettings) -> dict[str, Any]:
 _REQUIRED = ("prompt_data", "pretrain")
 
 
-def _sections() -> list[type[Section]]:
+def _list_sections() -> list[type[Section]]:
     sections = [field.annotation for field in ExperimentSettings.model_fields.values()]
     return [section for section in sections if isinstance(section, type) and issubclass(section, Section)]
 
 
-def _type(annotation: Any) -> Any:
+def _field_type(annotation: Any) -> Any:
     """Return the plain type that KFP knows for a setting's annotation."""
     origin, args = get_origin(annotation), [arg for arg in get_args(annotation) if arg is not type(None)]
     if origin in (dict, list):
@@ -88,7 +90,7 @@ def _type(annotation: Any) -> Any:
     return annotation
 
 
-def _choices(inner: Any) -> str:
+def _list_choices(inner: Any) -> str:
     """Name the values that a setting may have, where they are few."""
     values = [arg for arg in get_args(inner.annotation) if not isinstance(arg, type)]
     return f" One of: {', '.join(map(str, values))}." if len(values) > 1 else ""

@@ -14,7 +14,7 @@ from oatflow.components.rounds.opening import LONGEST_RUN
 from .build import Build
 from .form import LEDGER, docstring, signature
 from .package import pack
-from .round import first_round, later_round, play_first_round, pod_fields, uncached
+from .round import disable_cache, first_round, later_round, play_first_round, pod_fields
 
 MOST_ROUNDS = LONGEST_RUN
 
@@ -33,8 +33,8 @@ def alignment_pipeline(rounds: int, build: Build) -> Any:
         if rounds == 1:
             play_first_round(ledger, run, form, build)
             return
-        first = uncached(first_of_many(ledger=ledger, run=run, **form))
-        uncached(later(ledger=ledger, run=run, **{name: form[name] for name in pod_fields(build)})).after(first)
+        first = disable_cache(first_of_many(ledger=ledger, run=run, **form))
+        disable_cache(later(ledger=ledger, run=run, **{name: form[name] for name in pod_fields(build)})).after(first)
 
     given = signature(build.defaults(), ["ledger"])
     alignment.__signature__ = given  # type: ignore[attr-defined]

@@ -39,7 +39,7 @@ def unroll_rounds(spec: Spec, rounds: int) -> Spec:
         task["componentRef"]["name"] = _copy_dag(spec, second["componentRef"]["name"], name, {}, f"-{number}", copies)
         tasks[name] = task
         before = name
-    unrolled["components"] = _used(unrolled["root"], spec["components"] | copies)
+    unrolled["components"] = _list_used(unrolled["root"], spec["components"] | copies)
     return unrolled
 
 
@@ -89,12 +89,12 @@ def _rename_task(task: Spec, name: str, own: Mapping[str, str]) -> None:
                     source[kind]["producerTask"] = own[source[kind]["producerTask"]]
 
 
-def _used(component: Spec, components: Spec) -> Spec:
+def _list_used(component: Spec, components: Spec) -> Spec:
     """Return the components that a DAG uses, itself or in the DAGs in it."""
     used: Spec = {}
     for task in component["dag"]["tasks"].values():
         name = task["componentRef"]["name"]
         used[name] = components[name]
         if "dag" in components[name]:
-            used |= _used(components[name], components)
+            used |= _list_used(components[name], components)
     return used

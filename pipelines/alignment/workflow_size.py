@@ -68,7 +68,7 @@ def count_pods(spec: Spec) -> Pods:
     """Return the pods of a run: KFP starts a driver for each DAG and each step, and a pod for each step."""
     executors = spec["deploymentSpec"]["executors"]
     steps, drivers = 0, 1
-    for _, _, component in _walk(spec, spec["root"]):
+    for _, _, component in _walk_tasks(spec, spec["root"]):
         steps += "dag" not in component
         # An importer resolves its inputs itself.
         drivers += "importer" not in executors.get(component.get("executorLabel"), {})
@@ -79,10 +79,10 @@ def workflow_size(spec: Spec, kubernetes: Spec) -> WorkflowSize:
     """Return the size of the Workflow of a pipeline. `kubernetes`: what the platform is given for each executor."""
     status = _text(build_status(spec, kubernetes))
     compressed = base64.b64encode(gzip.compress(status.encode(), mtime=0))
-    return WorkflowSize(_FIXED + len(_text(_specification(spec, kubernetes))), len(status), len(compressed))
+    return WorkflowSize(_FIXED + len(_text(_measure_specification(spec, kubernetes))), len(status), len(compressed))
 
 
-def _specification(spec: Spec, kubernetes: Spec) -> Spec:
+def _measure_specification(spec: Spec, kubernetes: Spec) -> Spec:
     """Build what KFP compiles: each component once as an argument, and for each DAG a template with its tasks."""
     executors, arguments, templates = spec["deploymentSpec"]["executors"], {}, []
     for name, component in {"root": spec["root"], **spec["components"]}.items():
@@ -92,7 +92,7 @@ def _specification(spec: Spec, kubernetes: Spec) -> Spec:
             templates.append({"name": name, "inputs": {"parameters": [{"name": "parent-dag-id"}]}, "dag": tasks,
                               "metadata": {}, "outputs": {}})  # fmt: skip
             continue
-        container = _text(_implementation(executors[component["executorLabel"]]))
+        container = _text(_find_implementation(executors[component["executorLabel"]]))
         digest = hashlib.sha256(container.encode()).hexdigest()
         arguments[f"components-{digest}"] = _text(component)
         arguments[f"implementations-{digest}"] = container
@@ -104,7 +104,7 @@ def _specification(spec: Spec, kubernetes: Spec) -> Spec:
 def _argo_tasks(spec: Spec, name: str, task: Spec) -> Iterator[Spec]:
     """Build the two tasks that KFP makes of one: its driver, which is given the task's text, and the task itself."""
     component = spec["components"][task["componentRef"]["name"]]
-    depends = " && ".join(f"{other}.Succeeded" for other in _dependencies(task))
+    depends = " && ".join(f"{other}.Succeeded" for other in _list_dependencies(task))
     placeholder = "{{workflow.parameters.components-" + "0" * 64 + "}}"
     parent = "{{inputs.parameters.parent-dag-id}}"
     given = {"component": placeholder, "parent-dag-id": parent, "task": _text(task), "task-name": name}
@@ -150,14 +150,14 @@ def build_status(spec: Spec, kubernetes: Spec) -> Spec:
     add(_NODE, {}, {})
     add("root-driver", {"component": _text(spec["root"]), "runtime-config": _text(form)}, {"execution-id": "12345"})
     add("root", {"parent-dag-id": "12345"}, {})
-    for path, task, component in _walk(spec, spec["root"]):
+    for path, task, component in _walk_tasks(spec, spec["root"]):
         name = path.rpartition(".")[2]
         given = {"component": _text(component), "task": _text(task), "task-name": name, "parent-dag-id": "12345"}
         if "dag" in component:
             add(f"{path}-driver", given, {"execution-id": "12345", "condition": "true"}, pod=True)
             add(path, {"parent-dag-id": "12345", "condition": "true"}, {})
             continue
-        container = _implementation(executors[component["executorLabel"]])
+        container = _find_implementation(executors[component["executorLabel"]])
         platform = kubernetes.get(component["executorLabel"], {})
         given |= {"container": _text(container), "kubernetes-config": _text(platform)}
         pod = {"pod-spec-patch": _text(_pod(name, task, component, container, platform, form))}
@@ -172,8 +172,8 @@ def _pod(name: str, task: Spec, component: Spec, container: Spec, platform: Spec
     values = {key: form.get(str(source.get("componentInputParameter", "")).removeprefix("pipelinechannel--"), _UID)
               for key, source in task.get("inputs", {}).get("parameters", {}).items()}  # fmt: skip
     outputs = component.get("outputDefinitions", {})
-    shown = {key: _artifact(key) for key in outputs.get("artifacts", {})}
-    inputs = {key: _artifact(key) for key in task.get("inputs", {}).get("artifacts", {})}
+    shown = {key: _measure_artifact(key) for key in outputs.get("artifacts", {})}
+    inputs = {key: _measure_artifact(key) for key in task.get("inputs", {}).get("artifacts", {})}
     executor_input = {
         "inputs": {"parameterValues": values, "artifacts": inputs},
         "outputs": {"artifacts": shown, "outputFile": "/tmp/kfp_outputs/output_metadata.json",
@@ -193,7 +193,7 @@ def _pod(name: str, task: Spec, component: Spec, container: Spec, platform: Spec
     }]}  # fmt: skip
 
 
-def _artifact(name: str) -> Spec:
+def _measure_artifact(name: str) -> Spec:
     """Build an artifact as KFP describes it to a step."""
     metadata = {"digest": "0" * 64, "ledger": "s3://bucket/private/team/oatflow/name?endpoint=http://store:9000",
                 "store_session_info": "0" * 250}  # fmt: skip
@@ -202,16 +202,16 @@ def _artifact(name: str) -> Spec:
     return {"artifacts": [{"name": name, "uri": uri, "type": kind, "metadata": metadata}]}
 
 
-def _walk(spec: Spec, component: Spec, above: str = "") -> Iterator[tuple[str, Spec, Spec]]:
+def _walk_tasks(spec: Spec, component: Spec, above: str = "") -> Iterator[tuple[str, Spec, Spec]]:
     """Yield every task of a run, with its path and its component; a component that is used twice comes twice."""
     for name, task in component["dag"]["tasks"].items():
         inner = spec["components"][task["componentRef"]["name"]]
         yield f"{above}{name}", task, inner
         if "dag" in inner:
-            yield from _walk(spec, inner, f"{above}{name}.")
+            yield from _walk_tasks(spec, inner, f"{above}{name}.")
 
 
-def _dependencies(task: Spec) -> list[str]:
+def _list_dependencies(task: Spec) -> list[str]:
     inputs = task.get("inputs", {})
     producers = [source["taskOutputParameter"]["producerTask"] for source in inputs.get("parameters", {}).values()
                  if "taskOutputParameter" in source]  # fmt: skip
@@ -225,7 +225,7 @@ def _form(spec: Spec) -> Spec:
     return {name: field.get("defaultValue", "s3://bucket/name") for name, field in parameters.items()}
 
 
-def _implementation(executor: Spec) -> Spec:
+def _find_implementation(executor: Spec) -> Spec:
     found: Spec = executor.get("container") or {"image": "", "command": [], **executor}
     return found
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 from oatflow.components.images import CONTROL, ORACLE, SAMPLER, TRAINER
-from oatflow.pipelines.align import THIS_MACHINE
+from oatflow.pipelines.laptop.align import THIS_MACHINE
 
 ROOT = Path(__file__).parents[2]
 

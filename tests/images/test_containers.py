@@ -10,10 +10,10 @@ from kfp.local import config
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.store.store import open_store
 from oatflow.components.store.transfer import upload_folder
-from oatflow.pipelines.align import THIS_MACHINE
 from oatflow.pipelines.alignment.config import gather
 from oatflow.pipelines.alignment.form import form_arguments
 from oatflow.pipelines.alignment.pipeline import compile_pipeline
+from oatflow.pipelines.laptop.align import THIS_MACHINE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

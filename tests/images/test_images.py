@@ -20,7 +20,7 @@ import oatflow.components, oatflow.pipelines
 packages = [oatflow.components, oatflow.pipelines]
 modules = [each for package in packages for each in pkgutil.walk_packages(package.__path__, package.__name__ + ".")]
 data = [
-    ("components.oracles", "labelling.html"), ("components.reporting", "page.html"),
+    ("components.people", "labelling.html"), ("components.reporting", "page.html"),
     ("components.prompts", "reviews/train.jsonl"),
     ("components.prompts", "review-preferences/train.jsonl"),
     ("pipelines.alignment", "presets/reviews.yaml"),

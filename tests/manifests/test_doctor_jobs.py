@@ -5,8 +5,8 @@ import pytest
 import yaml
 from oatflow.components.images import CONTROL
 from oatflow.components.jobs.settings import JobSettings
+from oatflow.pipelines.cluster.probes import images_job, store_job
 from oatflow.pipelines.doctor_command import TRAINER_ACCOUNT
-from oatflow.pipelines.probes import images_job, store_job
 
 from .conftest import MANIFESTS
 from .policy import problems

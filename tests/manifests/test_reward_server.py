@@ -9,7 +9,7 @@ from oatflow.components.oracles.settings import ScorerSettings
 from oatflow.components.reward_server.gateway import HEALTH, METRICS, READY
 from oatflow.components.reward_server.serving import TOKEN
 from oatflow.components.reward_server.settings import ServerSettings
-from oatflow.pipelines.serve import serve_parser
+from oatflow.pipelines.laptop.serve import serve_parser
 
 from .conftest import MANIFESTS
 from .policy import pod_specs, problems

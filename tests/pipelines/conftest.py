@@ -6,8 +6,8 @@ import time
 from hashlib import sha256
 
 import pytest
-from oatflow.pipelines import submission
 from oatflow.pipelines.alignment.pipeline import compile_pipeline
+from oatflow.pipelines.cluster import submission
 
 
 def _wait_for(folder, step, event, seconds=300):

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.pipelines.embedded_s3 import embedded_s3
-from oatflow.pipelines.place import experiment_uri
+from oatflow.pipelines.laptop.embedded_s3 import embedded_s3
+from oatflow.pipelines.laptop.place import experiment_uri
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -109,8 +109,9 @@ def test_a_pipeline_with_more_rounds_than_the_budget_pays_for_ends_well_and_does
     before = status(folder)
     settings = gather("scripted", None, {"rollout_batch_size": "8", "max_queries": "16"})
     arguments = form_arguments(before["ledger"], settings)
-    command = [sys.executable, "-m", "oatflow.pipelines.local_run", "--pipeline", str(tmp_path / "alignment.yaml"),
-               "--arguments", json.dumps(arguments), "--outputs", str(tmp_path)]  # fmt: skip
+    command = [sys.executable, "-m", "oatflow.pipelines.laptop.local_run"]
+    command += ["--pipeline", str(tmp_path / "alignment.yaml"), "--arguments", json.dumps(arguments)]
+    command += ["--outputs", str(tmp_path)]
     run = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, cwd=tmp_path)
     assert run.wait(timeout=240) == 0
     assert status(folder)["head"] == before["head"]

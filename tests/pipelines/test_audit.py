@@ -6,7 +6,7 @@ import json
 import pytest
 from oatflow.components.errors import RecordError, RefusedInput
 from oatflow.components.oracles.oracle import SpendingLimit
-from oatflow.pipelines.audit import audit_parser, shipped_pairs
+from oatflow.pipelines.data.audit import audit_parser, shipped_pairs
 
 from ..oracles.openai_service import KEY, MODEL, openai_service
 

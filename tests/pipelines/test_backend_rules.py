@@ -71,7 +71,7 @@ def test_every_pipeline_that_we_compile_breaks_no_rule(rounds, build, tmp_path):
 
 
 def test_a_pipeline_that_breaks_a_rule_is_not_compiled(tmp_path, monkeypatch):
-    monkeypatch.setattr(rounds_module, "uncached", lambda task: task)
+    monkeypatch.setattr(rounds_module, "disable_cache", lambda task: task)
     with pytest.raises(PipelineRefused, match=r"breaks 'no cache': .*; switch it off for the task"):
         compile_pipeline(1, tmp_path / "pipeline.yaml")
     assert list(tmp_path.iterdir()) == []

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 from oatflow.components.jobs.registry import KINDS
-from oatflow.pipelines import cluster_doctor, probes
 from oatflow.pipelines.cli import main
-from oatflow.pipelines.cluster_checks import needed_rights, service_of, version_of
+from oatflow.pipelines.cluster import examination as cluster_doctor
+from oatflow.pipelines.cluster import probes
+from oatflow.pipelines.cluster.checks import needed_rights, service_of, version_of
 
 from .kfp_api_double import kfp_api
 from .kubernetes_reading_double import PROMISE, STEPS, TRAINER, cluster_in_order, deployment, kubernetes_api, node

@@ -8,12 +8,12 @@ import pytest
 from oatflow.components.errors import ClusterError
 from oatflow.components.jobs.run_in_cluster import RunInCluster
 from oatflow.components.rounds.opening import open_round
-from oatflow.pipelines import cluster_status
 from oatflow.pipelines.alignment.config import gather
 from oatflow.pipelines.cli import main
-from oatflow.pipelines.cluster_lines import describe_cluster
-from oatflow.pipelines.cluster_status import describe_failures, full_report
-from oatflow.pipelines.kubeflow_client import Cluster
+from oatflow.pipelines.cluster import status as cluster_status
+from oatflow.pipelines.cluster.kubeflow_client import Cluster
+from oatflow.pipelines.cluster.status import describe_failures, full_report
+from oatflow.pipelines.cluster.status_lines import describe_cluster
 
 from .kfp_api_double import Fault, kfp_api
 from .recorded_runs import LOG_OF_TRAIN, TRAIN_POD, as_of, label_at_work, moment, recorded

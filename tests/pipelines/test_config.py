@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 from oatflow.components.errors import SettingsError
-from oatflow.pipelines.align import on_this_machine, place_defaults
 from oatflow.pipelines.alignment.config import all_settings, gather, presets
 from oatflow.pipelines.cli import main
+from oatflow.pipelines.laptop.align import on_this_machine, place_defaults
 
 
 def test_a_flag_needs_no_room_as_each_name_belongs_to_one():

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 from oatflow.components.errors import RefusedInput
-from oatflow.pipelines.cron import check_cron, in_words, next_times
+from oatflow.pipelines.cluster.cron import check_cron, in_words, next_times
 
 FRIDAY = datetime(2026, 1, 2, 12, tzinfo=UTC)
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 from oatflow.components.reporting.curves import Explored, RoundRow
-from oatflow.pipelines.display import Display, RunState
+from oatflow.pipelines.laptop.display import Display, RunState
 from rich.console import Console
 
 

@@ -3,13 +3,15 @@
 import pytest
 from oatflow.components.errors import UnsafeStore
 from oatflow.components.policy.settings import PolicySettings
-from oatflow.pipelines import doctor
 from oatflow.pipelines.cli import main
+from oatflow.pipelines.laptop import doctor
 
 
 def findings(tmp_path, pretrain, **policy):
     wanted = PolicySettings(pretrain=str(pretrain), **policy)
-    return {found.check: found for found in doctor.examine(tmp_path / "home", f"file://{tmp_path}/ledger", wanted)}
+    return {
+        found.check: found for found in doctor.examine_machine(tmp_path / "home", f"file://{tmp_path}/ledger", wanted)
+    }
 
 
 def test_a_store_that_keeps_its_promise_and_a_complete_model_pass(tmp_path, make_model):
@@ -54,8 +56,8 @@ def test_a_store_without_conditional_writes_is_found_out(tmp_path, monkeypatch):
 
 
 def test_a_missing_package_and_another_version_are_named(monkeypatch):
-    assert not doctor._package("no-such-package", "1.0").ok
-    assert "tested with 0.0.1" in doctor._package("kfp", "0.0.1").advice
+    assert not doctor._check_package("no-such-package", "1.0").ok
+    assert "tested with 0.0.1" in doctor._check_package("kfp", "0.0.1").advice
 
 
 @pytest.mark.parametrize("check", ["memory", "disk"])

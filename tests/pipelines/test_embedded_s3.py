@@ -17,14 +17,14 @@ from pathlib import Path
 import pytest
 from oatflow.components.errors import ObjectNotFound, StoreUnreachable
 from oatflow.components.store.s3 import S3Store
-from oatflow.pipelines import embedded_s3 as module
-from oatflow.pipelines.embedded_s3 import EmbeddedS3, embedded_s3, weed_path
+from oatflow.pipelines.laptop import embedded_s3 as module
+from oatflow.pipelines.laptop.embedded_s3 import EmbeddedS3, embedded_s3, weed_path
 
 # A process that uses the server until it is told to leave, by a line or by Ctrl-C.
 USER = """
 import sys
 from pathlib import Path
-from oatflow.pipelines.embedded_s3 import embedded_s3
+from oatflow.pipelines.laptop.embedded_s3 import embedded_s3
 from oatflow.components.store.s3 import S3Store
 with embedded_s3(Path(sys.argv[1])) as server:
     try:  # the line below tells the test to send Ctrl-C, which may be here before the next one

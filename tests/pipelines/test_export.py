@@ -17,8 +17,8 @@ from oatflow.components.sampling.engine import Decoding, Request
 from oatflow.components.sampling.settings import SamplingSettings
 from oatflow.components.sampling.warm_engine import WARM_ENGINE, connect_engine, start_warm_engine
 from oatflow.pipelines.cli import main
-from oatflow.pipelines.export import with_dtype
-from oatflow.pipelines.model_card import chosen, explored, public_name
+from oatflow.pipelines.data.export import with_dtype
+from oatflow.pipelines.data.model_card import list_chosen, list_explored, public_name
 
 ORACLE = "simulated/vader-3.3.2/T=0.1"
 JUDGED = {"win_rate": 0.75, "low": 0.5, "high": 1.0, "mean_probability": 0.7, "oracle": ORACLE}
@@ -98,8 +98,8 @@ def with_adapter(tmp_path_factory, starting_model):
     model.merge_and_unload().save_pretrained(folder / "model")
     AutoTokenizer.from_pretrained(starting_model).save_pretrained(folder / "model")
     left = {"model": folder / "model", "adapter": folder / "adapter"}
-    chosen = {"lora_rank": 4, "lora_targets": ",".join(targets)}
-    return folder, write_experiment(folder, "lora", [left], starting_model, **chosen)
+    list_chosen = {"lora_rank": 4, "lora_targets": ",".join(targets)}
+    return folder, write_experiment(folder, "lora", [left], starting_model, **list_chosen)
 
 
 @pytest.fixture
@@ -323,12 +323,12 @@ def test_the_card_names_strategy_reward_model_and_the_share_of_synthetic_pairs(e
         "reward_model": {"rm_backbone": "/secret/folder/PairRM-hf", "num_ensemble": 10},
         "prompts": {"prompt_data": "some/prompts"}, "labeling": {"max_queries": 12},
     })  # fmt: skip
-    assert explored(settings, rows) == [
+    assert list_explored(settings, rows) == [
         ("Duels picked by", "EnnBAITS"),
         ("Reward model", "10 members on features of PairRM-hf; not part of this folder"),
         ("Synthetic pairs", "1 of 8 pairs (12%), labelled by members of the reward model"),
     ]
-    told = dict(chosen(settings))
+    told = dict(list_chosen(settings))
     assert told["Exploration"].startswith("objective=best_arm, exp_method=EnnBAITS, on_clash=redraw, max_model_data")
     assert told["Ensemble"].startswith("num_ensemble=10, ") and "secret" not in str(told)
 

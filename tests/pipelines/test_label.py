@@ -8,9 +8,9 @@ from oatflow.components.errors import RecordError, RefusedInput, WaitingForLabel
 from oatflow.components.oracles.settings import HumanSettings
 from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, duel_id
-from oatflow.components.rounds.people import asked_of, collect_answers, read_annotations
-from oatflow.pipelines.label import Wish, label
-from oatflow.pipelines.status import read_open_round
+from oatflow.components.rounds.annotation_files import collect_answers, read_annotations, read_batch
+from oatflow.pipelines.data.ledger_status import read_open_round
+from oatflow.pipelines.people.label_command import LabelOptions, label_round
 
 
 def duel(number):
@@ -43,7 +43,7 @@ def answers(duels=DUELS, verdict="left"):
 
 
 def test_the_questions_are_written_into_a_folder_and_it_is_said_what_to_do(asked, tmp_path, capsys):
-    assert label(asked, "demo", tmp_path / "home", Wish()) == 0
+    assert label_round(asked, "demo", tmp_path / "home", LabelOptions()) == 0
     folder = tmp_path / "home" / "labels" / "demo-round-0"
     for name in ("page.html", "questions.csv", "questions.jsonl", "questions.argilla.jsonl"):
         stored = asked.store.get(f"rounds/00000/labeling/questions/{name}").data
@@ -57,7 +57,7 @@ def test_the_questions_are_written_into_a_folder_and_it_is_said_what_to_do(asked
 def test_status_has_the_duels_that_are_still_open(asked, tmp_path):
     assert read_open_round(asked, 0)["people"] == {"asked": 3, "open": 3, "answers": 3}
     (tmp_path / "some.jsonl").write_text(answers(DUELS[:1]))
-    label(asked, "demo", tmp_path, Wish(answers=[tmp_path / "some.jsonl"]))
+    label_round(asked, "demo", tmp_path, LabelOptions(answers=[tmp_path / "some.jsonl"]))
     found = read_open_round(asked, 0)
     assert (found["people"], found["next_step"]) == ({"asked": 3, "open": 2, "answers": 2}, "sample")
 
@@ -69,9 +69,11 @@ def test_status_of_a_round_that_asks_nobody_has_no_duels_for_people(begin):
 def test_answers_are_added_and_what_is_open_is_said(asked, tmp_path, capsys):
     (tmp_path / "some.jsonl").write_text(answers(DUELS[:1]))
     (tmp_path / "rest.csv").write_text(f"duel_id,verdict\n{DUELS[1].duel_id},tie\n{DUELS[2].duel_id},skip\n")
-    label(asked, "demo", tmp_path, Wish(answers=[tmp_path / "some.jsonl"]))
+    label_round(asked, "demo", tmp_path, LabelOptions(answers=[tmp_path / "some.jsonl"]))
     assert "1 new answers. Round 0: 2 of 3 duels lack 2 answers of people." in capsys.readouterr().out
-    label(asked, "demo", tmp_path, Wish(answers=[tmp_path / "rest.csv", tmp_path / "some.jsonl"], annotator="Ann"))
+    label_round(
+        asked, "demo", tmp_path, LabelOptions(answers=[tmp_path / "rest.csv", tmp_path / "some.jsonl"], annotator="Ann")
+    )
     assert "2 new answers. Round 0: all 3 duels are answered; run `oatflow align` again" in capsys.readouterr().out
 
 
@@ -79,9 +81,11 @@ def test_of_several_files_none_is_added_if_one_cannot_be_read(asked, tmp_path):
     (tmp_path / "good.jsonl").write_text(answers())
     (tmp_path / "bad.jsonl").write_text(answers()[:-20])
     with pytest.raises(RecordError, match=r"bad.jsonl: line 3: not JSON"):
-        label(asked, "demo", tmp_path, Wish(answers=[tmp_path / "good.jsonl", tmp_path / "bad.jsonl"]))
+        label_round(asked, "demo", tmp_path, LabelOptions(answers=[tmp_path / "good.jsonl", tmp_path / "bad.jsonl"]))
     with pytest.raises(RefusedInput, match=r"missing.jsonl.*No such file"):
-        label(asked, "demo", tmp_path, Wish(answers=[tmp_path / "good.jsonl", tmp_path / "missing.jsonl"]))
+        label_round(
+            asked, "demo", tmp_path, LabelOptions(answers=[tmp_path / "good.jsonl", tmp_path / "missing.jsonl"])
+        )
     assert read_annotations(asked, 0) == []
 
 
@@ -89,29 +93,29 @@ def test_where_no_round_waits_it_says_why(begin, asked, tmp_path):
     with asked.open_step(0, "labeling", "a") as step:
         step.mark_done(counts={}, timings={})
     with pytest.raises(RefusedInput, match="round 0 is labelled already"):
-        label(asked, "demo", tmp_path, Wish())
+        label_round(asked, "demo", tmp_path, LabelOptions())
 
 
 @pytest.mark.parametrize(("oracle", "why"), [("judge", "preference_oracle is 'judge'"), ("human", "not asked yet")])
 def test_a_round_that_asked_nobody_waits_for_nobody(begin, tmp_path, oracle, why):
     with pytest.raises(RefusedInput, match=f"experiment='demo': round 0 does not wait for labels; .*{why}"):
-        label(begin(oracle), "demo", tmp_path, Wish())
+        label_round(begin(oracle), "demo", tmp_path, LabelOptions())
     assert not (tmp_path / "labels").exists()
 
 
 def test_a_page_and_answers_at_once_are_refused(asked, tmp_path):
     with pytest.raises(RefusedInput, match="serve, answers"):
-        label(asked, "demo", tmp_path, Wish(answers=[tmp_path / "a.jsonl"], serve=True))
+        label_round(asked, "demo", tmp_path, LabelOptions(answers=[tmp_path / "a.jsonl"], serve=True))
 
 
 @pytest.mark.parametrize("port", [70000, -1])
 def test_a_port_that_cannot_be_had_is_refused(asked, tmp_path, port):
     with pytest.raises(RefusedInput, match=f"port={port}: cannot be opened"):
-        label(asked, "demo", tmp_path, Wish(serve=True, port=port))
+        label_round(asked, "demo", tmp_path, LabelOptions(serve=True, port=port))
 
 
 def test_the_served_page_stops_when_everything_is_answered(asked, tmp_path, capsys):
-    thread = threading.Thread(target=label, args=(asked, "demo", tmp_path, Wish(serve=True)))
+    thread = threading.Thread(target=label_round, args=(asked, "demo", tmp_path, LabelOptions(serve=True)))
     thread.start()
     said = ""
     while not (address := re.search(r"http://127.0.0.1:\d+", said)):
@@ -124,7 +128,7 @@ def test_the_served_page_stops_when_everything_is_answered(asked, tmp_path, caps
     thread.join(30)
     assert not thread.is_alive()
     assert "all 3 duels are answered" in capsys.readouterr().out
-    left = asked_of(asked, 0).shown.left
+    left = read_batch(asked, 0).shown.left
     assert {row.duel_id: row.verdict for row in read_annotations(asked, 0)} == left
-    label(asked, "demo", tmp_path, Wish(serve=True))
+    label_round(asked, "demo", tmp_path, LabelOptions(serve=True))
     assert "all 3 duels are answered" in capsys.readouterr().out

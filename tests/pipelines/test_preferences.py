@@ -16,7 +16,7 @@ from oatflow.components.errors import RefusedInput
 from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Duel, Preference, Prompt, duel_id
 from oatflow.components.records.table import to_parquet
-from oatflow.pipelines.preferences import TEXTS, Preferred, export_preferences, gather
+from oatflow.pipelines.data.preferences import TEXTS, Preferred, export_preferences, gather
 
 TRL = "trl==1.16.0"
 ORACLE = "simulated/vader-3.3.2/T=0.1"

@@ -9,7 +9,7 @@ from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
 from oatflow.components.rounds.steps import run_evaluation, run_labeling, run_sampling, run_train
 from oatflow.pipelines.alignment.config import gather
-from oatflow.pipelines.report import meaning, report_parser
+from oatflow.pipelines.data.report import meaning, report_parser
 
 SMALL = {"rollout_batch_size": "4", "max_queries": "8", "max_eval": "12"}
 

@@ -6,7 +6,7 @@ from oatflow.components.errors import RefusedInput
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.done import Done
 from oatflow.components.ledger.ledger import Ledger
-from oatflow.pipelines.round_cost import Cost, cost_table, costs, print_round_cost, round_cost, total, verdict
+from oatflow.pipelines.data.round_cost import Cost, cost_table, costs, print_round_cost, round_cost, total, verdict
 
 
 def mark(room, started, finished, **timings):

@@ -5,8 +5,8 @@ import json
 
 import pytest
 from kfp_server_api import ApiClient
-from oatflow.pipelines.kubeflow_client import read_run
-from oatflow.pipelines.run_steps import STEPS, find_failed_nodes, find_failed_steps, read_steps
+from oatflow.pipelines.cluster.kubeflow_client import read_run
+from oatflow.pipelines.cluster.run_steps import STEPS, find_failed_nodes, find_failed_steps, read_steps
 
 from .recorded_runs import as_of, moment, recorded
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from oatflow.components.errors import ClusterError
 from oatflow.components.jobs.run_in_cluster import RunInCluster
-from oatflow.pipelines import cluster_status, run_watch
-from oatflow.pipelines.display import StepBar
-from oatflow.pipelines.kubeflow_client import Cluster
-from oatflow.pipelines.run_steps import read_steps
-from oatflow.pipelines.run_watch import RunGone, RunWatch
+from oatflow.pipelines.cluster import run_watch
+from oatflow.pipelines.cluster import status as cluster_status
+from oatflow.pipelines.cluster.kubeflow_client import Cluster
+from oatflow.pipelines.cluster.run_steps import read_steps
+from oatflow.pipelines.cluster.run_watch import RunGone, RunWatch
+from oatflow.pipelines.laptop.display import StepBar
 from rich.console import Console
 
 from .kfp_api_double import kfp_api

@@ -4,8 +4,8 @@ import json
 
 import pytest
 from oatflow.components.jobs import run_in_cluster
-from oatflow.pipelines import submission
 from oatflow.pipelines.cli import main
+from oatflow.pipelines.cluster import submission
 
 from .kfp_api_double import Fault, kfp_api
 
@@ -223,7 +223,7 @@ def test_waiting_has_an_end_and_leaves_the_run_alone(api, schedule, under_way):
 
 
 def test_a_run_that_is_older_than_a_page_of_others_is_found(api, schedule, under_way, monkeypatch):
-    monkeypatch.setattr("oatflow.pipelines.kubeflow_client.RUNS_PAGE", 2)
+    monkeypatch.setattr("oatflow.pipelines.cluster.kubeflow_client.RUNS_PAGE", 2)
     _, run_id = under_way
     for _ in range(5):
         api._new_run({"experiment_id": api.runs[run_id]["experiment_id"], "display_name": "by hand"})
@@ -333,7 +333,7 @@ def test_the_list_as_json_holds_the_same(set_, schedule):
 
 
 def test_the_list_reads_every_page(api, set_, schedule, monkeypatch):
-    monkeypatch.setattr("oatflow.pipelines.kubeflow_client.PAGE", 1)
+    monkeypatch.setattr("oatflow.pipelines.cluster.kubeflow_client.PAGE", 1)
     for name in ("kinder", "shorter", "warmer"):
         set_(name)
     assert schedule("list")[1].count("at 02:00") == 3

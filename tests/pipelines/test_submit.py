@@ -11,12 +11,12 @@ import yaml
 from oatflow.components.reward_model.settings import RewardModelSettings
 from oatflow.components.rounds.experiment import ExperimentSettings
 from oatflow.components.rounds.form import FORM, MORE, sections_of
-from oatflow.pipelines import submission
 from oatflow.pipelines.alignment.build import Build
 from oatflow.pipelines.alignment.config import all_settings, gather
 from oatflow.pipelines.alignment.pipeline import compile_pipeline
 from oatflow.pipelines.cli import main
-from oatflow.pipelines.kubeflow_client import Cluster
+from oatflow.pipelines.cluster import submission
+from oatflow.pipelines.cluster.kubeflow_client import Cluster
 
 from .kfp_api_double import Fault, KfpApi, kfp_api
 from .recorded_runs import LOG_OF_TRAIN, TRAIN_POD, playing, recorded

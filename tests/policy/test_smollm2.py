@@ -13,14 +13,14 @@ from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
 from oatflow.components.rounds.steps import run_evaluation, run_labeling, run_sampling, run_train
 from oatflow.pipelines.alignment.config import gather
-from oatflow.pipelines.starting_model import smollm2
+from oatflow.pipelines.laptop.starting_model import find_smollm2
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return smollm2(tmp_path_factory.mktemp("home"))
+    return find_smollm2(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture

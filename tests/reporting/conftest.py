@@ -84,7 +84,7 @@ def offline_ledger(ledger: Ledger) -> Ledger:
             ledger.store.put(
                 layout.done_key(round_, room), seal_document(replace(done, counts=counts, facts=facts).to_json())
             )
-    return ledger
+    return Ledger.open(ledger.store.uri)
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def explored_ledger(ledger: Ledger) -> Ledger:
             done = ledger.find_done(round_, room)
             told_too = replace(done, facts={**done.facts, **more})
             ledger.store.put(layout.done_key(round_, room), seal_document(told_too.to_json()))
-    return ledger
+    return Ledger.open(ledger.store.uri)
 
 
 @pytest.fixture

@@ -3,7 +3,13 @@ from math import inf
 
 import pytest
 from oatflow.components.records.records import Verdict
-from oatflow.components.reporting.comparison_page import headline, in_short, render_comparison, seed_notes, verdicts
+from oatflow.components.reporting.comparison_page import (
+    in_short,
+    render_comparison,
+    seed_notes,
+    write_headline,
+    write_verdicts,
+)
 from oatflow.components.reporting.entrants import Entrant, Measurement, compare_entrants, describe_kind, read_entrant
 from oatflow.components.reporting.label_efficiency import at_equal_labels, curve, equal_labels, reach
 from oatflow.components.reporting.words import PREFERENCES, QUERIES
@@ -109,7 +115,7 @@ def test_a_group_that_measured_nothing_so_early_has_no_number():
     found = compare_entrants([entrant("a", (0.5,)), entrant("b", (0.5,), each=100, **{"policy.beta": 0.2})])
     first, second = at_equal_labels(found, 0)
     assert first is not None and second is None
-    assert verdicts(found, [first, second])[1] == "b measured no round so early."
+    assert write_verdicts(found, [first, second])[1] == "b measured no round so early."
     assert render_comparison(found)
 
 
@@ -175,7 +181,7 @@ def test_groups_are_told_apart_without_their_colours():
 def test_experiments_that_learn_from_a_set_and_from_an_oracle_are_compared_over_labels():
     offline = entrant("offline", unit=PREFERENCES, **{"prompts.chosen_key": "chosen"})
     found = compare_entrants([entrant("online"), offline])
-    assert "2 kinds of experiment after 128 labels" in headline(found, at_equal_labels(found, 0))
+    assert "2 kinds of experiment after 128 labels" in write_headline(found, at_equal_labels(found, 0))
     assert describe_kind(offline) == "offline: a preference set"
 
 

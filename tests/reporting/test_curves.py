@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 from oatflow.components.ledger import layout
+from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.records.records import Preference
 from oatflow.components.records.sealed import digest_of, seal_document
 from oatflow.components.records.table import from_parquet, to_parquet
@@ -120,7 +121,8 @@ def test_an_answer_that_nobody_can_read_is_as_likely_to_be_shown_as_any_other(le
         for placed in done.outputs
     )
     ledger.store.put(layout.done_key(0, "labeling"), seal_document(replace(done, outputs=outputs).to_json()))
-    assert [sample.preference.unreadable for sample in sample_duels(ledger, 0, 10)] == [True]
+    shown = sample_duels(Ledger.open(ledger.store.uri), 0, 10)
+    assert [sample.preference.unreadable for sample in shown] == [True]
 
 
 def test_a_report_knows_what_the_verdicts_say_and_rounds_without_verdicts_say_nothing(ledger):

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 from oatflow.components.ledger import layout
+from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.records.sealed import seal_document
 from oatflow.components.reporting.page import MOST, fold_text, render_report, write_report
 from oatflow.components.reporting.report import read_report
@@ -173,8 +174,8 @@ def test_the_judge_of_an_offline_experiment_is_who_judged_and_not_the_set(offlin
     facts = {"win_rate": 0.75, "low": 0.5, "high": 1.0, "oracle": "the judge"}
     judged = seal_document(replace(done, counts={"prompts": 4}, facts=facts).to_json())
     offline_ledger.store.put(layout.done_key(1, "evaluation"), judged)
-    assert "After 5 preferences the policy wins 75% [50, 100] of 4" in write_report(offline_ledger)
-    assert "judged by the judge" in write_report(offline_ledger)
+    page = write_report(Ledger.open(offline_ledger.store.uri))
+    assert "After 5 preferences the policy wins 75% [50, 100] of 4" in page and "judged by the judge" in page
 
 
 @pytest.mark.parametrize("text", ["", "short", "word " * 40, "x" * 101, "a\n" * 200])

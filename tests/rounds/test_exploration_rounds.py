@@ -21,7 +21,7 @@ from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
 from oatflow.components.rounds.steps import run_evaluation, run_fit, run_labeling, run_sampling, run_train
 from oatflow.components.store.local import LocalStore
 from oatflow.pipelines.alignment.config import gather
-from oatflow.pipelines.export import files_to_export
+from oatflow.pipelines.data.export import files_to_export
 
 SMALL = {"rollout_batch_size": "8", "max_queries": "24", "max_eval": "6", "num_samples": "5", "num_ensemble": "4"}
 SEA = {**SMALL, "exp_method": "EnnBAITS", "reward": "length"}

@@ -9,8 +9,8 @@ from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
 from oatflow.components.rounds.steps import run_evaluation, run_fit, run_labeling, run_sampling, run_train
 from oatflow.pipelines.alignment.config import gather
-from oatflow.pipelines.preferences import export_preferences
-from oatflow.pipelines.preferences import gather as preferences_of
+from oatflow.pipelines.data.preferences import export_preferences
+from oatflow.pipelines.data.preferences import gather as preferences_of
 
 SMALL = {"rollout_batch_size": "4", "max_queries": "12", "max_eval": "3", "eval_every": "0", "reward": "length"}
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from oatflow.components.simulator.pool import Pool
-from oatflow.components.simulator.worlds import GaussianWorld, LinearReward, PoolWorld, alike, gaussian_world
+from oatflow.components.simulator.worlds import GaussianWorld, LinearReward, PoolWorld, find_alike, gaussian_world
 
 
 def pool(prompts=20, candidates=4, features=3):
@@ -70,4 +70,4 @@ def test_a_round_may_be_larger_than_the_pool():
 
 def test_candidates_with_the_same_features_are_alike():
     features = np.array([[2.0, 1.0], [0.0, 1.0], [2.0, 1.0], [0.0, 1.0], [9.0, 9.0]], dtype=np.float32)
-    assert alike(features).tolist() == [0, 1, 0, 1, 4]
+    assert find_alike(features).tolist() == [0, 1, 0, 1, 4]

@@ -1,0 +1,266 @@
+"""`oatflow align`: run an experiment's next rounds on this machine, under kfp.local."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oatflow.components.errors import OatflowError, RefusedInput, WaitingForLabels
+from oatflow.components.ledger import owner
+from oatflow.components.ledger.claim import refuse_while_held
+from oatflow.components.ledger.ledger import PATIENCE, Ledger
+from oatflow.components.model_folder import MODELS
+from oatflow.components.number_format import float32_notice
+from oatflow.components.oracles.registry import ORACLES, open_oracle
+from oatflow.components.people.missing_answers import explain_labelling
+from oatflow.components.policy.starting_model import find_starting_model
+from oatflow.components.progress import PROGRESS_FILE
+from oatflow.components.reporting.curves import read_rounds
+from oatflow.components.reporting.page import write_report
+from oatflow.components.rounds.annotation_files import read_batch, read_missing_answers
+from oatflow.components.rounds.beginning import begin_experiment, check_inputs, has_begun
+from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
+from oatflow.components.rounds.opening import is_over, waits_for_people
+from oatflow.components.step_ending import PREFIX
+from oatflow.components.store.setting_stores import SettingStores
+from oatflow.components.store.store import open_store
+
+from ..alignment.build import Build
+from ..alignment.form import form_arguments
+from ..alignment.pipeline import MOST_ROUNDS, compile_pipeline
+from ..data.ledger_status import describe_prompts
+from .display import Display
+from .place import experiment_uri, ledger_root
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 15
+# Nothing is retried here: whoever runs the command sees why a step failed, and runs it again.
+THIS_MACHINE = Build(train_backend="local", gpu=False, retries=0)
+
+
+class PipelineFailed(OatflowError):
+    """The pipeline ended without finishing its rounds."""
+
+    def __init__(self, message: str, exit_code: int = 1):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked for. `rounds`: at most so many now; `new`: the experiment must not exist yet."""
+
+    experiment: str
+    new: bool
+    settings: ExperimentSettings
+    home: Path
+    ledger: str | None
+    rounds: int | None
+    warm: bool
+
+
+def place_defaults(ledger: str | None) -> dict[str, Any]:
+    """Return the defaults that this machine has for settings; `ledger`: the store that the user named, if any.
+
+    A process that died here is seen at once, so its claim need not hold for long. The machine's own store does not
+    come back by itself: whoever runs the command starts it again with the next one.
+    """
+    return {"lease_seconds": 60.0} | ({} if ledger else {"store_patience_seconds": 30.0})
+
+
+def on_this_machine(settings: ExperimentSettings) -> ExperimentSettings:
+    """Train here, whatever settings written for a cluster say; that changes nothing of what is learned."""
+    jobs = settings.jobs.model_copy(update={"train_backend": "local", "train_pods": 1})
+    return settings.model_copy(update={"jobs": jobs})
+
+
+def align(wish: Wish) -> Path:
+    """Carry the experiment on until its budget is spent (or for `wish.rounds` rounds); returns the report's path.
+
+    Raises what the steps raise, in one line; whatever was started is stopped again, also on Ctrl-C.
+    """
+    os.environ[MODELS] = str(wish.home / "models")
+    _build_starting_model(wish)
+    with ledger_root(wish.home, wish.ledger) as root:
+        uri = experiment_uri(root, wish.experiment)
+        _check_wish(wish, uri)
+        ledger = Ledger(open_store(uri))
+        round_ = ledger.read_head().round + 1
+        remaining = wish.settings.rounds - round_
+        if not is_over(ledger, round_, wish.settings) and not waits_for_people(ledger, round_, wish.settings):
+            _run_rounds(wish, uri, min(remaining, wish.rounds or remaining))
+        ledger = Ledger(open_store(uri))
+        report = _write_results(wish, ledger)
+        _tell_why_it_ended(wish, ledger)
+        return report
+
+
+def _build_starting_model(wish: Wish) -> None:
+    if wish.settings.policy.pretrain.startswith("oatflow:"):
+        from .starting_model import find_smollm2
+
+        find_smollm2(wish.home)
+
+
+def _check_wish(wish: Wish, uri: str) -> None:
+    """Refuse what cannot work before anything is written; begin the experiment if it is new."""
+    ledger = Ledger(open_store(uri))
+    if not has_begun(ledger):
+        for name, section in wish.settings.oracles.items():
+            if not ORACLES[name].opens_anywhere:
+                open_oracle(name, section)
+        inputs = check_inputs(wish.settings, SettingStores(uri))
+        kept = {split: len(prompts) for split, prompts in inputs.prompts.items()}
+        print(describe_prompts(kept, inputs.dropped), flush=True)
+        begin_experiment(ledger, wish.settings, inputs)
+        return
+    if wish.new:
+        raise RefusedInput(f"new={wish.experiment!r}: that experiment exists; choose another name, or continue it with "
+                           f"--experiment {wish.experiment}")  # fmt: skip
+    refuse_changes(ledger.experiment.settings, wish.settings, wish.experiment)
+    refuse_while_held(ledger.store, ledger.read_head().round + 1, "", owner.this_process())
+
+
+def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
+    logs = wish.home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    stem = f"{wish.experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
+    progress, log = logs / f"{stem}.progress.jsonl", logs / f"{stem}.log"
+    progress.touch()
+    # A reward of the user's own is imported from where the command runs.
+    path = os.pathsep.join(filter(None, (str(Path.cwd()), os.environ.get("PYTHONPATH"))))
+    environment = {
+        PROGRESS_FILE: str(progress), "PYTHONPATH": path, **owner.environment_of(owner.this_process()),
+        PATIENCE: str(wish.settings.ledger.store_patience_seconds),
+    }  # fmt: skip
+    if wish.settings.sampling.engine == "vllm" and (notice := float32_notice()):
+        print(notice, flush=True)
+    until = Ledger(open_store(uri)).read_head().round + 1 + rounds
+    budget = None if wish.settings.prompts.offline else wish.settings.labeling.max_queries
+    display = Display(wish.experiment, until, budget, progress, learns_rewards=wish.settings.learns_rewards)
+    with ExitStack() as stack:
+        display.start()
+        stack.callback(display.stop)
+        environment["TMPDIR"] = str(stack.enter_context(_make_scratch(wish.home)))
+        environment |= stack.enter_context(_warm_engine(wish, uri, logs))
+        for batch in _split_rounds(rounds):
+            _run_pipeline(wish, uri, batch, environment, log, progress, display)
+
+
+@contextmanager
+def _make_scratch(home: Path) -> Iterator[Path]:
+    """Give the steps a folder for what they fetch, and clear away those of runs that were killed."""
+    folder = home / "tmp" / str(os.getpid())
+    for left in folder.parent.glob("*"):
+        if not Path("/proc", left.name).exists():
+            shutil.rmtree(left)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def _split_rounds(rounds: int) -> Iterator[int]:
+    while rounds > 0:
+        yield min(rounds, MOST_ROUNDS)
+        rounds -= MOST_ROUNDS
+
+
+@contextmanager
+def _warm_engine(wish: Wish, uri: str, logs: Path) -> Iterator[Mapping[str, str]]:
+    """Keep one engine loaded for all steps of this machine: starting it anew for each would take most of the time."""
+    if wish.settings.sampling.engine != "vllm" or not wish.warm or not wish.settings.generates:
+        yield {}
+        return
+    from oatflow.components.sampling.warm_engine import start_warm_engine
+
+    ledger, policy = Ledger(open_store(uri)), wish.settings.policy
+    folder = find_starting_model(policy, ledger.setting_stores)
+    digest, trusted = ledger.experiment.starting_model, policy.trust_remote_code
+    engine = start_warm_engine(wish.settings.sampling, folder, digest, logs, trusted)
+    try:
+        yield engine.environment()
+    finally:
+        engine.stop()
+
+
+def _run_pipeline(
+    wish: Wish, uri: str, rounds: int, environment: Mapping[str, str], log: Path, progress: Path, display: Display
+) -> None:
+    pipeline = wish.home / f"alignment-{rounds}.yaml"
+    compile_pipeline(rounds, pipeline, THIS_MACHINE)
+    arguments = form_arguments(uri, wish.settings)
+    command = [sys.executable, "-m", "oatflow.pipelines.laptop.local_run", "--pipeline", str(pipeline),
+               "--arguments", json.dumps(arguments), "--outputs", str(wish.home / "outputs")]  # fmt: skip
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+    try:
+        while child.poll() is None:
+            display.poll()
+            time.sleep(POLL_SECONDS)
+        display.poll()
+    finally:
+        _end_child(child)
+    if child.returncode:
+        raise _explain_failure(progress, log, child.returncode)
+
+
+def _end_child(child: subprocess.Popen[bytes]) -> None:
+    """End the pipeline and its steps, politely first."""
+    for signal_ in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, signal_)
+        except ProcessLookupError:
+            break
+        try:
+            child.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _explain_failure(progress: Path, log: Path, returncode: int) -> PipelineFailed:
+    """Say in one line why the pipeline failed: what the failed step told, else the end of the log."""
+    events = [json.loads(line) for line in progress.read_text().splitlines()]
+    told: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "failed"), {})
+    if told:
+        first_line = told["error"].splitlines()[0]
+        reason = f"{told['step']} failed in round {told['round']}: {first_line}"
+    else:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        # A step that fails before it holds its claim says why in the log alone.
+        sentences = [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
+        reason = sentences[-1] if sentences else f"the pipeline ended with status {returncode}: {''.join(lines[-1:])}"
+    return PipelineFailed(f"{reason} (log: {log}). Run the same command again to continue.", told.get("exit_code", 1))
+
+
+def _tell_why_it_ended(wish: Wish, ledger: Ledger) -> None:
+    """Raise `WaitingForLabels` where people must answer first; say so where the money for the oracle is spent."""
+    round_ = ledger.read_head().round + 1
+    if round_ < wish.settings.rounds and wish.settings.asks_people:
+        missing, asked = read_missing_answers(ledger, round_, wish.settings.human), read_batch(ledger, round_)
+        if missing.by_duel and asked:
+            raise WaitingForLabels(f"round {round_} is waiting for labels: {missing}. {explain_labelling(asked)}")
+    if round_ < wish.settings.rounds and is_over(ledger, round_, wish.settings):
+        print("The experiment ended before its budget of queries: judge_spending_limit is reached.")
+
+
+def _write_results(wish: Wish, ledger: Ledger) -> Path:
+    report = wish.home / "reports" / f"{wish.experiment}.html"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(write_report(ledger), encoding="utf-8")
+    Display.final_table(read_rounds(ledger))
+    return report
