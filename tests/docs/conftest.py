@@ -12,7 +12,7 @@ from oatflow.pipelines.cli import _parser, _with_underscores
 BIN = Path(sys.prefix) / "bin"
 
 
-class Stranger:
+class NewUser:
     """A new user's folder, with the environment as `.venv` in it, and nothing else of this repository."""
 
     def __init__(self, folder: Path):
@@ -25,7 +25,7 @@ class Stranger:
         path.write_text(text, encoding="utf-8")
 
     def type(self, script: str) -> subprocess.CompletedProcess[str]:
-        """Run lines as a shell does that stops at the first error; `align` does one round, in scripted rooms."""
+        """Run lines as a shell does that stops at the first error; `align` does one round with the scripted preset."""
         script = script.replace("\\\n", " ")
         lines = [
             f"{line} --preset scripted --rounds 1" if "oatflow align " in line and "--preset" not in line else line
@@ -41,13 +41,13 @@ class Stranger:
 
 
 @pytest.fixture
-def stranger(tmp_path):
-    return Stranger(tmp_path)
+def new_user(tmp_path):
+    return NewUser(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def parse():
-    """Parse a command with the real parser; what it does not know is told, not raised."""
+    """Parse a command with the real parser; what it does not know is returned, not raised."""
     parser = _parser()
 
     def parse(words):

@@ -1,4 +1,4 @@
-"""What the pages show as run is run: examples in Python, and whole pages as a stranger types them."""
+"""What the pages show as run is run: examples in Python, and whole pages as a new user types them."""
 
 import importlib.util
 import inspect
@@ -57,21 +57,21 @@ def keys_of(promise):
 
 
 @pytest.mark.parametrize("page", TYPED, ids=name_of)
-def test_a_page_can_be_typed_from_its_top_to_its_end(page, stranger):
+def test_a_page_can_be_typed_from_its_top_to_its_end(page, new_user):
     script = []
     for block in RUN[page]:
         if block.kind == "file":
-            stranger.write(block.value, block.text)
+            new_user.write(block.value, block.text)
         elif block.language != "python":
             script.append(block.text)
-    done = stranger.type("\n".join(script))
+    done = new_user.type("\n".join(script))
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     if name_of(page) == "README.md":
-        read_the_report(stranger.folder)
+        read_the_report(new_user.folder)
 
 
 def read_the_report(folder):
-    """The stranger's own prompts, oracle and loss are what the report is about."""
+    """The new user's own prompts, oracle and loss are what the report is about."""
     page = (folder / ".oatflow/reports/warm.html").read_text(encoding="utf-8")
     assert "simulated/rewards:warmth@" in page and "simpo" in page.lower()
     prompts = [json.loads(line)["question"] for line in (folder / "prompts/train.jsonl").read_text().splitlines()]
