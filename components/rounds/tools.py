@@ -16,8 +16,6 @@ from ..ledger.step import Step
 from ..model_folder import resolve_pretrain
 from ..oracles.oracle import Circumstances, Oracle
 from ..oracles.registry import ORACLES, open_oracle
-from ..people.agreement import agreement_facts
-from ..people.human_oracle import HumanOracle
 from ..policy.starting_model import find_starting_model
 from ..prompts.template import Tokenizer, load_tokenizer
 from ..records.plan import STARTING_MODEL, PolicyPointer
@@ -114,6 +112,9 @@ class LedgerTools:
         """
         name = name or self.settings.labeling.preference_oracle
         if not ORACLES[name].answers_at_once:
+            from ..people.agreement import agreement_facts
+            from ..people.human_oracle import HumanOracle
+
             answers = collect_answers(self.step, duels, self.settings.human)
             seed = derive(self.settings.ledger.seed, self.step.round, "agreement")
             return HumanOracle(self.settings.human, answers), agreement_facts(answers, seed)
