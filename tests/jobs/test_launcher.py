@@ -278,8 +278,8 @@ def test_a_job_that_runs_and_reports_nothing_is_given_up_and_deleted(
 
 REPORTS = """
 import pathlib, time
-from oatflow.components.progress import tell
-tell("train", 7, "start")
+from oatflow.components.progress import report_event
+report_event("train", 7, "start")
 while not pathlib.Path("go").exists(): time.sleep(0.01)
 """
 

@@ -139,7 +139,7 @@ def report(made_report, made_duel, made_row, made_answers, tmp_path_factory):
 def comparison(tmp_path_factory):
     """Three kinds of experiment side by side, one with two seeds, and one that cannot be compared, as a file."""
     from oatflow.components.records.records import Verdict
-    from oatflow.components.reporting.comparison_page import render_report
+    from oatflow.components.reporting.comparison_page import render_comparison
     from oatflow.components.reporting.entrants import Entrant, Measurement, compare_entrants
     from oatflow.components.reporting.words import QUERIES
 
@@ -166,7 +166,7 @@ def comparison(tmp_path_factory):
         entrant("other", 1, judge="gpt"),
     ]
     path = tmp_path_factory.mktemp("report") / "comparison.html"
-    path.write_text(render_report(compare_entrants(named)), encoding="utf-8")
+    path.write_text(render_comparison(compare_entrants(named)), encoding="utf-8")
     return path
 
 

@@ -19,11 +19,11 @@ import json, sys
 from mlflow import MlflowClient
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.reporting.settings import TrackingSettings
-from oatflow.components.reporting.tracking import send
+from oatflow.components.reporting.tracking import send_rounds
 
 uri, settings = sys.argv[1], TrackingSettings.model_validate_json(sys.argv[2])
 for _ in range(2):
-    send(Ledger.open(uri), settings)
+    send_rounds(Ledger.open(uri), settings)
 client = MlflowClient(settings.mlflow_uri)
 (run,) = client.search_runs([client.get_experiment_by_name("oatflow").experiment_id])
 files = client.list_artifacts(run.info.run_id, "round-00000")
