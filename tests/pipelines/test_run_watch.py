@@ -125,10 +125,10 @@ class LedgerOf:
     def __init__(self, run):
         self.run, self.facts, self.round = run, RATE, 4
 
-    def head(self):
+    def read_head(self):
         return self
 
-    def done(self, round_, room):
+    def find_done(self, round_, room):
         return self if (round_, room) == (4, "evaluation") else None
 
 
