@@ -195,7 +195,7 @@ def fit_reward_model(given: Round, tools: Tools, kept: StepOutputs) -> StepRepor
     return StepReport(counts, {f"rm_{name}": value for name, value in asdict(learned).items()} if learned else {})
 
 
-STEPS: dict[str, Callable[[Round, Tools, StepOutputs], StepReport]] = {
+STEP_PROGRAMS: dict[str, Callable[[Round, Tools, StepOutputs], StepReport]] = {
     "sampling": sample_duels,
     "labeling": label_duels,
     "policy": train_policy,
@@ -208,5 +208,5 @@ STEPS: dict[str, Callable[[Round, Tools, StepOutputs], StepReport]] = {
 def play_round(given: Round, tools: Tools, memory: Memory) -> Memory:
     """Play all steps of a round in this process; returns the memory that holds what they made and measured."""
     for step in given.plan.rooms:
-        memory.reports[given.number, step] = STEPS[step](given, tools, memory.open_step(step, given.number))
+        memory.reports[given.number, step] = STEP_PROGRAMS[step](given, tools, memory.open_step(step, given.number))
     return memory

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from ..errors import WaitingForLabels
 from ..ledger.claim import release_claim
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
-from ..records.keep import StepOutputs, StepReport
 from ..records.plan import STARTING_MODEL
-from . import round as program
 from .experiment import ExperimentSettings, read_settings
-from .inputs import Round, Tools
+from .inputs import Round
+from .round import STEP_PROGRAMS
 from .tools import LedgerTools
 from .train_step import launch_training
-
-Program = Callable[[Round, Tools, StepOutputs], StepReport]
 
 
 def run_sampling(ledger: Ledger, round_: int, run: str) -> Done:
     """Draw the round's candidates and pick its duels."""
-    return run_step(ledger, round_, "sampling", run, program.sample_duels)
+    return run_step(ledger, round_, "sampling", run)
 
 
 def run_labeling(ledger: Ledger, round_: int, run: str) -> Done:
     """Ask the oracle about the round's duels. Raises `WaitingForLabels` if people have not answered yet."""
-    return run_step(ledger, round_, "labeling", run, program.label_duels)
+    return run_step(ledger, round_, "labeling", run)
 
 
 def label_or_wait(ledger: Ledger, round_: int, run: str) -> bool:
@@ -44,21 +39,21 @@ def run_train(ledger: Ledger, round_: int, run: str) -> Done:
     """Train the round's policy, in a training job unless none is needed. Raises `TrainingFailed`."""
     policy = read_settings(ledger.experiment.settings, {}).policy
     if policy.learn_rm_only or policy.trainer == "scripted":
-        return run_step(ledger, round_, "policy", run, program.train_policy)
+        return run_step(ledger, round_, "policy", run)
     return launch_training(ledger, round_, run)
 
 
 def run_fit(ledger: Ledger, round_: int, run: str) -> Done:
     """Fit the reward model to the round's preferences."""
-    return run_step(ledger, round_, "reward_model", run, program.fit_reward_model)
+    return run_step(ledger, round_, "reward_model", run)
 
 
 def run_evaluation(ledger: Ledger, round_: int, run: str) -> Done:
     """Measure the round's policy and its duels."""
-    return run_step(ledger, round_, "evaluation", run, program.evaluate_policy)
+    return run_step(ledger, round_, "evaluation", run)
 
 
-def run_step(ledger: Ledger, round_: int, room: str, run: str, play: Program) -> Done:
+def run_step(ledger: Ledger, round_: int, room: str, run: str) -> Done:
     """Do one step of a round as `run`, which must hold the round's claim, and mark it done.
 
     If an earlier attempt finished the step, its mark is returned and nothing is done.
@@ -68,7 +63,9 @@ def run_step(ledger: Ledger, round_: int, room: str, run: str, play: Program) ->
             return step.done
         step.begin_work()
         settings = read_settings(ledger.experiment.settings, step.claim.operational)
-        report = play(gather_round(ledger, round_, settings), LedgerTools(step, settings).as_tools(), step)
+        report = STEP_PROGRAMS[room](
+            gather_round(ledger, round_, settings), LedgerTools(step, settings).as_tools(), step
+        )
         return step.report_done(report)
 
 
