@@ -1,6 +1,9 @@
+import io
 import json
 import re
+import sys
 import threading
+import time
 import urllib.request
 
 import pytest
@@ -114,21 +117,22 @@ def test_a_port_that_cannot_be_had_is_refused(asked, tmp_path, port):
         label_round(asked, "demo", tmp_path, LabelOptions(serve=True, port=port))
 
 
-def test_the_served_page_stops_when_everything_is_answered(asked, tmp_path, capsys):
+def test_the_served_page_stops_when_everything_is_answered(asked, tmp_path, monkeypatch):
+    printed = io.StringIO()  # capsys may lose what another thread prints while it is read
+    monkeypatch.setattr(sys, "stdout", printed)
     thread = threading.Thread(target=label_round, args=(asked, "demo", tmp_path, LabelOptions(serve=True)))
     thread.start()
-    said = ""
-    while not (address := re.search(r"http://127.0.0.1:\d+", said)):
+    while not (address := re.search(r"http://127.0.0.1:\d+", printed.getvalue())):
         assert thread.is_alive()
-        said += capsys.readouterr().out
+        time.sleep(0.01)
     rows = [json.loads(line) for line in answers().splitlines()]
     headers = {"Origin": address[0], "Content-Type": "application/json"}
     request = urllib.request.Request(f"{address[0]}/answers", json.dumps({"answers": rows}).encode(), headers)
     assert json.loads(urllib.request.urlopen(request, timeout=30).read()) == {"new": 3}
     thread.join(30)
     assert not thread.is_alive()
-    assert "all 3 duels are answered" in capsys.readouterr().out
+    assert "all 3 duels are answered" in printed.getvalue()
     left = read_batch(asked, 0).shown.left
     assert {row.duel_id: row.verdict for row in read_annotations(asked, 0)} == left
     label_round(asked, "demo", tmp_path, LabelOptions(serve=True))
-    assert "all 3 duels are answered" in capsys.readouterr().out
+    assert printed.getvalue().count("all 3 duels are answered") == 2
