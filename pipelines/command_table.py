@@ -14,6 +14,7 @@ from oatflow.components.errors import RefusedInput, SettingsError
 from oatflow.components.images import REGISTRY
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.settings import did_you_mean
+from oatflow.components.store.files import write_whole
 
 from .alignment.build import Backend, Build
 from .alignment.config import all_settings
@@ -245,8 +246,7 @@ def _pool(given: argparse.Namespace) -> int:
         _finished_round(ledger, None)
         out: Path = given.out or home_folder(given.home) / "pools" / f"{given.experiment}.safetensors"
         pool = pool_of(ledger)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(pool_to_bytes(pool))
+        write_whole(out, pool_to_bytes(pool))
     prompts, candidates, features = pool.features.shape
     print(f"{prompts} prompts with {candidates} candidates of {features} features: {pool.source}")
     print(out)

@@ -28,3 +28,15 @@ def replace_on_success(path: Path) -> Iterator[Path]:
     with temporary_beside(path) as temporary:
         yield temporary
         temporary.replace(path)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that others find whole, old or new, at every moment; a pipe or a device gets the bytes as they are.
+
+    Raises `OSError`.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    with replace_on_success(path.resolve()) as temporary:
+        temporary.write_bytes(data)

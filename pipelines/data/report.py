@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from oatflow.components.errors import RefusedInput
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.rounds.beginning import has_begun
+from oatflow.components.store.files import write_whole
 from oatflow.components.store.store import open_store
 
 from ..alignment.config import all_settings
@@ -47,8 +48,7 @@ def _run_report(given: argparse.Namespace) -> int:
         ledgers = [open_existing(root, name) for name in names]
         html, lines = _compare_experiments(ledgers, given.levels) if len(names) > 1 else (_write_page(ledgers[0]), [])
     out: Path = given.out or home / "reports" / f"{'-vs-'.join(names)[:LONGEST_NAME]}.html"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(html, encoding="utf-8")
+    write_whole(out, html.encode())
     for line in [*lines, str(out)]:
         print(line)
     return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oatflow.components.errors import RefusedInput
+from oatflow.components.store.files import write_whole
 
 from ..flags import Flag, add_flags, command
 
@@ -121,12 +122,11 @@ def _write_results(out: Path, tournament: Tournament, described: str, settings: 
     from oatflow.components.simulator.tournament_page import render_tournament
     from oatflow.components.simulator.tournament_table import write_csv
 
-    out.mkdir(parents=True, exist_ok=True)
     for name, text in (
         ("simulation.csv", write_csv(tournament)),
         ("simulation.html", render_tournament(tournament, described, settings)),
     ):
-        (out / name).write_text(text, encoding="utf-8")
+        write_whole(out / name, text.encode())
         print(out / name)
 
 

@@ -14,6 +14,8 @@ from oatflow.components.people.missing_answers import MissingAnswers
 from oatflow.components.people.questions import FORMS, Batch, to_jsonl
 from oatflow.components.rounds.annotation_files import add_answers, read_batch, read_missing_answers
 
+from oatflow.components.store.files import write_whole
+
 from ..flags import Flag
 
 FLAGS: list[Flag] = [
@@ -76,10 +78,9 @@ def find_waiting_batch(ledger: Ledger, experiment: str) -> Batch:
 
 def write_questions(batch: Batch, folder: Path) -> None:
     """Write the questions in all their forms; files of answers in the folder are left alone."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, form in FORMS.items():
-        (folder / name).write_bytes(form(batch))
-    (folder / "questions.jsonl").write_bytes(to_jsonl(batch.questions))
+        write_whole(folder / name, form(batch))
+    write_whole(folder / "questions.jsonl", to_jsonl(batch.questions))
 
 
 def _add_files(ledger: Ledger, batch: Batch, options: LabelOptions) -> int:
