@@ -9,6 +9,8 @@ _MOVED = {"reward": ("labeling", "simulated"), "reward_temperature": ("labeling"
 """By setting: the section that it was in, and the one that it is in now."""
 _ORACLE_SETTINGS = (("labeling", "preference_oracle"), ("evaluation", "eval_oracle"))
 _ORACLES = {"reward_model": "scorer"}
+BEFORE: Mapping[str, Mapping[str, Any]] = {"policy": {"leftover_pairs": "own_step"}}
+"""What experiments did before there was such a setting, where that is not the setting's default."""
 
 
 def update_settings(sections: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,3 +30,12 @@ def update_settings(sections: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(named, dict) and isinstance(named.get(setting), str):
             named[setting] = _ORACLES.get(named[setting], named[setting])
     return updated
+
+
+def update_begun(sections: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an experiment that has begun under today's names, with what its version did unasked.
+
+    Such an experiment has all settings of its version: one that it lacks is younger.
+    """
+    updated = update_settings(sections)
+    return updated | {name: {**before, **updated.get(name, {})} for name, before in BEFORE.items()}

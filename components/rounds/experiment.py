@@ -10,7 +10,7 @@ from pydantic import model_validator
 from ..errors import SettingsChanged, SettingsError
 from ..evaluation.settings import EvaluationSettings
 from ..exploration.settings import ExplorationSettings
-from ..former_settings import update_settings
+from ..former_settings import BEFORE, update_begun, update_settings
 from ..jobs.resources import ResourceSettings
 from ..jobs.settings import JobSettings
 from ..labeling.settings import LabelingSettings
@@ -141,17 +141,24 @@ def split_operational(settings: ExperimentSettings) -> tuple[Sections, Sections]
 def refuse_changes(frozen: Mapping[str, Mapping[str, Any]], wanted: ExperimentSettings, experiment: str) -> None:
     """Raise `SettingsChanged`, listing every difference in what gives an existing experiment its meaning.
 
-    A setting that is younger than the experiment had its default then.
+    A setting that is younger than the experiment had its default then, or does what was done before there was one.
     """
     everything, operational = split_operational(wanted)
     defaults, _ = split_operational(ExperimentSettings())
-    former = update_settings(frozen)
+    former = update_begun(frozen)
     begun = {name: {**defaults[name], **former.get(name, {})} for name in everything}
+    # Today's default of such a setting is no wish to change the experiment.
+    unasked = {
+        (name, field)
+        for name, before in BEFORE.items()
+        for field in before
+        if field not in frozen.get(name, {}) and everything[name][field] == defaults[name][field]
+    }
     changes = [
         f"{name}.{field} was {begun[name][field]!r} and is now {value!r}"
         for name, section in everything.items()
         for field, value in section.items()
-        if field not in operational[name] and begun[name][field] != value
+        if field not in operational[name] and begun[name][field] != value and (name, field) not in unasked
     ]
     if changes:
         raise SettingsChanged(
@@ -169,7 +176,7 @@ def read_settings(
     or than a section.
     """
     sections: dict[str, Any] = {}
-    frozen, operational = update_settings(frozen), update_settings(operational)
+    frozen, operational = update_begun(frozen), update_settings(operational)
     for name, field in ExperimentSettings.model_fields.items():
         assert isinstance(field.annotation, type) and issubclass(field.annotation, Section)
         sections[name] = field.annotation.parse({**frozen.get(name, {}), **operational.get(name, {})})

@@ -74,5 +74,7 @@ def count_rate_steps(settings: PolicySettings, plan: Plan, rollout_batch_size: i
     rows = rows_of_rounds(plan.queries_spent + plan.queries_left, plan.duels or rollout_batch_size, plan.rounds)
     own = buffer_sizes(rows, settings.pi_buffer_maxlen, settings.buffer_clear_every)
     sizes = [size + len(plan.outside) for size in own]
-    paid = total_steps(sizes, settings.max_epochs, settings.train_batch_size, settings.max_sgd_steps)
+    paid = total_steps(
+        sizes, settings.max_epochs, settings.train_batch_size, settings.max_sgd_steps, settings.leftover_pairs
+    )
     return paid * settings.max_step_adjustment
