@@ -70,7 +70,7 @@ class Step:
         prefix = layout.output_key(self.round, self.room, "")
         self._present = {entry.key.removeprefix(prefix) for entry in self.ledger.store.list(prefix)}
         if DONE in self._present:
-            self.find_done = self.ledger.find_done(self.round, self.room)
+            self.done = self.ledger.find_done(self.round, self.room)
         self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim, renews=not self._watches)
         self._keeper.start()
         progress.report_event(layout.STEPS[self.room], self.round, "start", at=self._started)
