@@ -152,7 +152,7 @@ def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport
     if answered.policy is not None:
         pairings = pair_answers(given.read_held_out(), answered.policy, answered.opponent)
         duels = [make_duel(pairing, given.seed) for pairing in pairings]
-        known = history.earlier_answers(kept, JUDGEMENTS, range(given.number), duels)
+        known = kept.find_answers(JUDGEMENTS, {duel.duel_id for duel in duels}, given.number)
         reports.append(match.measure_held_out(kept, pairings, known))
     else:
         write_table(kept, VERDICTS, [])
