@@ -17,7 +17,7 @@ from ..records.plan import STARTING_MODEL, Plan, PolicyPointer
 from ..records.records import Preference, Prompt
 from ..records.sealed import digest_of, seal_document, unseal_document
 from ..records.table import find_rows, from_parquet, to_parquet
-from ..records.tables import Table
+from ..records.tables import REPLAY_BUFFER, Table
 from ..store.setting_stores import SettingStores
 from ..store.store import Store, open_store
 from ..store.transfer import Placed
@@ -448,8 +448,8 @@ class Ledger:
             yield layout.claim_key(round_)
 
     def _is_kept(self, name: str, round_: int) -> bool:
-        """Only the newest optimizer state is sure to be there; everything else is kept for good."""
-        return not name.startswith("optimizer/") or round_ == self.head_etag[0].round
+        """Only the newest optimizer state and replay buffer are sure to be there; everything else is kept for good."""
+        return not name.startswith(("optimizer/", REPLAY_BUFFER.name)) or round_ == self.head_etag[0].round
 
     def _policy_done(self, round_: int) -> Done:
         done = self.find_done(round_, "policy")

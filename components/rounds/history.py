@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..evaluation.answering import reference_answers
@@ -10,7 +11,7 @@ from ..evaluation.pairings import Answers
 from ..prompts.schedule import prompts_of_round
 from ..records.keep import FinishedSteps, read_table, sum_costs
 from ..records.records import Duel, Preference
-from ..records.tables import CANDIDATES, ENSEMBLE, FEATURES, OPPONENT_ANSWERS, PAIR_FEATURES, PREFERENCES
+from ..records.tables import CANDIDATES, ENSEMBLE, FEATURES, OPPONENT_ANSWERS, PAIR_FEATURES, PREFERENCES, REPLAY_BUFFER
 from ..seeds import derive
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from ..reward_model.fitting import Ensemble
     from ..reward_model.replay import Replay
     from .inputs import Round, Tools
+
+
+REMEMBERED = 2
+"""Earlier rounds whose features are used again. What is not found is computed again, and comes out the same."""
 
 
 def answered_before(given: Round, finished: FinishedSteps, duels: Sequence[Duel]) -> dict[str, Preference]:
@@ -71,10 +76,16 @@ def ensemble_before(given: Round, finished: FinishedSteps, features: int) -> Ens
 
 
 def replay_buffer(finished: FinishedSteps, round_: int, new: Replay, maxlen: int) -> Replay:
-    """Return the newest `maxlen` pairs: the round's own behind those of the rounds before."""
+    """Return the newest `maxlen` pairs: the round's own behind those of the rounds before.
+
+    The round before has kept its buffer; only where it is older than that, earlier rounds are read one by one.
+    """
     from ..reward_model.checkpoint import replay_from_bytes
     from ..reward_model.replay import Replay
 
+    if round_ and REPLAY_BUFFER.name in finished.list_outputs(REPLAY_BUFFER.step, round_ - 1):
+        before = finished.read_output(REPLAY_BUFFER.step, REPLAY_BUFFER.name, round_ - 1)
+        return replay_from_bytes(before).extended(new, maxlen)
     replay = Replay.empty(new.chosen.shape[1]).extended(new, maxlen)
     for earlier in reversed(range(round_)):
         if len(replay) == maxlen:
@@ -103,12 +114,12 @@ def known_features(
 
 
 def _rounds_that_share_prompts(given: Round) -> Iterator[int]:
-    """Yield earlier rounds with a prompt of this one. They follow from the schedule: no round is read for it."""
-    if not given.number:
-        return
+    """Yield the newest earlier rounds with a prompt of this one: as many as most prompts are in.
+
+    They follow from the schedule: no round is read for it.
+    """
     size, count = given.settings.prompts.rollout_batch_size, len(given.read_prompt_set())
     seed = derive(given.seed, "prompts")
     here = set(prompts_of_round(count, given.number, size, seed))
-    for earlier in range(given.number):
-        if here.intersection(prompts_of_round(count, earlier, size, seed)):
-            yield earlier
+    shared = (e for e in reversed(range(given.number)) if here.intersection(prompts_of_round(count, e, size, seed)))
+    yield from islice(shared, REMEMBERED)

@@ -12,7 +12,7 @@ from ..records.keep import read_table, sum_costs
 from ..records.records import Preference
 from ..records.sealed import digest_of, seal_document
 from ..records.table import append_rows, find_rows, to_parquet
-from ..records.tables import JUDGEMENTS, PREFERENCES, Table
+from ..records.tables import JUDGEMENTS, PREFERENCES, REPLAY_BUFFER, Table
 from ..store.transfer import Placed
 
 KEPT_TABLES = (PREFERENCES, JUDGEMENTS)
@@ -74,10 +74,12 @@ def extend_state(ledger: Ledger, state: State, round_: int) -> State:
 
 
 def remove_old_states(ledger: Ledger, round_: int) -> None:
-    """Remove the large parts of a running state that newer ones replace."""
+    """Remove the large parts of a running state, and the replay buffer, that newer ones replace."""
     if (old := round_ - KEPT_STATES) >= 0:
         for name in (MARKS, *(f"{table.name}.parquet" for table in KEPT_TABLES)):
             ledger.store.delete(layout.running_key(old, name))
+        if ledger.read_plan(old).learns_rewards:
+            ledger.store.delete(layout.output_key(old, REPLAY_BUFFER.step, REPLAY_BUFFER.name))
 
 
 def _add_answers(ledger: Ledger, state: State, table: Table[Preference], round_: int) -> bytes:
