@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .. import progress
-from ..errors import ClaimLost, LedgerError, ObjectChanged
+from ..errors import ClaimLost, DamagedObject, LedgerError, ObjectChanged
 from ..ledger import layout, owner
 from ..ledger.claim import Claim, verify_claim
 from ..ledger.ledger import Head, Ledger, RoundRecord
@@ -20,11 +20,12 @@ def close_round(uri: str, round_: int, run: str) -> Ledger:
     ledger = Ledger.open(uri)
     with progress.report_step("close", round_, owner.process_start()):
         claim = commit_round(ledger, round_, run)
-        remove_leftovers(ledger, round_, claim.keep_optimizers)
+        if claim is not None:
+            remove_leftovers(ledger, round_, claim.keep_optimizers)
     return ledger
 
 
-def commit_round(ledger: Ledger, round_: int, run: str) -> Claim:
+def commit_round(ledger: Ledger, round_: int, run: str) -> Claim | None:
     """Write the round's record and move HEAD to it, in a number of store operations that does not grow.
 
     Raises `LedgerError` if a step is missing, `ClaimLost` if the round is another run's by now: HEAD then carries
@@ -32,7 +33,7 @@ def commit_round(ledger: Ledger, round_: int, run: str) -> Claim:
     """
     head, etag = ledger.head_etag
     if head.round >= round_:
-        return ledger.read_claim(round_)
+        return _find_readable_claim(ledger, round_)
     claim, _ = verify_claim(ledger.store, round_, run)
     ledger.wait_as_claimed(claim)
     if head.token != claim.token:
@@ -65,6 +66,14 @@ def remove_leftovers(ledger: Ledger, round_: int, keep_optimizers: int) -> None:
     for placed in old.list_folder("optimizer") if old else ():
         ledger.store.delete(placed.key)
     remove_old_states(ledger, round_)
+
+
+def _find_readable_claim(ledger: Ledger, round_: int) -> Claim | None:
+    """Return the claim of a closed round, which nothing hangs on any more: None where it is damaged."""
+    try:
+        return ledger.find_claim(round_)
+    except DamagedObject:
+        return None
 
 
 def _digest_document(ledger: Ledger, key: str) -> str:

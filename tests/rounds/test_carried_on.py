@@ -18,7 +18,9 @@ from oatflow.components.rounds.opening import NOTHING_TO_DO, open_next_round, op
 from .round_by_step import play_steps
 
 BEGUN = Path(__file__).parents[1] / "golden" / "begun-before-round-program"
-TIMES = re.compile(r"done\.json|claim\.json|round\.json|HEAD|receipts-|asking-|\.oatflow-lock|/running/|buffer\.safetensors")
+TIMES = re.compile(
+    r"done\.json|claim\.json|round\.json|HEAD|receipts-|asking-|\.oatflow-lock|/running/|buffer\.safetensors"
+)
 
 
 def objects_of(folder):
