@@ -263,8 +263,8 @@ class Ledger:
         running = self.find_running()
         if running is None:
             return [self.gather_marks(round_) for round_ in range(self.head_etag[0].round + 1)]
-        found = json.loads(self.read_checked(running.marks.key, running.marks.sha256))
-        return [RoundMarks.from_json(body) for body in found]
+        lines = self.read_checked(running.marks.key, running.marks.sha256).splitlines()
+        return [RoundMarks.from_json(json.loads(line)) for line in lines]
 
     def gather_marks(self, round_: int) -> RoundMarks:
         """Return the marks of one round, read one by one."""

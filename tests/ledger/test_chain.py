@@ -154,7 +154,7 @@ def test_an_experiment_without_a_running_state_goes_on_and_has_one_then(uri):
     assert Ledger.open(uri).find_running() is None
     go_on(uri)
     after = read_state(Ledger.open(uri))
-    assert after.round == 3 and after.marks[:3] == kept.marks
+    assert after.round == 3 and after.marks.startswith(kept.marks)
     assert len(list(Ledger.open(uri).verify_objects())) > 30
 
 
