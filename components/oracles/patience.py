@@ -20,11 +20,16 @@ LONGEST_WISH = 60.0
 
 
 class TryAgain(Exception):
-    """A try failed in a way that may pass; `wish`: the seconds after which the service wants to be asked again."""
+    """A try failed in a way that may pass.
 
-    def __init__(self, reason: str, wish: float | None = None):
+    Attributes:
+        wish: Seconds after which the service wants to be asked again.
+        may_be_paid: Whether the service may bill it: it may have answered, though no answer arrived.
+    """
+
+    def __init__(self, reason: str, wish: float | None = None, may_be_paid: bool = False):
         super().__init__(reason)
-        self.wish = wish
+        self.wish, self.may_be_paid = wish, may_be_paid
 
 
 class GaveUp(Exception):

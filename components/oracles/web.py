@@ -24,6 +24,8 @@ from ..errors import SettingsError
 
 NoReply = httpx2.RequestError
 """A question got no reply that can be used: no connection, a timeout, a broken, flooding or compressed reply."""
+NoConnection = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+"""A question did not leave this machine."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
