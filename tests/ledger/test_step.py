@@ -1,3 +1,4 @@
+import os
 import time
 from dataclasses import asdict
 
@@ -27,6 +28,12 @@ def lose_claim(ledger, run):
     body = asdict(ledger.find_claim(0)) | {"expires": 0.0}
     ledger.store.put(layout.claim_key(0), seal_document(body))
     claim_for(ledger, run)
+
+
+def let_claim_lapse(ledger):
+    """Let the claim be older than its lease."""
+    os.utime(ledger.store.folder / layout.claim_key(0), times=(0, time.time() - 65.0))
+    assert ledger.find_claim(0).has_lapsed
 
 
 def sampled(ledger, run="a", data=b"rows"):
@@ -121,15 +128,13 @@ def test_a_failure_is_told_to_whoever_watches(ledger, tmp_path, monkeypatch):
 
 def test_a_claim_that_lapsed_is_renewed_before_an_act_that_cannot_be_undone(ledger):
     with ledger.open_step(0, "sampling", "a") as step:
-        body = asdict(ledger.find_claim(0)) | {"expires": time.time() - 5.0}
-        ledger.store.put(layout.claim_key(0), seal_document(body))
+        let_claim_lapse(ledger)
         step.write_output("duels.parquet", b"rows")
         assert not ledger.find_claim(0).has_lapsed
 
 
 def test_a_step_that_begins_after_an_outage_renews_the_claim_first(ledger):
-    body = asdict(ledger.find_claim(0)) | {"expires": time.time() - 5.0}
-    ledger.store.put(layout.claim_key(0), seal_document(body))
+    let_claim_lapse(ledger)
     with ledger.open_step(0, "sampling", "a"):
         assert not ledger.find_claim(0).has_lapsed
 
