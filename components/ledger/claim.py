@@ -24,7 +24,8 @@ from typing import Any
 
 from ..errors import ClaimHeld, ClaimLost, ObjectChanged, ObjectExists, ObjectNotFound, StoreError
 from ..records.sealed import seal_document, unseal_document
-from ..store.store import Store
+from ..store.intact import read_intact
+from ..store.store import Blob, Store
 from . import layout, owner
 from .settings import LedgerSettings
 
@@ -102,10 +103,15 @@ class Claim:
 def read_claim(store: Store, round_: int) -> tuple[Claim, str] | None:
     """Return the round's claim with its etag, or None where nobody ever claimed it."""
     try:
-        blob = store.get(layout.claim_key(round_))
+        body, blob = read_document(store, layout.claim_key(round_))
     except ObjectNotFound:
         return None
-    return Claim.from_json(unseal_document(blob.data, layout.claim_key(round_)), blob.age), blob.etag
+    return Claim.from_json(body, blob.age), blob.etag
+
+
+def read_document(store: Store, key: str) -> tuple[dict[str, Any], Blob]:
+    """Return a sealed document, and the object that holds it. Raises `ObjectNotFound` and `DamagedObject`."""
+    return read_intact(store, key, lambda data: unseal_document(data, key))
 
 
 def take_claim(store: Store, round_: int, wanted: Claim) -> Claim:
