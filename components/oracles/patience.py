@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeVar
 
+from ..progress import format_duration
 from .oracle import Say
 
 T = TypeVar("T")
@@ -139,7 +140,7 @@ class Breaker:
         if down < self._patience:
             return
         self._given_up += 1
-        self._last_words = f"{self._who} has not answered for {duration(down)} ({self._last_failure})"
+        self._last_words = f"{self._who} has not answered for {format_duration(down)} ({self._last_failure})"
         self._down_since = None
         self._changed.notify_all()
         raise GaveUp(self._last_words)
@@ -157,7 +158,7 @@ class Breaker:
             self._prober = self._last_prober = me
             self._say(
                 f"{self._who} does not answer since {datetime.now():%H:%M} ({reason}); asking again every "
-                f"{LONGEST_PAUSE:g} s, for at most {duration(self._patience)}. What was answered is kept."
+                f"{LONGEST_PAUSE:g} s, for at most {format_duration(self._patience)}. What was answered is kept."
             )
             return in_a_row
 
@@ -165,7 +166,9 @@ class Breaker:
         with self._changed:
             if self._down_since is None:
                 return
-            self._say(f"{self._who} answers again, after {duration(self._clock.monotonic() - self._down_since)}.")
+            self._say(
+                f"{self._who} answers again, after {format_duration(self._clock.monotonic() - self._down_since)}."
+            )
             self._down_since = None
             self._changed.notify_all()
 
@@ -174,10 +177,3 @@ class Breaker:
             if self._prober is me:
                 self._prober = None
                 self._changed.notify_all()
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in words: 42 s, 10 min, 1.5 h."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

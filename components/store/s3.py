@@ -30,6 +30,7 @@ from ..errors import (
     StoreStaysAway,
     StoreUnreachable,
 )
+from ..progress import format_duration
 from .connections import open_connections
 from .files import replace_on_success
 from .keys import checked_key, checked_prefix
@@ -40,7 +41,6 @@ from .patience import (
     Patience,
     Trouble,
     connection_trouble,
-    in_words,
     is_untrusted,
     unresolved,
     was_in_doubt,
@@ -271,8 +271,8 @@ class S3Store:
         if seconds:
             return StoreStaysAway(
                 self._line(
-                    f"no answer from {endpoint} for {in_words(seconds)} ({reason}); check that the server runs, then "
-                    f"run this again; store_patience_seconds={seconds:g} is how long a step waits"
+                    f"no answer from {endpoint} for {format_duration(seconds)} ({reason}); check that the server runs, "
+                    f"then run this again; store_patience_seconds={seconds:g} is how long a step waits"
                 )
             )
         return StoreUnreachable(self._line(f"no answer from {endpoint}; is the server running? ({reason})"))
