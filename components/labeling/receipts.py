@@ -85,11 +85,22 @@ class Receipts:
             notes.append(note)
         if not notes:
             return False
-        last = json.loads(notes[-1])
-        asked, most = last["duels"], last.get("most")
+        asked, most = self._close_batch(notes)
         lost = replace(LOST, cost=None if most is None else most / len(asked))
         self._write([make_receipt(each["duel_id"], each["prompt_id"], lost, self._oracle) for each in asked])
         return True
+
+    def _close_batch(self, notes: Sequence[bytes]) -> tuple[list[dict[str, str]], float | None]:
+        """Return the duels of an earlier attempt's batch, and what it may have cost at most.
+
+        The attempt may still live. So the place of its next note is taken: it stops before it spends more than that.
+        """
+        said = [json.loads(note) for note in notes]
+        while said[-1].get("most") is not None:
+            closing = json.dumps({"attempt": self._attempt, "closed": True}).encode()
+            said.append(json.loads(self._keep.write_output(self._name_note(len(said)), closing)))
+        last = next(note for note in reversed(said) if "duels" in note)
+        return last["duels"], last.get("most")
 
     def _write(self, rows: Sequence[Receipt]) -> bool:
         """Write the next part; returns whether it is ours. What is durable counts, also where another was faster."""

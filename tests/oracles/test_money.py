@@ -1,12 +1,14 @@
 """A judge's bill and its spending limit: what the double bills is on record, and is never above the limit."""
 
 import pytest
-from oatflow.components.errors import OracleError
+from oatflow.components.errors import LedgerError, OracleError
 from oatflow.components.labeling.asking import Interview
 from oatflow.components.labeling.queries import measure_answers
+from oatflow.components.labeling.receipts import Receipts
 from oatflow.components.oracles.judge import JudgeOracle
 from oatflow.components.oracles.oracle import Circumstances, OracleFailed, SpendingLimit
 from oatflow.components.oracles.settings import JudgeSettings
+from oatflow.components.oracles.spending import Spending
 from oatflow.components.records.keep import Memory, StepInMemory
 from oatflow.components.records.tables import JUDGEMENTS, PREFERENCES
 
@@ -58,7 +60,7 @@ class DyingKeep(StepInMemory):
     def write_output(self, name, data):
         if name.startswith("receipts-") and self.has_asked:
             raise Killed
-        self.has_asked = name.startswith("asking-")
+        self.has_asked |= name.startswith("asking-") and b"closed" not in data
         return super().write_output(name, data)
 
 
@@ -163,6 +165,28 @@ def test_a_killed_process_whose_batch_became_dearer_than_thought_is_counted(memo
         assert sum(name.startswith("asking-") for _, _, name in memory.outputs) > 1
         asked = ask(service, open_keep(memory), duels)
         assert cost_on_record(asked) >= service.billed_tokens > 8 * DEAREST
+
+
+def test_an_attempt_that_still_lives_spends_no_more_than_the_next_attempt_has_counted(memory):
+    """Both belong to one run, whose claim both hold."""
+    spending, duels = Spending(None, lambda duel: 1.0), make_duels(4)
+    Receipts(open_keep(memory), "preferences", "paid").note_asked(duels, spending)
+    assert spending.hold_money(4.0)
+    assert Receipts(open_keep(memory), "preferences", "paid").cost == 4.0
+    with pytest.raises(LedgerError, match="another attempt of this step is asking the oracle"):
+        spending.hold_money(1.0)
+    assert Receipts(open_keep(memory), "preferences", "paid").cost == 4.0
+
+
+def test_what_an_attempt_has_noted_is_counted_if_the_next_one_dies_while_it_adopts_it(memory):
+    spending, duels = Spending(None, lambda duel: 1.0), make_duels(4)
+    Receipts(open_keep(memory), "preferences", "paid").note_asked(duels, spending)
+    spending.hold_money(6.0)
+    dying = open_keep(memory, DyingKeep)
+    dying.has_asked = True
+    with pytest.raises(Killed):
+        Receipts(dying, "preferences", "paid")
+    assert Receipts(open_keep(memory), "preferences", "paid").cost == 8.0
 
 
 def test_a_process_that_is_killed_at_its_limit_is_charged_no_more_than_the_limit(memory):
