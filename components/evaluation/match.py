@@ -100,7 +100,9 @@ class Match:
             for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
         ]
         counts = count_queries(asked.receipts, asked.preferences, known)
-        return verdicts, StepReport(counts, measure_answers(asked.receipts), {"judge": asked.seconds})
+        return verdicts, StepReport(
+            counts, measure_answers([*asked.receipts, *asked.unanswered]), {"judge": asked.seconds}
+        )
 
 
 def join_reports(
