@@ -73,8 +73,19 @@ class ExperimentSettings(Section):
 
     @property
     def rounds(self) -> int:
-        """Rounds in the whole experiment: what the budget pays for."""
+        """Rounds in the whole experiment, if no duel is a clash: each clash saves a query, which a later round asks."""
         return self.exploration.count_rounds(self.labeling.max_queries, self.prompts.rollout_batch_size)
+
+    @property
+    def has_fixed_length(self) -> bool:
+        """Whether the number of rounds is known in advance: offline, or where only the burn-in costs queries."""
+        return self.prompts.offline or self.exploration.asks_only_at_first(self.prompts.rollout_batch_size)
+
+    def plan_rounds(self, round_: int, left: int) -> int:
+        """Return how many rounds there are if `left` queries are left, and each duel from `round_` on costs one."""
+        if self.has_fixed_length:
+            return self.rounds
+        return round_ + self.exploration.count_rounds(left, self.prompts.rollout_batch_size, round_)
 
     @property
     def generates(self) -> bool:

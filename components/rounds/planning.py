@@ -25,13 +25,15 @@ def make_plan(ledger: Ledger, round_: int, settings: ExperimentSettings) -> Plan
     size = settings.prompts.rollout_batch_size
     # Offline no query is ever spent: the budget is a number of the set's preferences, one of which each prompt brings.
     most = left - round_ * size if settings.prompts.offline else left
-    if not settings.prompts.offline and left >= settings.exploration.count_duels(size):
-        # In APL not every prompt costs a query.
+    is_affordable = left >= settings.exploration.count_duels(size)
+    if not settings.prompts.offline and (is_affordable or round_ >= settings.rounds):
+        # In APL not every prompt costs a query. A round beyond those that were planned asks what clashes have saved:
+        # of all its prompts, so that few rounds do it.
         most = size
     order = prompts_of_round(len(prompts), round_, size, derive(ledger.seed, "prompts"))[:most]
     return Plan(
         round=round_,
-        rounds=settings.rounds,
+        rounds=settings.plan_rounds(round_, left),
         prompts=tuple(prompts[index] for index in order),
         sampler=ledger.policy_after(refreshed_after(round_, settings.policy.sync_params_every)),
         policy=ledger.policy_after(round_ - 1),
