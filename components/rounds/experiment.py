@@ -31,7 +31,7 @@ from ..records.plan import WITHOUT_REWARD_MODEL
 from ..reporting.settings import TrackingSettings
 from ..reward_model.settings import RewardModelSettings
 from ..sampling.settings import SamplingSettings
-from ..settings import Section, is_operational
+from ..settings import Section, is_growing, is_operational
 from .cross_checks import find_contradictions
 
 Sections = dict[str, dict[str, Any]]
@@ -140,13 +140,18 @@ def refuse_small_budget(settings: ExperimentSettings) -> None:
 
 
 def split_operational(settings: ExperimentSettings) -> tuple[Sections, Sections]:
-    """Return all settings by section, and of these the operational ones."""
+    """Return all settings by section, and of these the ones that a run may choose: operational ones and budgets."""
     everything = settings.model_dump(mode="json")
-    operational = {
-        name: {field: value for field, value in section.items() if is_operational(type(getattr(settings, name)), field)}
+
+    def is_chosen(name: str, field: str) -> bool:
+        section = type(getattr(settings, name))
+        return is_operational(section, field) or is_growing(section, field)
+
+    chosen = {
+        name: {field: value for field, value in section.items() if is_chosen(name, field)}
         for name, section in everything.items()
     }
-    return everything, operational
+    return everything, chosen
 
 
 def refuse_changes(frozen: Mapping[str, Mapping[str, Any]], wanted: ExperimentSettings, experiment: str) -> None:
@@ -163,10 +168,13 @@ def refuse_changes(frozen: Mapping[str, Mapping[str, Any]], wanted: ExperimentSe
     def is_change(name: str, field: str, value: Any) -> bool:
         if (name, field) in FORMER_DEFAULTS and field not in written.get(name, {}) and value == defaults[name][field]:
             return False
+        if is_growing(type(getattr(wanted, name)), field):
+            return bool(value < begun[name][field])
         return field not in operational[name] and bool(begun[name][field] != value)
 
     changes = [
         f"{name}.{field} was {begun[name][field]!r} and is now {value!r}"
+        + (", and it can only be raised" if is_growing(type(getattr(wanted, name)), field) else "")
         for name, section in everything.items()
         for field, value in section.items()
         if is_change(name, field, value)

@@ -18,7 +18,7 @@ from .annotation_files import is_answered
 from .beginning import begin_experiment, check_inputs, has_begun
 from .ending import find_end
 from .experiment import ExperimentSettings, Sections, read_settings, refuse_changes, split_operational
-from .planning import write_plan
+from .planning import keep_raised_budget, write_plan
 
 NOTHING_TO_DO = -1
 # Rounds of one run at most, and so how far back its own last round can be.
@@ -39,6 +39,7 @@ def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
     if not has_begun(ledger):
         begin_experiment(ledger, wanted, check_inputs(wanted, ledger.setting_stores))
     refuse_changes(ledger.experiment.settings, wanted, uri)
+    wanted = keep_raised_budget(ledger, wanted)
     round_ = ledger.head_etag[0].round + 1
     if end := find_end(ledger, round_, wanted):
         print(end, flush=True)
@@ -82,7 +83,7 @@ def settings_of_run(ledger: Ledger, run: str) -> Sections | None:
 
 
 def find_newest_settings(ledger: Ledger) -> ExperimentSettings:
-    """Return the experiment's settings, with those that its newest run chose for itself."""
+    """Return the experiment's settings, with its newest budget and what its newest run chose for itself."""
     newest = ledger.read_head().round + 1
     claims = (ledger.find_claim(round_) for round_ in (newest, newest - 1) if round_ >= 0)
     return read_settings(ledger.experiment.settings, next((claim.operational for claim in claims if claim), {}))

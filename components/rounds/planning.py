@@ -60,6 +60,23 @@ def refreshed_after(round_: int, every: int) -> int:
     return round_ // every * every - 1
 
 
+def keep_raised_budget(ledger: Ledger, settings: ExperimentSettings) -> ExperimentSettings:
+    """Return the settings with the largest budget that the experiment has had: once raised, it stays raised.
+
+    A run that gives a smaller one, such as a schedule from before, is told so. The plans say what the budget was.
+    """
+    round_ = ledger.head_etag[0].round + 1
+    plans = (ledger.read_document(layout.plan_key(number)) for number in (round_ - 1, round_) if number >= 0)
+    raised = max((plan["queries_spent"] + plan["queries_left"] for plan in plans if plan), default=0)
+    given = settings.labeling.max_queries
+    if given >= raised:
+        return settings
+    if given != ledger.experiment.settings["labeling"]["max_queries"]:
+        print(f"labeling.max_queries={given}: it was raised to {raised} before, and stays so", flush=True)
+    labeling = settings.labeling.model_copy(update={"max_queries": raised})
+    return settings.model_copy(update={"labeling": labeling})
+
+
 def queries_before(ledger: Ledger, round_: int) -> int:
     """Count the queries spent in the rounds before."""
     if round_ == STARTING_MODEL + 1:

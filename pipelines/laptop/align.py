@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from oatflow.components.rounds.beginning import begin_experiment, check_inputs, 
 from oatflow.components.rounds.ending import find_end
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
 from oatflow.components.rounds.opening import waits_for_people
-from oatflow.components.rounds.planning import queries_before
+from oatflow.components.rounds.planning import keep_raised_budget, queries_before
 from oatflow.components.step_ending import PREFIX
 from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
@@ -96,6 +96,7 @@ def align(wish: Wish) -> Path:
     with ledger_root(wish.home, wish.ledger) as root:
         uri = experiment_uri(root, wish.experiment)
         _check_wish(wish, uri)
+        wish = replace(wish, settings=keep_raised_budget(Ledger(open_store(uri)), wish.settings))
         _run_rounds(wish, uri)
         ledger = Ledger(open_store(uri))
         report = _write_results(wish, ledger)

@@ -1,17 +1,20 @@
 """An experiment ends when its budget is spent, or says in a sentence why it ends before."""
 
+import re
 import shutil
 
 import pytest
+from oatflow.components.errors import SettingsChanged
+from oatflow.components.ledger.claim import release_claim
 from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.oracles.simulated import SimulatedOracle
 from oatflow.components.prompts.template import WordTokenizer
 from oatflow.components.records.plan import WITHOUT_REWARD_MODEL
 from oatflow.components.records.records import Prompt
 from oatflow.components.rounds.closing import close_round
-from oatflow.components.rounds.experiment import ExperimentSettings
+from oatflow.components.rounds.experiment import ExperimentSettings, read_settings
 from oatflow.components.rounds.in_memory import InMemory
-from oatflow.components.rounds.opening import NOTHING_TO_DO, open_round
+from oatflow.components.rounds.opening import NOTHING_TO_DO, find_newest_settings, open_next_round, open_round
 from oatflow.components.rounds.training_program import name_checkpoint
 from oatflow.components.sampling.engine import ScriptedEngine
 from oatflow.pipelines.alignment.config import gather
@@ -167,3 +170,76 @@ def test_the_steps_go_on_counting_where_the_optimizer_begins_anew(tmp_path):
     reports = experiment.play_next(prompts).reports
     before, after = (reports[number, "policy"].counts for number in (0, 1))
     assert after["optimizer_steps"] == before["optimizer_steps"] + after["steps_this_round"] > before["optimizer_steps"]
+
+
+# The budget may be raised later: that is how an experiment is extended.
+
+
+def objects_of(uri, rounds):
+    """The bytes of the tables and policies of some rounds."""
+    store = Ledger.open(uri).store
+    keys = [entry.key for number in rounds for entry in store.list(f"rounds/{number:05d}/")]
+    timeless = (key for key in keys if not re.search(r"done\.json|claim\.json|round\.json|receipts-|asking-", key))
+    return {re.sub(r"policy/\d{4}-\w{6}/", "policy/", key): store.get(key).data for key in timeless}
+
+
+def play_all(uri, wanted, run="run"):
+    while (round_ := open_next(uri, wanted, run)) != NOTHING_TO_DO:
+        play_steps(uri, round_, run)
+    return Ledger.open(uri).read_head().round + 1
+
+
+CERTAIN = {"exp_method": "EnnBAITS", "num_samples": "6", "num_ensemble": "3", "on_clash": "second_best"}
+
+
+def test_an_extended_experiment_is_the_one_that_had_the_larger_budget_from_the_start(tmp_path):
+    extended, whole = f"file://{tmp_path}/extended", f"file://{tmp_path}/whole"
+    assert play_all(extended, settings(**CERTAIN, max_queries="16")) == 2
+    assert play_all(extended, settings(**CERTAIN, max_queries="32"), "another run") == 4
+    assert play_all(whole, settings(**CERTAIN, max_queries="32")) == 4
+    assert objects_of(extended, (2, 3)) == objects_of(whole, (2, 3))
+    plans = re.compile("plan.json")
+    first, second = (
+        {key: data for key, data in objects_of(uri, (0, 1)).items() if not plans.search(key)}
+        for uri in (extended, whole)
+    )
+    assert first == second
+    assert list(Ledger.open(extended).verify_objects())
+
+
+def test_an_offline_experiment_is_extended_to_more_of_its_preferences(uri):
+    offline = {"prompt_data": "oatflow:review-preferences", "chosen_key": "chosen", "rejected_key": "rejected"}
+    without = {name: value for name, value in SMALL.items() if name != "reward"}
+    small, large = (gather("scripted", None, without | offline | {"max_queries": most}) for most in ("10", "20"))
+    assert (play_all(uri, small), play_all(uri, large)) == (2, 3)
+    assert sum(Ledger.open(uri).find_done(number, "labeling").counts["labels"] for number in range(3)) == 8 + 2 + 4
+
+
+def test_a_smaller_budget_than_the_experiment_began_with_is_refused(uri):
+    open_next(uri, settings())
+    with pytest.raises(SettingsChanged, match=r"labeling\.max_queries was 24 and is now 16, and it can only be raised"):
+        open_next(uri, settings(max_queries="16"))
+
+
+def test_what_a_run_raised_stays_raised_for_its_next_rounds_and_for_other_runs(uri, capsys):
+    assert spend(uri, settings(), [8, 8, 8]) == NOTHING_TO_DO
+    assert open_next(uri, settings(max_queries="48")) == 3
+    fill(uri, 3, {"queries": 8})
+    assert open_next_round(uri, "run") == 4
+    assert Ledger.open(uri).read_plan(4).queries_left == 16
+    fill(uri, 4, {"queries": 8})
+    ledger = Ledger.open(uri)
+    assert find_newest_settings(ledger).labeling.max_queries == 48
+    release_claim(ledger.store, 4, "run")
+    # A schedule gives what it was made with.
+    assert open_next(uri, settings(), "scheduled") == 5
+    assert Ledger.open(uri).read_plan(5).queries_left == 8
+    assert read_settings(ledger.experiment.settings, ledger.read_claim(5).operational).labeling.max_queries == 48
+
+
+def test_a_budget_between_is_not_used_and_the_run_is_told(uri, capsys):
+    fill(uri, open_next(uri, settings(max_queries="48")), {"queries": 8})
+    assert open_next(uri, settings(max_queries="56")) == 1
+    fill(uri, 1, {"queries": 8})
+    open_next(uri, settings(max_queries="50"))
+    assert "labeling.max_queries=50: it was raised to 56 before, and stays so" in capsys.readouterr().out
