@@ -9,6 +9,7 @@ from typing import Any
 from ..evaluation.held_out import HeldOut, sum_up
 from ..ledger.ledger import Ledger
 from ..records.keep import read_table
+from ..records.plan import Plan
 from ..records.records import Verdict
 from ..records.tables import VERDICTS
 from ..seeds import derive
@@ -25,8 +26,8 @@ OPPONENTS = {"pretrain": "the starting model", "reference": "the reference answe
 class Report:
     """One experiment as people see it.
 
-    `rounds`: how many the experiment has in all, once it is known. `budget`: labels that it may have, the oracle's or
-    the preference set's. `oracle`: the identity of who judged.
+    `rounds`: how many the experiment is planned to have; what clashes save pays for more. `budget`: labels that it may
+    have, the oracle's or the preference set's. `oracle`: the identity of who judged.
     `opponent`: who the win rate is against, in words. `digests`: what the chain of rounds hangs on, by name.
     `seen`: held-out prompts that are learned from, too. `reliability`: what the ensemble foretold against what came
     true, where there is one.
@@ -115,12 +116,12 @@ def read_report(ledger: Ledger) -> Report:
     rows, experiment, head = tuple(with_answers(ledger, read_rounds(ledger))), ledger.experiment, ledger.read_head()
     duels = tuple(sample_duels(ledger, head.round, SAMPLES)) if rows else ()
     judged = [row.round for row in rows if row.win_rate is not None]
-    settings = experiment.settings
+    settings, plan = experiment.settings, ledger.read_plan(head.round) if rows else None
     return Report(
         name=ledger.name,
         rows=rows,
-        rounds=ledger.read_plan(head.round).rounds if rows else None,
-        budget=int(settings["labeling"]["max_queries"]),
+        rounds=_plan_rounds(rows, plan) if plan else None,
+        budget=plan.queries_spent + plan.queries_left if plan else int(settings["labeling"]["max_queries"]),
         oracle=_find_oracle(ledger, head.round, judged),
         opponent=OPPONENTS[settings["evaluation"]["opponent"]],
         duels=duels,
@@ -136,6 +137,12 @@ def read_report(ledger: Ledger) -> Report:
         },
         reliability=read_foretold(ledger, [row.round for row in rows if row.explored.rm_foretold]),
     )
+
+
+def _plan_rounds(rows: Sequence[RoundRow], plan: Plan) -> int:
+    """Return how many rounds are planned: one more than there are, where clashes have saved queries."""
+    is_spent = rows[-1].labels_total is not None or rows[-1].queries_total >= plan.queries_spent + plan.queries_left
+    return plan.rounds if is_spent else max(plan.rounds, len(rows) + 1)
 
 
 def _count_seen(ledger: Ledger) -> int:
