@@ -51,6 +51,8 @@ class Match:
         seed = derive(self.seed, self.round, "bootstrap")
         facts = measure_wins(verdicts, self.samples, seed) if verdicts else {}
         counts = {f"evaluation_{name}": value for name, value in asked.counts.items()} | count_wins(verdicts)
+        if len(verdicts) < len(pairings):
+            counts["without_verdict"] = len(pairings) - len(verdicts)
         return StepReport(counts, {**facts, **asked.facts, "oracle": self.interview.oracle.identity}, asked.timings)
 
     def measure_online(

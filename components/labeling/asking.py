@@ -17,7 +17,7 @@ from ..oracles.oracle import Oracle, OracleFailed, SpendingLimit
 from ..records.keep import Keep
 from ..records.records import Duel, Preference, Receipt, Side
 from ..records.tables import Table
-from .labels import MEMBER, check_answers, clash_preference, keep_believable, member_preference, unasked_preference
+from .labels import check_answers, clash_preference, keep_believable, member_preference, unasked_preference
 from .receipts import Receipts, sum_costs
 
 
@@ -141,7 +141,7 @@ def open_duels(duels: Iterable[Duel], *answered: Container[str]) -> list[Duel]:
 
 def answers_of(rows: Iterable[Preference]) -> dict[str, Preference]:
     """Return the oracle's own answers by duel: a member's label is none."""
-    return {row.duel_id: row for row in rows if row.oracle and not row.oracle.startswith(MEMBER)}
+    return {row.duel_id: row for row in rows if row.is_answer}
 
 
 def as_preference(receipt: Receipt) -> Preference:

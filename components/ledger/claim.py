@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from ..errors import ClaimHeld, ClaimLost, ObjectChanged, ObjectExists, ObjectNotFound, StoreError
+from ..errors import ClaimHeld, ClaimLost, DamagedObject, ObjectChanged, ObjectExists, ObjectNotFound, StoreError
 from ..records.sealed import seal_document, unseal_document
 from ..store.store import Store
 from . import layout, owner
@@ -119,7 +119,11 @@ def refuse_while_held(store: Store, round_: int, run: str, who: owner.Owner) -> 
     found = read_claim(store, round_)
     if found and found[0].run != run and not found[0].is_free:
         raise ClaimHeld(held_by(round_, found[0]))
-    before = read_claim(store, round_ - 1) if found is None and round_ else None
+    try:
+        before = read_claim(store, round_ - 1) if found is None and round_ else None
+    except DamagedObject:
+        # That round is closed: its claim only says whether its run lives on, and the next round has its own.
+        before = None
     if before and before[0].owner.pid and before[0].owner != who and not before[0].is_free:
         raise ClaimHeld(held_by(round_ - 1, before[0]))
 

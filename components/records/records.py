@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Side = Literal["first", "second"]
+MEMBER = "member "
+"""Begins the name that stands where an oracle would be named, if a member of the ensemble gave the label."""
 
 CHOSEN, REJECTED = 0, 1
 """Numbers of the candidates that a preference set gives."""
@@ -110,6 +112,11 @@ class Preference:
     undecided: bool | None = None
     orders: str | None = None
     lost: bool | None = None
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether the oracle itself gave it: a member's label is none, nor is a duel that was never asked."""
+        return bool(self.oracle) and not self.oracle.startswith(MEMBER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ def sample_verdicts(ledger: Ledger, round_: int, count: int) -> list[Verdict]:
 def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before: int) -> RoundRow:
     marks = {room: ledger.find_done(round_, room) for room in layout.ROOMS}
     found = {room: _numbers_of(mark) for room, mark in marks.items()}
-    labeled, recorded, record = found["labeling"], read_numbers(found), ledger.round_record(round_)
+    labeled, recorded, record = found["labeling"], read_numbers(found), ledger.find_record(round_)
     queries, labels = int(labeled["queries"]), labeled.get("labels")
     return RoundRow(
         **_select_fields(RoundRow, recorded),
@@ -234,7 +234,7 @@ def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before:
         labels_total=None if labels is None else labels_before + labels,
         seconds={layout.STEPS[room]: _seconds_of(mark) for room, mark in marks.items() if mark},
         policy=ledger.policy_digest(round_),
-        digest=digest_of(seal_document(asdict(record))) if record else "",
+        digest=digest_of(seal_document(record.to_json())) if record else "",
         finished=max(mark.finished for mark in marks.values() if mark),
         explored=Explored(**_select_fields(Explored, recorded)),
         queried=read_queried(labeled, found["evaluation"]),

@@ -10,7 +10,7 @@ from pydantic import model_validator
 from ..errors import SettingsChanged, SettingsError
 from ..evaluation.settings import EvaluationSettings
 from ..exploration.settings import ExplorationSettings
-from ..former_settings import update_settings
+from ..former_settings import FORMER_DEFAULTS, add_former_defaults, update_settings
 from ..jobs.resources import ResourceSettings
 from ..jobs.settings import JobSettings
 from ..labeling.settings import LabelingSettings
@@ -141,17 +141,24 @@ def split_operational(settings: ExperimentSettings) -> tuple[Sections, Sections]
 def refuse_changes(frozen: Mapping[str, Mapping[str, Any]], wanted: ExperimentSettings, experiment: str) -> None:
     """Raise `SettingsChanged`, listing every difference in what gives an existing experiment its meaning.
 
-    A setting that is younger than the experiment had its default then.
+    A setting that is younger than the experiment was then as `FORMER_DEFAULTS` says, or had its default. Today's
+    default is no change: nobody chose it for this experiment.
     """
     everything, operational = split_operational(wanted)
     defaults, _ = split_operational(ExperimentSettings())
-    former = update_settings(frozen)
+    written, former = update_settings(frozen), add_former_defaults(frozen)
     begun = {name: {**defaults[name], **former.get(name, {})} for name in everything}
+
+    def is_change(name: str, field: str, value: Any) -> bool:
+        if (name, field) in FORMER_DEFAULTS and field not in written.get(name, {}) and value == defaults[name][field]:
+            return False
+        return field not in operational[name] and bool(begun[name][field] != value)
+
     changes = [
         f"{name}.{field} was {begun[name][field]!r} and is now {value!r}"
         for name, section in everything.items()
         for field, value in section.items()
-        if field not in operational[name] and begun[name][field] != value
+        if is_change(name, field, value)
     ]
     if changes:
         raise SettingsChanged(
@@ -169,7 +176,7 @@ def read_settings(
     or than a section.
     """
     sections: dict[str, Any] = {}
-    frozen, operational = update_settings(frozen), update_settings(operational)
+    frozen, operational = add_former_defaults(frozen), update_settings(operational)
     for name, field in ExperimentSettings.model_fields.items():
         assert isinstance(field.annotation, type) and issubclass(field.annotation, Section)
         sections[name] = field.annotation.parse({**frozen.get(name, {}), **operational.get(name, {})})

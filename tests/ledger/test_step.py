@@ -42,6 +42,8 @@ def test_a_finished_step_is_adopted_when_run_again(ledger):
     again = sampled(ledger, data=b"other rows")
     assert again == first
     assert ledger.read_output("sampling", "duels.parquet", 0) == b"rows"
+    with ledger.open_step(0, "sampling", "a") as step:
+        assert step.done == first  # before any work is done again
 
 
 def test_what_a_killed_attempt_wrote_stands_and_is_returned_to_the_next(ledger):
