@@ -264,8 +264,17 @@ class Ledger:
         running = self.find_running()
         if running is None:
             return [self.gather_marks(round_) for round_ in range(self.head_etag[0].round + 1)]
-        found = json.loads(self.read_checked(running.marks.key, running.marks.sha256))
-        return [RoundMarks.from_json(body) for body in found]
+        lines = self.read_checked(running.marks.key, running.marks.sha256).splitlines()
+        return [RoundMarks.from_json(json.loads(line)) for line in lines]
+
+    def list_digests(self) -> list[str]:
+        """Return the digests of the records of all closed rounds, oldest first."""
+        head = self.head_etag[0]
+        if head.round < 0:
+            return []
+        running = self.find_running()
+        before = running.records if running else [self._find_child(round_).parent for round_ in range(head.round)]
+        return [*before, head.digest]
 
     def gather_marks(self, round_: int) -> RoundMarks:
         """Return the marks of one round, read one by one."""

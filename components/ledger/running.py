@@ -28,7 +28,7 @@ class Running:
         records: Digests of the records of the rounds before that one, oldest first.
         cost: What the oracle has cost in all rounds, for labels and for evaluation.
         answers: Where the oracle's answers of all rounds are: one table for each that has any, by its name.
-        marks: Where the marks of all rounds are, without their lists of inputs and outputs.
+        marks: Where the marks of all rounds are, one line of JSON a round: no inputs and outputs.
     """
 
     round: int

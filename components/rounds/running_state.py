@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ..ledger import layout
 from ..ledger.ledger import PAID_STEPS, Ledger
-from ..ledger.running import KEPT_STATES, RUNNING, RoundMarks, Running
+from ..ledger.running import KEPT_STATES, RUNNING, Running
 from ..records.keep import read_table, sum_costs
 from ..records.records import Preference
 from ..records.sealed import digest_of, seal_document
@@ -17,18 +17,23 @@ from ..store.transfer import Placed
 
 KEPT_TABLES = (PREFERENCES, JUDGEMENTS)
 """Tables whose answers later rounds look up."""
-MARKS = "marks.json"
+MARKS = "marks.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A running state in memory: what `Running` names by its digest. `answers`: Parquet files by the table's name."""
+    """A running state in memory: the objects that `Running` names. They are extended without being read.
+
+    Attributes:
+        answers: Parquet files, by the table's name.
+        marks: One line of JSON for each round.
+    """
 
     round: int = -1
     records: tuple[str, ...] = ()
     cost: float = 0.0
     answers: dict[str, bytes] = field(default_factory=dict)
-    marks: tuple[RoundMarks, ...] = ()
+    marks: bytes = b""
 
 
 def write_running_state(ledger: Ledger, round_: int) -> str:
@@ -36,13 +41,12 @@ def write_running_state(ledger: Ledger, round_: int) -> str:
     state = read_state(ledger)
     for each in range(state.round + 1, round_ + 1):
         state = extend_state(ledger, state, each)
-    marks = json.dumps([row.to_json() for row in state.marks], sort_keys=True, ensure_ascii=False).encode()
     running = Running(
         round=round_,
         records=state.records,
         cost=state.cost,
         answers={name: _write_part(ledger, round_, f"{name}.parquet", data) for name, data in state.answers.items()},
-        marks=_write_part(ledger, round_, MARKS, marks),
+        marks=_write_part(ledger, round_, MARKS, state.marks),
     )
     written = ledger.write_document(layout.running_key(round_, RUNNING), running.to_json())
     return digest_of(seal_document(written))
@@ -54,7 +58,8 @@ def read_state(ledger: Ledger) -> State:
     if running is None:
         return State()
     answers = {name: ledger.read_checked(placed.key, placed.sha256) for name, placed in running.answers.items()}
-    return State(running.round, running.records, running.cost, answers, tuple(ledger.read_marks()))
+    marks = ledger.read_checked(running.marks.key, running.marks.sha256)
+    return State(running.round, running.records, running.cost, answers, marks)
 
 
 def extend_state(ledger: Ledger, state: State, round_: int) -> State:
@@ -69,7 +74,7 @@ def extend_state(ledger: Ledger, state: State, round_: int) -> State:
         records=records,
         cost=state.cost + sum_costs(ledger.read_report(step, round_) for step in PAID_STEPS),
         answers={name: data for name, data in answers.items() if data},
-        marks=(*state.marks, ledger.gather_marks(round_)),
+        marks=state.marks + json.dumps(ledger.gather_marks(round_).to_json(), sort_keys=True).encode() + b"\n",
     )
 
 
