@@ -18,11 +18,12 @@ from ..records.records import Preference, Prompt
 from ..records.sealed import digest_of, seal_document, unseal_document
 from ..records.table import find_rows, from_parquet, to_parquet
 from ..records.tables import REPLAY_BUFFER, Table
+from ..store.intact import read_intact
 from ..store.setting_stores import SettingStores
 from ..store.store import Store, open_store
 from ..store.transfer import Placed
 from . import layout
-from .claim import Claim, read_claim
+from .claim import Claim, read_claim, read_document
 from .done import Done
 from .running import KEPT_STATES, RUNNING, RoundMarks, Running, shorten_mark
 from .settings import LedgerSettings
@@ -132,8 +133,8 @@ class Ledger:
     @cached_property
     def head_etag(self) -> tuple[Head, str]:
         """HEAD and its etag, as first read."""
-        blob = self.store.get(layout.HEAD)
-        return Head(**unseal_document(blob.data, layout.HEAD)), blob.etag
+        body, blob = read_document(self.store, layout.HEAD)
+        return Head(**body), blob.etag
 
     def read_head(self) -> Head:
         """Read HEAD afresh."""
@@ -266,6 +267,15 @@ class Ledger:
         lines = self.read_checked(running.marks.key, running.marks.sha256).splitlines()
         return [RoundMarks.from_json(json.loads(line)) for line in lines]
 
+    def list_digests(self) -> list[str]:
+        """Return the digests of the records of all closed rounds, oldest first."""
+        head = self.head_etag[0]
+        if head.round < 0:
+            return []
+        running = self.find_running()
+        before = running.records if running else [self._find_child(round_).parent for round_ in range(head.round)]
+        return [*before, head.digest]
+
     def gather_marks(self, round_: int) -> RoundMarks:
         """Return the marks of one round, read one by one."""
         found = {room: self.find_done(round_, room) for room in self.read_plan(round_).rooms}
@@ -350,11 +360,16 @@ class Ledger:
 
     def read_checked(self, key: str, sha256: str) -> bytes:
         """Read an object and compare its digest with the one on record."""
-        data = self.store.get(key).data
-        found = digest_of(data)
-        if found != sha256:
-            raise DamagedObject(f"{key}: its SHA-256 is {found}, but {sha256} was written; restore it from a backup")
-        return data
+
+        def check_digest(data: bytes) -> bytes:
+            found = digest_of(data)
+            if found != sha256:
+                raise DamagedObject(
+                    f"{key}: its SHA-256 is {found}, but {sha256} was written; restore it from a backup"
+                )
+            return data
+
+        return read_intact(self.store, key, check_digest)[0]
 
     def read_document(self, key: str, sha256: str | None = None) -> dict[str, Any] | None:
         """Return a sealed document, or None if there is none yet. A document never changes, so it is read once.
@@ -368,7 +383,7 @@ class Ledger:
         """
         if key not in self._documents:
             try:
-                self._documents[key] = unseal_document(self.store.get(key).data, key)
+                self._documents[key], _ = read_document(self.store, key)
             except ObjectNotFound:
                 if sha256 is None:
                     return None
@@ -394,28 +409,27 @@ class Ledger:
         data = seal_document(body)
         try:
             store.put_if_absent(key, data)
+            self._documents[key] = unseal_document(data, key)
         except ObjectExists:
-            data = store.get(key).data
-        self._documents[key] = unseal_document(data, key)
+            self._documents[key], _ = read_document(store, key)
         return self._documents[key]
 
     def verify_objects(self) -> Iterator[str]:
         """Read every object of every finished round: yields each intact key, raises at the first that is damaged."""
-        parent = digest_of(self.store.get(layout.EXPERIMENT).data)
-        unseal_document(self.store.get(layout.EXPERIMENT).data, layout.EXPERIMENT)
+        parent = digest_of(read_document(self.store, layout.EXPERIMENT)[1].data)
         yield layout.EXPERIMENT
         for placed in self.experiment.prompts.values():
             self.read_checked(placed.key, placed.sha256)
             yield placed.key
         for round_ in range(self.read_head().round + 1):
-            data = self.store.get(layout.round_record_key(round_)).data
-            record = RoundRecord(**unseal_document(data, layout.round_record_key(round_)))
+            body, blob = read_document(self.store, layout.round_record_key(round_))
+            record = RoundRecord(**body)
             if record.parent != parent:
                 raise DamagedObject(
                     f"{layout.round_record_key(round_)}: its parent is {record.parent}, expected {parent}"
                 )
             yield from self._verify_round(record)
-            parent = digest_of(data)
+            parent = digest_of(blob.data)
         if parent != self.head_etag[0].digest and self.head_etag[0].round >= 0:
             raise DamagedObject(f"{layout.HEAD}: it names {self.head_etag[0].digest}, but the chain ends with {parent}")
         yield layout.HEAD

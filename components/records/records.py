@@ -124,8 +124,9 @@ class Receipt:
     """One query: a duel that the oracle was asked about, as it answered, and what that took.
 
     Written before anything is made of the answer, so that nobody is asked twice. `lost`: it was asked, but the process
-    ended before the answer was kept. Of the other columns, see `oracles.oracle.Answer`. The only record that holds
-    times: two runs of the same experiment differ in `seconds`.
+    ended before the answer was kept; `cost` is then its share of what the batch may have cost at most. `unanswered`:
+    its requests failed, but may have been paid, and it is asked again. Of the other columns, see
+    `oracles.oracle.Answer`. The only record that holds times: two runs of the same experiment differ in `seconds`.
     """
 
     duel_id: str
@@ -146,6 +147,7 @@ class Receipt:
     input_tokens: int | None
     output_tokens: int | None
     cost: float | None
+    unanswered: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

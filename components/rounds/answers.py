@@ -109,6 +109,7 @@ def start_match(given: Round, tools: Tools, kept: StepOutputs) -> Match:
         labeling.oracle_batch_size,
         lambda duel, first_wins: pick_likelier(first_wins),
         labeling.unreadable_limit,
+        labeling.lost_limit,
         history.spent_before(kept, given.number) if oracle.spending else 0.0,
     )
     return Match(interview, given.seed, given.number, evaluation.bootstrap_samples)

@@ -12,6 +12,7 @@ from ..ledger.claim import Claim, verify_claim
 from ..ledger.ledger import Head, Ledger, RoundRecord
 from ..records.plan import Plan
 from ..records.sealed import digest_of, seal_document
+from ..store.proof import PROOFS
 from .running_state import remove_old_states, write_running_state
 
 
@@ -57,9 +58,12 @@ def commit_round(ledger: Ledger, round_: int, run: str) -> Claim | None:
 def remove_leftovers(ledger: Ledger, round_: int, keep_optimizers: int) -> None:
     """Remove what killed attempts left behind in this round, and optimizer states that newer rounds replace."""
     done = ledger.find_done(round_, "policy")
-    named = {placed.key for placed in done.outputs} if done else set()
-    for entry in list(ledger.store.list(layout.output_key(round_, "policy", ""))):
-        if entry.key not in named and entry.key != layout.done_key(round_, "policy"):
+    kept = {placed.key for placed in done.outputs} if done else set()
+    kept.add(layout.done_key(round_, "policy"))
+    folder = layout.output_key(round_, "policy", "")
+    # A killed proof of the store is the first round's to remove: by then there is little to list.
+    for entry in list(ledger.store.list("" if round_ == 0 else folder)):
+        if entry.key.startswith(PROOFS) or (entry.key.startswith(folder) and entry.key not in kept):
             ledger.store.delete(entry.key)
     gone = round_ - keep_optimizers
     old = ledger.find_done(gone, "policy") if gone >= 0 else None

@@ -107,6 +107,7 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         settings.oracle_batch_size,
         choose_labeler(settings, given.seed, given.number),
         settings.unreadable_limit,
+        settings.lost_limit,
         history.spent_before(kept, given.number) if oracle.spending else 0.0,
     )
     watch = report_asked("label", given.number, len(affordable.duels))
@@ -127,7 +128,7 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
     }
     facts = {
         "oracle": oracle.identity,
-        **measure_answers(asked.receipts),
+        **measure_answers([*asked.receipts, *asked.unanswered]),
         **name_reached_limit(oracle, asked.preferences),
         **facts,
     }

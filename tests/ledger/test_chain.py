@@ -10,6 +10,7 @@ from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.records.keep import walk_answers
 from oatflow.components.records.sealed import digest_of, seal_document, unseal_document
 from oatflow.components.records.tables import JUDGEMENTS, PREFERENCES
+from oatflow.components.reporting.page import write_report
 from oatflow.components.rounds.closing import close_round
 from oatflow.components.rounds.opening import NOTHING_TO_DO, open_next_round, open_round
 from oatflow.components.rounds.running_state import State, extend_state, read_state
@@ -168,7 +169,7 @@ def test_a_damaged_running_state_is_noticed(uri):
         list(Ledger.open(uri).verify_objects())
 
 
-def test_a_late_round_needs_as_many_store_operations_as_an_early_one(tmp_path, monkeypatch):
+def test_a_late_round_and_its_report_need_as_many_store_operations_as_early_ones(tmp_path, monkeypatch):
     counted = Counter()
     for name in ("get", "put", "put_if_absent", "replace", "list", "delete", "upload", "download"):
         original = getattr(LocalStore, name)
@@ -178,9 +179,13 @@ def test_a_late_round_needs_as_many_store_operations_as_an_early_one(tmp_path, m
             return original(self, *given)
 
         monkeypatch.setattr(LocalStore, name, count)
-    uri, totals = f"file://{tmp_path}/experiment", []
+    uri, rounds, reports = f"file://{tmp_path}/experiment", [], []
     for round_ in range(14):
         counted.clear()
         play(uri, settings(14), round_)
-        totals.append(counted.total())
-    assert max(totals[8:]) <= 1.1 * min(totals[3:8]), totals
+        rounds.append(counted.total())
+        counted.clear()
+        write_report(Ledger.open(uri))
+        reports.append(counted.total())
+    assert max(rounds[8:]) <= 1.1 * min(rounds[3:8]), rounds
+    assert max(reports[8:]) <= 1.1 * min(reports[3:8]), reports

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from oatflow.components.errors import RefusedInput
 from oatflow.components.simulator.pool import Pool, pool_to_bytes
-from oatflow.pipelines.cli import run
+from oatflow.pipelines.command_table import run_command as run
 
 SMALL = ["--queries", "20", "--prompts", "10", "--seeds", "2", "--candidates", "4", "--features", "3", "--jobs", "1"]
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from oatflow.components.evaluation.held_out import HeldOut, sum_up
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.claim import Claim
 from oatflow.components.ledger.done import Done
@@ -17,7 +18,6 @@ from oatflow.components.records.records import Duel, Preference, Prompt, Verdict
 from oatflow.components.records.sealed import digest_of, seal_document
 from oatflow.components.records.table import to_parquet
 from oatflow.components.reporting.curves import Explored, RoundRow, SampledDuel
-from oatflow.components.reporting.held_out import HeldOut, sum_up
 from oatflow.components.reporting.page import render_report
 from oatflow.components.reporting.report import Report
 from oatflow.components.store.transfer import Placed

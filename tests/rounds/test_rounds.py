@@ -234,6 +234,15 @@ def test_closing_twice_changes_nothing(uri):
     assert Ledger.open(uri).read_head() == head
 
 
+def test_what_a_killed_proof_of_the_store_left_behind_is_gone_after_the_first_round(uri):
+    Ledger.open(uri).store.put("_proof/0011223344556677", b"create-only 3")
+    open_round(uri, settings(), "run-a")
+    fill(uri, 0, "run-a")
+    close_round(uri, 0, "run-a")
+    assert list(Ledger.open(uri).store.list("_proof/")) == []
+    assert Ledger.open(uri).read_output("policy", "model/weights", 0) == b"policy 0"
+
+
 def test_who_was_fenced_off_cannot_move_head_even_after_checking_its_claim(uri, monkeypatch):
     """The narrowest race: the claim is taken over between the owner's last check and its commit."""
     open_round(uri, settings(lease_seconds="2"), "run-a")
