@@ -20,7 +20,7 @@ ALGORITHMS = pytest.mark.parametrize("algo", LOSSES)
 LAYOUTS = pytest.mark.parametrize("one_row", [True, False], ids=["one-row", "two-rows"])
 
 law = hypothesis.settings(max_examples=25, derandomize=True, deadline=None)
-costly_law = hypothesis.settings(law, max_examples=8)
+costly_law = hypothesis.settings(law, max_examples=5)
 tokens = st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=5).map(tuple)
 some_pairs = st.lists(st.builds(Pair, st.just("d"), tokens, tokens, tokens), min_size=1, max_size=4)
 
