@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Collection, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -261,7 +262,9 @@ class Step:
         self._outputs[name] = Placed(name, key, len(data), digest_of(data))
 
 
+@cache
 def _list_software() -> dict[str, str]:
+    """Return the versions of what computes; reading them takes 10 ms, so a process does it once."""
     found = {}
     for name in _SOFTWARE:
         try:

@@ -248,6 +248,7 @@ def test_a_step_that_ends_while_the_store_is_away_loses_nothing(store):
     assert keeper.loss is None
 
 
+@pytest.mark.slow
 def test_who_watches_a_claim_gives_its_keeper_time_after_the_store_was_away(store):
     taken = take_claim(store, 0, claim("a", lease=2.0))
     away = Away(store)
@@ -263,6 +264,7 @@ def test_who_watches_a_claim_gives_its_keeper_time_after_the_store_was_away(stor
     assert watcher.loss is None
 
 
+@pytest.mark.slow
 def test_an_outage_while_the_keeper_is_waited_for_gives_it_its_time_again(store):
     taken = take_claim(store, 0, claim("a", lease=0.5))
     looks = []

@@ -26,6 +26,7 @@ def add_one(uri: str, times: int, start: Barrier) -> None:
                 continue
 
 
+@pytest.mark.slow
 def test_counting_by_swaps_loses_nothing_between_processes(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
     store.put("count", b"0")
