@@ -10,7 +10,7 @@ _MOVED = {"reward": ("labeling", "simulated"), "reward_temperature": ("labeling"
 _ORACLE_SETTINGS = (("labeling", "preference_oracle"), ("evaluation", "eval_oracle"))
 _ORACLES = {"reward_model": "scorer"}
 FORMER_DEFAULTS: dict[tuple[str, str], Any] = {}
-"""By section and name: what experiments did that are older than the setting, where the default does another thing."""
+"""What experiments did that are older than a setting, by its section and name, if its default changes what they do."""
 
 
 def update_settings(sections: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ..records.records import Preference, Verdict
 from ..records.tables import JUDGEMENTS, ONLINE_JUDGEMENTS, VERDICTS, Table
 from ..seeds import derive
 from ..statistics.bootstrap import mean_interval
+from .held_out import SUMMARY, sum_up
 from .pairings import TIE, Pairing, find_mean, make_duel, make_verdict
 from .win_rate import win_rate
 
@@ -50,7 +51,11 @@ class Match:
         keep.write_output(VERDICTS.name, VERDICTS.to_bytes(verdicts))
         seed = derive(self.seed, self.round, "bootstrap")
         facts = measure_wins(verdicts, self.samples, seed) if verdicts else {}
+        if (summary := sum_up(verdicts, derive(self.seed, self.round, "report"))) is not None:
+            facts[SUMMARY] = summary.to_facts()
         counts = {f"evaluation_{name}": value for name, value in asked.counts.items()} | count_wins(verdicts)
+        if len(verdicts) < len(pairings):
+            counts["without_verdict"] = len(pairings) - len(verdicts)
         return StepReport(counts, {**facts, **asked.facts, "oracle": self.interview.oracle.identity}, asked.timings)
 
     def measure_online(
@@ -96,7 +101,8 @@ class Match:
             for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
         ]
         counts = count_queries(asked.receipts, asked.preferences, known)
-        facts = measure_answers(asked.receipts) | name_reached_limit(interview.oracle, asked.preferences)
+        facts = measure_answers([*asked.receipts, *asked.unanswered])
+        facts |= name_reached_limit(interview.oracle, asked.preferences)
         return verdicts, StepReport(counts, facts, {"judge": asked.seconds})
 
 
@@ -130,7 +136,7 @@ def count_wins(verdicts: Sequence[Verdict]) -> dict[str, int]:
     }
 
 
-def measure_wins(verdicts: Sequence[Verdict], samples: int, seed: int) -> dict[str, float | None]:
+def measure_wins(verdicts: Sequence[Verdict], samples: int, seed: int) -> dict[str, Any]:
     """Return the win rate with its interval, and the mean rewards over the prompts whose rewards are known."""
     measured = win_rate(np.array([row.policy_wins for row in verdicts]), samples, seed)
     return {

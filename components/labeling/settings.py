@@ -23,6 +23,9 @@ class LabelingSettings(Section):
     preferences of the set are learned from. It may be raised later: that extends the experiment."""
     unreadable_limit: float = operational_field(0.05, ge=0, le=1)
     """Share of a step's answers that may be unreadable; the step stops when there are more."""
+    lost_limit: float = operational_field(0.5, ge=0, le=1)
+    """Share of a step's paid answers that may be lost (a process was killed after it had asked); the step stops when
+    there are more."""
     oracle_batch_size: int = operational_field(32, ge=1)
     """Duels in one batch; the answers to a batch are durable before the next batch is asked."""
 

@@ -49,3 +49,8 @@ def done_key(round_: int, room: str) -> str:
 def round_record_key(round_: int) -> str:
     """Return the key of the record that closes the round."""
     return f"{round_folder(round_)}round.json"
+
+
+def running_key(round_: int, name: str) -> str:
+    """Return the key of a part of the running state after the round."""
+    return f"{round_folder(round_)}running/{name}"

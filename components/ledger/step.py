@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from .. import progress
 from ..errors import LedgerError, ObjectExists, ObjectNotFound, WaitingForLabels
 from ..records.keep import StepReport
+from ..records.records import Preference
 from ..records.sealed import digest_of, seal_document
+from ..records.tables import Table
 from ..store.store import Store
 from ..store.transfer import Placed, download_folder, upload_folder
 from . import layout
@@ -135,6 +137,21 @@ class Step:
     def read_report(self, room: str, round_: int) -> StepReport | None:
         """Return what a finished step counted and measured, or None if it is not done."""
         return self.ledger.read_report(room, round_)
+
+    def find_answers(self, table: Table[Preference], duels: Collection[str], before: int) -> dict[str, Preference]:
+        """Return the oracle's answers to these duels in a table of the rounds before `before`, by the duel's id."""
+        running = self.ledger.find_running() if before else None
+        placed = running.answers.get(table.name) if running and running.round == before - 1 else None
+        if placed is None:
+            return self.ledger.find_answers(table, duels, before)
+        found = self.ledger.read_answers(placed, duels)
+        if found:
+            self._inputs[placed.key] = placed.sha256
+        return found
+
+    def sum_cost(self, before: int) -> float:
+        """Return what the oracle has cost in the rounds before `before`."""
+        return self.ledger.sum_cost(before)
 
     def find_output(self, name: str) -> bytes | None:
         """Return an output that an earlier attempt of this step left behind, or None.

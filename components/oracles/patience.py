@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeVar
 
+from ..progress import format_duration
 from .oracle import Say
 
 T = TypeVar("T")
@@ -20,11 +21,16 @@ LONGEST_WISH = 60.0
 
 
 class TryAgain(Exception):
-    """A try failed in a way that may pass; `wish`: the seconds after which the service wants to be asked again."""
+    """A try failed in a way that may pass.
 
-    def __init__(self, reason: str, wish: float | None = None):
+    Attributes:
+        wish: Seconds after which the service wants to be asked again.
+        may_be_paid: Whether the service may bill it: it may have answered, though no answer arrived.
+    """
+
+    def __init__(self, reason: str, wish: float | None = None, may_be_paid: bool = False):
         super().__init__(reason)
-        self.wish = wish
+        self.wish, self.may_be_paid = wish, may_be_paid
 
 
 class GaveUp(Exception):
@@ -134,7 +140,7 @@ class Breaker:
         if down < self._patience:
             return
         self._given_up += 1
-        self._last_words = f"{self._who} has not answered for {duration(down)} ({self._last_failure})"
+        self._last_words = f"{self._who} has not answered for {format_duration(down)} ({self._last_failure})"
         self._down_since = None
         self._changed.notify_all()
         raise GaveUp(self._last_words)
@@ -152,7 +158,7 @@ class Breaker:
             self._prober = self._last_prober = me
             self._say(
                 f"{self._who} does not answer since {datetime.now():%H:%M} ({reason}); asking again every "
-                f"{LONGEST_PAUSE:g} s, for at most {duration(self._patience)}. What was answered is kept."
+                f"{LONGEST_PAUSE:g} s, for at most {format_duration(self._patience)}. What was answered is kept."
             )
             return in_a_row
 
@@ -160,7 +166,9 @@ class Breaker:
         with self._changed:
             if self._down_since is None:
                 return
-            self._say(f"{self._who} answers again, after {duration(self._clock.monotonic() - self._down_since)}.")
+            self._say(
+                f"{self._who} answers again, after {format_duration(self._clock.monotonic() - self._down_since)}."
+            )
             self._down_since = None
             self._changed.notify_all()
 
@@ -169,10 +177,3 @@ class Breaker:
             if self._prober is me:
                 self._prober = None
                 self._changed.notify_all()
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in words: 42 s, 10 min, 1.5 h."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -24,6 +24,8 @@ from ..errors import SettingsError
 
 NoReply = httpx2.RequestError
 """A question got no reply that can be used: no connection, a timeout, a broken, flooding or compressed reply."""
+NoConnection = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+"""A question did not leave this machine."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -31,13 +33,17 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _METADATA_NETWORKS = [
     ipaddress.ip_network(network)
     for network in (
-        "169.254.0.0/16",
+        "169.254.0.0/16",  # link-local
         "fe80::/10",
-        "fd00:ec2::254/128",
-        "fd20:ce::254/128",
-        "100.100.100.200/32",
+        "fec0::/10",
+        "fd00:ec2::/32",  # Amazon: ::254, and ::23 in EKS
+        "fd20:ce::/32",  # Google
+        "fd00:c1::/32",  # Oracle
         "192.0.0.192/32",
-        "168.63.129.16/32",
+        "fd00:42::/32",  # Scaleway
+        "100.100.100.200/32",  # Alibaba
+        "168.63.129.16/32",  # Azure
+        "64:ff9b:1::/48",  # NAT64 of the place: where in it an IPv4 address is, only the place knows
     )
 ]
 _METADATA_HOSTS = {
@@ -47,8 +53,9 @@ _METADATA_HOSTS = {
     "instance-data",
     "instance-data.ec2.internal",
     "metadata.tencentyun.com",
+    "metadata.azure.internal",
+    "api.metadata.cloud.ibm.com",
 }
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9._:-]+")
 # Sent in pieces, so that the time is looked at in between.
@@ -155,9 +162,9 @@ def _find_embedded(address: Address) -> list[Address]:
     """Return the IPv4 addresses that an IPv6 address may lead to."""
     if address.version == 4:
         return []
-    inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64 or int(address) < 2**32:
-        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    # The last 32 bits are one in mapped, compatible and translated addresses, ISATAP, and behind most NAT64 prefixes.
+    last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    inner = [last, address.sixtofour, *(address.teredo or ())]
     return [one for one in inner if one is not None]
 
 

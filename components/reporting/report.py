@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..evaluation.held_out import HeldOut, sum_up
 from ..ledger.ledger import Ledger
+from ..records.keep import read_table
 from ..records.plan import Plan
 from ..records.records import Verdict
+from ..records.tables import VERDICTS
 from ..seeds import derive
 from .curves import RoundRow, SampledDuel, read_rounds, sample_duels, sample_verdicts, software
 from .foretold import Foretold, read_foretold
-from .held_out import read_verdicts, sum_up
 
 SAMPLES = 24
 BLIND = ("passive", "EnnPassive")
@@ -150,13 +152,20 @@ def _count_seen(ledger: Ledger) -> int:
 
 
 def with_answers(ledger: Ledger, rows: Sequence[RoundRow]) -> list[RoundRow]:
-    """Add what the verdicts say to the rows of rounds that were evaluated."""
-    return [
-        row
-        if row.win_rate is None
-        else replace(row, answers=sum_up(read_verdicts(ledger, row.round), derive(ledger.seed, row.round, "report")))
-        for row in rows
-    ]
+    """Add what the verdicts say to the rows of rounds that were evaluated.
+
+    Evaluations write it down; the verdicts themselves are read where one is older than that, and in the first and in
+    the last measured round, which are compared prompt by prompt.
+    """
+    judged = [row for row in rows if row.win_rate is not None]
+    paired = {row.round for row in (*judged[:1], *judged[-1:])}
+
+    def sum_up_round(row: RoundRow) -> HeldOut | None:
+        if row.answers is not None and row.round not in paired:
+            return row.answers
+        return sum_up(read_table(ledger, VERDICTS, row.round), derive(ledger.seed, row.round, "report"))
+
+    return [replace(row, answers=None if row.win_rate is None else sum_up_round(row)) for row in rows]
 
 
 def _find_oracle(ledger: Ledger, round_: int, judged: Sequence[int]) -> str:

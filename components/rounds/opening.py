@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from .. import progress
-from ..errors import ClaimHeld, ObjectChanged
+from ..errors import ClaimHeld, DamagedObject, ObjectChanged
 from ..jobs.backends import open_jobs
 from ..ledger import layout, owner
 from ..ledger.claim import Claim, read_claim, refuse_while_held, renew_claim, take_claim
@@ -72,13 +72,19 @@ def settings_of_run(ledger: Ledger, run: str) -> Sections | None:
 
     The experiment has the settings that never change; the run's claim has those that each run chooses for itself.
     """
-    newest = ledger.read_head().round + 1
+    newest, damaged = ledger.read_head().round + 1, None
     # The newest round is this run's own where it waits for people; another run may have done some in between.
     for round_ in range(newest, max(-1, newest - LONGEST_RUN - 1), -1):
-        found = read_claim(ledger.store, round_)
+        try:
+            found = read_claim(ledger.store, round_)
+        except DamagedObject as damage:
+            # It may be another run's, or an older one of this run.
+            found, damaged = None, damage
         if found is not None and found[0].run == run:
             frozen, chosen = ledger.experiment.settings, found[0].operational
             return {name: {**frozen.get(name, {}), **chosen.get(name, {})} for name in {**frozen, **chosen}}
+    if damaged is not None:
+        raise damaged
     return None
 
 

@@ -10,6 +10,8 @@ import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 from xml.etree.ElementTree import ParseError
@@ -28,6 +30,7 @@ from ..errors import (
     StoreStaysAway,
     StoreUnreachable,
 )
+from ..progress import format_duration
 from .connections import open_connections
 from .files import replace_on_success
 from .keys import checked_key, checked_prefix
@@ -38,7 +41,6 @@ from .patience import (
     Patience,
     Trouble,
     connection_trouble,
-    in_words,
     is_untrusted,
     unresolved,
     was_in_doubt,
@@ -103,8 +105,8 @@ class S3Store:
     def get(self, key: str) -> Blob:
         """Read one object. Raises `ObjectNotFound`."""
         buffer = io.BytesIO()
-        etag = self._fetch(key, buffer)
-        return Blob(buffer.getvalue(), etag)
+        headers = self._fetch(key, buffer)
+        return Blob(buffer.getvalue(), headers["etag"].strip('"'), _read_age(headers))
 
     def put(self, key: str, data: bytes) -> str:
         """Write an object whatever was there; returns its etag."""
@@ -195,8 +197,8 @@ class S3Store:
         # Each request is repeated on its own; all of them are when an answer cannot be read.
         self._patience.repeat(send, _reading_trouble_of)
 
-    def _fetch(self, key: str, sink: BinaryIO) -> str:
-        """Stream an object into `sink`, from its beginning again where it breaks off; returns its etag."""
+    def _fetch(self, key: str, sink: BinaryIO) -> Mapping[str, str]:
+        """Stream an object into `sink`, from its beginning again where it breaks off; returns the answer's headers."""
         furthest = 0
 
         def got_further() -> bool:
@@ -207,7 +209,7 @@ class S3Store:
         with self._letters(key):
             return self._patience.repeat(lambda: self._stream(key, sink), _reading_trouble_of, got_further)
 
-    def _stream(self, key: str, sink: BinaryIO) -> str:
+    def _stream(self, key: str, sink: BinaryIO) -> Mapping[str, str]:
         sink.seek(0)
         sink.truncate()
         response = self._client.get_object(self._address.bucket, self._name(key))
@@ -216,7 +218,8 @@ class S3Store:
                 raise ProtocolError(_NO_ETAG)
             for chunk in response.stream(1 << 20, decode_content=False):
                 sink.write(chunk)
-            return str(response.headers["etag"]).strip('"')
+            headers: Mapping[str, str] = response.headers
+            return headers
         finally:
             response.close()
             response.release_conn()
@@ -268,8 +271,8 @@ class S3Store:
         if seconds:
             return StoreStaysAway(
                 self._line(
-                    f"no answer from {endpoint} for {in_words(seconds)} ({reason}); check that the server runs, then "
-                    f"run this again; store_patience_seconds={seconds:g} is how long a step waits"
+                    f"no answer from {endpoint} for {format_duration(seconds)} ({reason}); check that the server runs, "
+                    f"then run this again; store_patience_seconds={seconds:g} is how long a step waits"
                 )
             )
         return StoreUnreachable(self._line(f"no answer from {endpoint}; is the server running? ({reason})"))
@@ -321,6 +324,16 @@ class _Client(Minio):  # type: ignore[misc]
             return response
 
         return self._patience.repeat(send, _trouble_of)
+
+
+def _read_age(headers: Mapping[str, str]) -> float:
+    """Return the seconds since an object was written. Both dates are the server's, in whole seconds."""
+    try:
+        written = parsedate_to_datetime(headers["last-modified"])
+        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        return max((now - written).total_seconds() - 1.0, 0.0)
+    except (KeyError, ValueError, TypeError):
+        return 0.0
 
 
 def _trouble_of(error: Exception, was_reached: bool) -> Trouble | None:

@@ -9,7 +9,6 @@ from urllib.parse import unquote
 
 import pytest
 from oatflow.components.ledger import layout
-from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.records.sealed import seal_document
 from oatflow.components.reporting.page import MOST, fold_text, render_report, write_report
 from oatflow.components.reporting.report import read_report
@@ -168,13 +167,13 @@ def test_a_page_of_an_offline_experiment_shows_what_was_measured_and_no_more(mad
         assert never not in page.text.partition("Settings, versions, digests")[0], never
 
 
-def test_the_judge_of_an_offline_experiment_is_who_judged_and_not_the_set(offline_ledger):
+def test_the_judge_of_an_offline_experiment_is_who_judged_and_not_the_set(offline_ledger, close_rounds):
     assert "judged by" not in write_report(offline_ledger)
     done = offline_ledger.find_done(1, "evaluation")
     facts = {"win_rate": 0.75, "low": 0.5, "high": 1.0, "oracle": "the judge"}
     judged = seal_document(replace(done, counts={"prompts": 4}, facts=facts).to_json())
     offline_ledger.store.put(layout.done_key(1, "evaluation"), judged)
-    page = write_report(Ledger.open(offline_ledger.store.uri))
+    page = write_report(close_rounds(offline_ledger))
     assert "After 5 preferences the policy wins 75% [50, 100] of 4" in page and "judged by the judge" in page
 
 
