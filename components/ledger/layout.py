@@ -8,6 +8,7 @@ from __future__ import annotations
 
 EXPERIMENT = "experiment.json"
 HEAD = "HEAD.json"
+DIGEST = ".sha256"
 
 STEPS = {
     "sampling": "sample", "labeling": "label", "policy": "train", "reward_model": "fit", "evaluation": "evaluate",
@@ -39,6 +40,11 @@ def plan_key(round_: int) -> str:
 def output_key(round_: int, room: str, name: str) -> str:
     """Return the key of one output of a step."""
     return f"{round_folder(round_)}{room}/{name}"
+
+
+def digest_key(key: str) -> str:
+    """Return the key of the digest beside an output, which its round needs until it is closed."""
+    return f"{key}{DIGEST}"
 
 
 def done_key(round_: int, room: str) -> str:

@@ -65,16 +65,24 @@ def keep_raised_budget(ledger: Ledger, settings: ExperimentSettings) -> Experime
 
     A run that gives a smaller one, such as a schedule from before, is told so. The plans say what the budget was.
     """
-    round_ = ledger.head_etag[0].round + 1
-    plans = (ledger.read_document(layout.plan_key(number)) for number in (round_ - 1, round_) if number >= 0)
-    raised = max((plan["queries_spent"] + plan["queries_left"] for plan in plans if plan), default=0)
-    given = settings.labeling.max_queries
+    round_, given = ledger.head_etag[0].round + 1, settings.labeling.max_queries
+    raised = _read_budget(ledger, round_ - 1)
+    spent = round_ * settings.prompts.rollout_batch_size if settings.prompts.offline else queries_before(ledger, round_)
+    if round_ and spent >= max(given, raised):
+        # Another run may have raised it, and planned the next round.
+        raised = _read_budget(ledger, round_)
     if given >= raised:
         return settings
     if given != ledger.experiment.settings["labeling"]["max_queries"]:
         print(f"labeling.max_queries={given}: it was raised to {raised} before, and stays so", flush=True)
     labeling = settings.labeling.model_copy(update={"max_queries": raised})
     return settings.model_copy(update={"labeling": labeling})
+
+
+def _read_budget(ledger: Ledger, round_: int) -> int:
+    """Return the budget that a round was planned with; 0 where it has no plan."""
+    plan = ledger.read_document(layout.plan_key(round_)) if round_ >= 0 else None
+    return int(plan["queries_spent"] + plan["queries_left"]) if plan else 0
 
 
 def queries_before(ledger: Ledger, round_: int) -> int:

@@ -10,7 +10,6 @@ import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -326,14 +325,13 @@ class _Client(Minio):  # type: ignore[misc]
         return self._patience.repeat(send, _trouble_of)
 
 
-def _read_age(headers: Mapping[str, str]) -> float:
-    """Return the seconds since an object was written. Both dates are the server's, in whole seconds."""
+def _read_age(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds since an object was written, or None. Both dates are the server's, in whole seconds."""
     try:
-        written = parsedate_to_datetime(headers["last-modified"])
-        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        now, written = (parsedate_to_datetime(headers[name]) for name in ("date", "last-modified"))
         return max((now - written).total_seconds() - 1.0, 0.0)
     except (KeyError, ValueError, TypeError):
-        return 0.0
+        return None
 
 
 def _trouble_of(error: Exception, was_reached: bool) -> Trouble | None:

@@ -318,3 +318,12 @@ def test_a_claim_that_was_given_up_is_free_at_once(store):
     take_claim(store, 0, claim("a", lease=600.0))
     release_claim(store, 0, "a")
     assert take_claim(store, 0, claim("b")).run == "b"
+
+
+def test_where_the_store_does_not_date_its_objects_a_claim_ends_by_this_machines_clock(store, monkeypatch):
+    monkeypatch.setattr(LocalStore, "get", lambda self, key, get=LocalStore.get: replace(get(self, key), age=None))
+    take_claim(store, 0, claim("a", lease=600.0))
+    with pytest.raises(ClaimHeld):
+        take_claim(store, 0, claim("b"))
+    take_claim(store, 1, replace(claim("a", lease=600.0), expires=time.time() - 1))
+    assert take_claim(store, 1, claim("b")).run == "b"

@@ -179,7 +179,11 @@ def objects_of(uri, rounds):
     """The bytes of the tables and policies of some rounds."""
     store = Ledger.open(uri).store
     keys = [entry.key for number in rounds for entry in store.list(f"rounds/{number:05d}/")]
-    timeless = (key for key in keys if not re.search(r"done\.json|claim\.json|round\.json|receipts-|asking-", key))
+    timeless = (
+        key
+        for key in keys
+        if not re.search(r"done\.json|claim\.json|round\.json|receipts-|asking-|running/.*json", key)
+    )
     return {re.sub(r"policy/\d{4}-\w{6}/", "policy/", key): store.get(key).data for key in timeless}
 
 

@@ -269,7 +269,7 @@ def test_every_object_of_a_finished_round_is_verified(uri):
     open_round(uri, settings(), "run")
     fill(uri, 0, "run")
     ledger = close_round(uri, 0, "run")
-    keys = {entry.key for entry in ledger.store.list("")}
+    keys = {entry.key for entry in ledger.store.list("") if not entry.key.endswith(layout.DIGEST)}
     assert set(ledger.verify_objects()) == keys
     for key in sorted(keys):
         intact = ledger.store.get(key).data
