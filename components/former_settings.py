@@ -1,4 +1,4 @@
-"""Settings that were written under former names: in experiments that have begun, settings files and submitted forms."""
+"""What experiments, settings files and submitted forms that are older than this version mean by their settings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _MOVED = {"reward": ("labeling", "simulated"), "reward_temperature": ("labeling"
 """By setting: the section that it was in, and the one that it is in now."""
 _ORACLE_SETTINGS = (("labeling", "preference_oracle"), ("evaluation", "eval_oracle"))
 _ORACLES = {"reward_model": "scorer"}
-BEFORE: Mapping[str, Mapping[str, Any]] = {"policy": {"leftover_pairs": "own_step"}}
-"""What experiments did before there was such a setting, where that is not the setting's default."""
+FORMER_DEFAULTS: dict[tuple[str, str], Any] = {("policy", "leftover_pairs"): "own_step"}
+"""What experiments did that are older than a setting, by its section and name, if its default changes what they do."""
 
 
 def update_settings(sections: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,10 +32,9 @@ def update_settings(sections: Mapping[str, Any]) -> dict[str, Any]:
     return updated
 
 
-def update_begun(sections: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of an experiment that has begun under today's names, with what its version did unasked.
-
-    Such an experiment has all settings of its version: one that it lacks is younger.
-    """
-    updated = update_settings(sections)
-    return updated | {name: {**before, **updated.get(name, {})} for name, before in BEFORE.items()}
+def add_former_defaults(frozen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return an experiment's settings under today's names, with what it did where it is older than a setting."""
+    settings: dict[str, dict[str, Any]] = update_settings(frozen)
+    for (section, name), value in FORMER_DEFAULTS.items():
+        settings.setdefault(section, {}).setdefault(name, value)
+    return settings

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..labeling.asking import Interview, report_asked
-from ..labeling.queries import count_queries, measure_answers
+from ..labeling.queries import SPENDING_LIMIT, count_queries, measure_answers, name_reached_limit
 from ..records.keep import StepOutputs, StepReport
 from ..records.records import Preference, Verdict
 from ..records.tables import JUDGEMENTS, ONLINE_JUDGEMENTS, VERDICTS, Table
 from ..seeds import derive
 from ..statistics.bootstrap import mean_interval
+from .held_out import SUMMARY, sum_up
 from .pairings import TIE, Pairing, find_mean, make_duel, make_verdict
 from .win_rate import win_rate
 
@@ -50,7 +51,11 @@ class Match:
         keep.write_output(VERDICTS.name, VERDICTS.to_bytes(verdicts))
         seed = derive(self.seed, self.round, "bootstrap")
         facts = measure_wins(verdicts, self.samples, seed) if verdicts else {}
+        if (summary := sum_up(verdicts, derive(self.seed, self.round, "report"))) is not None:
+            facts[SUMMARY] = summary.to_facts()
         counts = {f"evaluation_{name}": value for name, value in asked.counts.items()} | count_wins(verdicts)
+        if len(verdicts) < len(pairings):
+            counts["without_verdict"] = len(pairings) - len(verdicts)
         return StepReport(counts, {**facts, **asked.facts, "oracle": self.interview.oracle.identity}, asked.timings)
 
     def measure_online(
@@ -70,7 +75,8 @@ class Match:
         both = [(first, second) for first, second in pairs if first is not None and second is not None]
         wins = [row.policy_wins for pair in both for row in pair]
         facts = measure_duels(wins, self.samples, derive(self.seed, self.round, "online"))
-        took = {f"online_{name}" if name != "cost" else name: value for name, value in asked.facts.items()}
+        whole = ("cost", SPENDING_LIMIT)
+        took = {name if name in whole else f"online_{name}": value for name, value in asked.facts.items()}
         counts = {f"online_{name}": value for name, value in asked.counts.items()} | {"online_prompts": len(both)}
         return StepReport(counts, {**took, **facts}, asked.timings)
 
@@ -95,7 +101,9 @@ class Match:
             for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
         ]
         counts = count_queries(asked.receipts, asked.preferences, known)
-        return verdicts, StepReport(counts, measure_answers(asked.receipts), {"judge": asked.seconds})
+        facts = measure_answers([*asked.receipts, *asked.unanswered])
+        facts |= name_reached_limit(interview.oracle, asked.preferences)
+        return verdicts, StepReport(counts, facts, {"judge": asked.seconds})
 
 
 def join_reports(
@@ -128,7 +136,7 @@ def count_wins(verdicts: Sequence[Verdict]) -> dict[str, int]:
     }
 
 
-def measure_wins(verdicts: Sequence[Verdict], samples: int, seed: int) -> dict[str, float | None]:
+def measure_wins(verdicts: Sequence[Verdict], samples: int, seed: int) -> dict[str, Any]:
     """Return the win rate with its interval, and the mean rewards over the prompts whose rewards are known."""
     measured = win_rate(np.array([row.policy_wins for row in verdicts]), samples, seed)
     return {

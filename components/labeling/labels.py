@@ -7,12 +7,9 @@ from math import isfinite
 
 from ..errors import OracleError
 from ..oracles.oracle import Answer
-from ..records.records import Duel, Preference, Side
+from ..records.records import MEMBER, Duel, Preference, Side
 from ..seeds import derive
 from .settings import LabelingSettings
-
-MEMBER = "member "
-"""Begins the name that stands where an oracle would be named, if a member of the ensemble gave the label."""
 
 
 def choose_labeler(settings: LabelingSettings, seed: int, round_: int) -> Callable[[Duel, float], Side]:

@@ -76,7 +76,7 @@ def _list_facts(report: Report) -> list[tuple[str, str, str]]:
     pairs = [row.pairs for row in report.rows if row.pairs is not None]
     synthetic = sum(row.explored.synthetic or 0 for row in report.rows)
     return [
-        ("Rounds", words.count(len(report.rows)), f"of {report.rounds}" if report.rounds else ""),
+        ("Rounds", words.count(len(report.rows)), f"of {report.rounds} planned" if report.rounds else ""),
         (
             "Preferences read" if report.offline else "Oracle queries",
             words.count(report.rows[-1].learned_from),

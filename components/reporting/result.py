@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..evaluation.held_out import HeldOut, change
 from ..seeds import derive
 from ..statistics.equal_length import EVIDENCE
 from .curves import RoundRow
-from .held_out import HeldOut, change
 from .report import Report
 from .table import Column, Table
 from .words import NOT_MEASURED, chance, count, interval, percent, points, rounded

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..labeling.given import PREFERENCE_SET
-from ..labeling.labels import MEMBER
-from ..records.records import Duel, Preference, Verdict
+from ..records.records import MEMBER, Duel, Preference, Verdict
 from .curves import RoundRow, SampledDuel
 from .metrics import TABLE, TableColumn
 from .report import BLIND, Report

@@ -35,6 +35,7 @@ from ..records.tables import (
     OUTSIDE_FEATURES,
     PAIR_FEATURES,
     PREFERENCES,
+    REPLAY_BUFFER,
     VERDICTS,
 )
 from ..sampling.engine import Decoding
@@ -106,6 +107,7 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         settings.oracle_batch_size,
         choose_labeler(settings, given.seed, given.number),
         settings.unreadable_limit,
+        settings.lost_limit,
         history.spent_before(kept, given.number) if oracle.spending else 0.0,
     )
     watch = report_asked("label", given.number, len(affordable.duels))
@@ -126,7 +128,7 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
     }
     facts = {
         "oracle": oracle.identity,
-        **measure_answers(asked.receipts),
+        **measure_answers([*asked.receipts, *asked.unanswered]),
         **name_reached_limit(oracle, asked.preferences),
         **facts,
     }
@@ -152,7 +154,7 @@ def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport
     if answered.policy is not None:
         pairings = pair_answers(given.read_held_out(), answered.policy, answered.opponent)
         duels = [make_duel(pairing, given.seed) for pairing in pairings]
-        known = history.earlier_answers(kept, JUDGEMENTS, range(given.number), duels)
+        known = kept.find_answers(JUDGEMENTS, {duel.duel_id for duel in duels}, given.number)
         reports.append(match.measure_held_out(kept, pairings, known))
     else:
         write_table(kept, VERDICTS, [])
@@ -186,6 +188,7 @@ def fit_reward_model(given: Round, tools: Tools, kept: StepOutputs) -> StepRepor
         new = outside.extended(new, len(outside) + len(new))
     new = checkpoint.replay_from_bytes(kept.write_output(PAIR_FEATURES.name, checkpoint.replay_to_bytes(new)))
     replay = history.replay_buffer(kept, given.number, new, settings.r_buffer_maxlen)
+    kept.write_output(REPLAY_BUFFER.name, checkpoint.replay_to_bytes(replay))
     before = history.ensemble_before(given, kept, new.chosen.shape[1])
     report = kept.read_report("labeling", given.number)
     queries = given.plan.queries_spent + (report.counts["queries"] if report else 0)

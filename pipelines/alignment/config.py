@@ -16,7 +16,7 @@ from oatflow.components.former_settings import update_settings
 from oatflow.components.oracles.registry import ORACLES
 from oatflow.components.policy.registry import LOSSES
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_small_budget
-from oatflow.components.settings import Section, did_you_mean, is_operational
+from oatflow.components.settings import Section, did_you_mean, is_growing, is_operational
 
 Nested = dict[str, dict[str, Any]]
 _TYPES = {str: "TEXT", int: "INT", float: "NUMBER", bool: "BOOL", tuple: "LIST", list: "LIST", dict: "MAPPING"}
@@ -37,6 +37,7 @@ class Setting:
     default: Any
     help: str
     operational: bool
+    growing: bool
     kind: str
     choices: tuple[str, ...]
 
@@ -50,7 +51,9 @@ def all_settings() -> Iterator[Setting]:
             text = " ".join((inner.description or "").split())
             choices = choices_of(name, inner.annotation)
             kind = "CHOICE" if choices else _name_type(inner.annotation)
-            yield Setting(room, name, inner.default, text, is_operational(section, name), kind, choices)
+            yield Setting(
+                room, name, inner.default, text, is_operational(section, name), is_growing(section, name), kind, choices
+            )
 
 
 def choices_of(name: str, annotation: Any) -> tuple[str, ...]:

@@ -115,7 +115,7 @@ def list_facts(ledger: Ledger, settings: ExperimentSettings, row: RoundRow, form
         "none: the preferences came with the prompts" if offline else _describe_oracle(ledger, row.round, "labeling")
     )
     return [
-        ("Round", f"{row.round} of rounds 0 to {settings.rounds - 1}"),
+        ("Round", f"{row.round} of rounds 0 to {ledger.read_head().round}"),
         ("Starting model", base_model(ledger)),
         ("Prompts", f"{public_name(settings.prompts.prompt_data)}: {train} to learn from, {held_out} held out; {turn}"),
         ("Oracle", oracle),

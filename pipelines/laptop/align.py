@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from oatflow.components.errors import OatflowError, RefusedInput, WaitingForLabels
+from oatflow.components.errors import OatflowError, RefusedInput, StoreError, WaitingForLabels
 from oatflow.components.ledger import owner
 from oatflow.components.ledger.claim import refuse_while_held
 from oatflow.components.ledger.ledger import PATIENCE, Ledger
@@ -29,9 +29,11 @@ from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.reporting.page import write_report
 from oatflow.components.rounds.annotation_files import read_batch, read_missing_answers
 from oatflow.components.rounds.beginning import begin_experiment, check_inputs, has_begun
+from oatflow.components.rounds.ending import find_end
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
-from oatflow.components.rounds.opening import is_over, waits_for_people
-from oatflow.components.step_ending import PREFIX
+from oatflow.components.rounds.opening import waits_for_people
+from oatflow.components.rounds.planning import keep_raised_budget, queries_before
+from oatflow.components.step_ending import ABOVE, BUG, PREFIX
 from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
 
@@ -94,11 +96,8 @@ def align(wish: Wish) -> Path:
     with ledger_root(wish.home, wish.ledger) as root:
         uri = experiment_uri(root, wish.experiment)
         _check_wish(wish, uri)
-        ledger = Ledger(open_store(uri))
-        round_ = ledger.read_head().round + 1
-        remaining = wish.settings.rounds - round_
-        if not is_over(ledger, round_, wish.settings) and not waits_for_people(ledger, round_, wish.settings):
-            _run_rounds(wish, uri, min(remaining, wish.rounds or remaining))
+        wish = replace(wish, settings=keep_raised_budget(Ledger(open_store(uri)), wish.settings))
+        _run_rounds(wish, uri)
         ledger = Ledger(open_store(uri))
         report = _write_results(wish, ledger)
         _tell_why_it_ended(wish, ledger)
@@ -131,7 +130,27 @@ def _check_wish(wish: Wish, uri: str) -> None:
     refuse_while_held(ledger.store, ledger.read_head().round + 1, "", owner.this_process())
 
 
-def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
+def _count_rounds(wish: Wish, uri: str, until: int | None) -> int:
+    """Return how many rounds can be run now: as many as the budget pays for without a clash; 0 where none can.
+
+    `until`: how many rounds the experiment may have at the end of this run.
+    """
+    ledger = Ledger(open_store(uri))
+    round_ = ledger.read_head().round + 1
+    if find_end(ledger, round_, wish.settings) or waits_for_people(ledger, round_, wish.settings):
+        return 0
+    left = wish.settings.labeling.max_queries - queries_before(ledger, round_)
+    planned = wish.settings.plan_rounds(round_, left)
+    return max(0, (planned if until is None else min(planned, until)) - round_)
+
+
+def _run_rounds(wish: Wish, uri: str) -> None:
+    """Run the experiment's next rounds, in runs of the pipeline: clashes save queries, which pay for further ones."""
+    begun = Ledger(open_store(uri)).read_head().round + 1
+    until = None if wish.rounds is None else begun + wish.rounds
+    rounds = _count_rounds(wish, uri, until)
+    if not rounds:
+        return
     logs = wish.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     stem = f"{wish.experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -145,16 +164,20 @@ def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
     }  # fmt: skip
     if wish.settings.sampling.engine == "vllm" and (notice := float32_notice()):
         print(notice, flush=True)
-    until = Ledger(open_store(uri)).read_head().round + 1 + rounds
     budget = None if wish.settings.prompts.offline else wish.settings.labeling.max_queries
-    display = Display(wish.experiment, until, budget, progress, learns_rewards=wish.settings.learns_rewards)
+    learns_rewards = wish.settings.learns_rewards
+    display = Display(wish.experiment, begun + rounds, budget, progress, learns_rewards=learns_rewards, most=until)
     with ExitStack() as stack:
         display.start()
         stack.callback(display.stop)
         environment["TMPDIR"] = str(stack.enter_context(_make_scratch(wish.home)))
         environment |= stack.enter_context(_warm_engine(wish, uri, logs))
-        for batch in _split_rounds(rounds):
-            _run_pipeline(wish, uri, batch, environment, log, progress, display)
+        while rounds:
+            before = Ledger(open_store(uri)).read_head().round
+            _run_pipeline(wish, uri, min(rounds, MOST_ROUNDS), environment, log, progress, display)
+            # A run that closes no round has nothing to do, whatever it waits for.
+            is_stuck = Ledger(open_store(uri)).read_head().round == before
+            rounds = 0 if is_stuck else _count_rounds(wish, uri, until)
 
 
 @contextmanager
@@ -169,12 +192,6 @@ def _make_scratch(home: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
-
-
-def _split_rounds(rounds: int) -> Iterator[int]:
-    while rounds > 0:
-        yield min(rounds, MOST_ROUNDS)
-        rounds -= MOST_ROUNDS
 
 
 @contextmanager
@@ -216,7 +233,7 @@ def _run_pipeline(
     finally:
         _end_child(child)
     if child.returncode:
-        raise _explain_failure(progress, log, child.returncode)
+        raise _explain_failure(progress, log, child.returncode, uri)
 
 
 def _end_child(child: subprocess.Popen[bytes]) -> None:
@@ -232,30 +249,50 @@ def _end_child(child: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _explain_failure(progress: Path, log: Path, returncode: int) -> PipelineFailed:
-    """Say in one line why the pipeline failed: what the failed step told, else the end of the log."""
+def _explain_failure(progress: Path, log: Path, returncode: int, uri: str) -> OatflowError:
+    """Return why the pipeline failed, in one line: what the failed step reported, else what its log or the store says.
+
+    A step that was killed reports nothing, and what KFP says of it then names no cause.
+    """
     events = [json.loads(line) for line in progress.read_text().splitlines()]
-    told: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "failed"), {})
-    if told:
-        first_line = told["error"].splitlines()[0]
-        reason = f"{told['step']} failed in round {told['round']}: {first_line}"
+    reported: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "failed"), {})
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    sentence = next((line.removeprefix(PREFIX) for line in reversed(lines) if line.startswith(PREFIX)), "")
+    if reported and not sentence.startswith(BUG):
+        sentence = reported["error"].splitlines()[0]
+    if reported:
+        reason = f"{reported['step']} failed in round {reported['round']}: {sentence}"
     else:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
         # A step that fails before it holds its claim says why in the log alone.
-        sentences = [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
-        reason = sentences[-1] if sentences else f"the pipeline ended with status {returncode}: {''.join(lines[-1:])}"
-    return PipelineFailed(f"{reason} (log: {log}). Run the same command again to continue.", told.get("exit_code", 1))
+        reason = sentence or _describe_silent_end(events, uri) or f"the pipeline ended with status {returncode}"
+    return PipelineFailed(
+        f"{reason.replace(ABOVE, 'the log')} (log: {log}). Run the same command again to continue.",
+        reported.get("exit_code", 1),
+    )
+
+
+def _describe_silent_end(events: Sequence[Mapping[str, Any]], uri: str) -> str:
+    """Return what is known of a run whose failed step said nothing: the store is gone, or the step was killed."""
+    try:
+        Ledger(open_store(uri)).read_head()
+    except StoreError as error:
+        return f"the store is gone: {error}"
+    started = [event for event in events if event["event"] == "start"]
+    ended = {(event["step"], event["round"]) for event in events if event["event"] == "end"}
+    if not started or (started[-1]["step"], started[-1]["round"]) in ended:
+        return ""
+    return f"{started[-1]['step']} of round {started[-1]['round']} was killed; was the machine out of memory?"
 
 
 def _tell_why_it_ended(wish: Wish, ledger: Ledger) -> None:
-    """Raise `WaitingForLabels` where people must answer first; say so where the money for the oracle is spent."""
+    """Raise `WaitingForLabels` where people must answer first; say so where the experiment has ended."""
     round_ = ledger.read_head().round + 1
-    if round_ < wish.settings.rounds and wish.settings.asks_people:
+    if end := find_end(ledger, round_, wish.settings):
+        print(end)
+    elif wish.settings.asks_people:
         missing, asked = read_missing_answers(ledger, round_, wish.settings.human), read_batch(ledger, round_)
         if missing.by_duel and asked:
             raise WaitingForLabels(f"round {round_} is waiting for labels: {missing}. {explain_labelling(asked)}")
-    if round_ < wish.settings.rounds and is_over(ledger, round_, wish.settings):
-        print("The experiment ended before its budget of queries: judge_spending_limit is reached.")
 
 
 def _write_results(wish: Wish, ledger: Ledger) -> Path:

@@ -1,6 +1,6 @@
 import pytest
+from oatflow.components.evaluation.held_out import change, sum_up
 from oatflow.components.reporting.curves import metrics_of
-from oatflow.components.reporting.held_out import change, sum_up
 
 
 def test_prompts_are_counted_as_won_tied_and_lost_and_ties_of_equal_texts_apart(made_verdict):

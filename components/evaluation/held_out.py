@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 
-from ..ledger.ledger import Ledger
 from ..records.records import Verdict
-from ..records.table import from_parquet
 from ..seeds import derive
 from ..statistics.bootstrap import Floats, draw_prompts, estimate_from, estimate_mean, score_outcomes
 from ..statistics.equal_length import fit_equal_length, refuse_length_control
 from ..statistics.exact import sign_test
 from ..statistics.intervals import Estimate
 
-VERDICTS = "verdicts.parquet"
+SUMMARY = "held_out_answers"
+"""The fact of an evaluation that has what its verdicts say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,17 @@ class HeldOut:
     opponent_reward: Estimate | None
     outcomes: Mapping[str, float]
 
+    def to_facts(self) -> dict[str, Any]:
+        """Return all but the outcomes by prompt, which the verdicts have, as a step's facts."""
+        return {name: value for name, value in asdict(self).items() if name != "outcomes"}
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> HeldOut:
+        """Read it back; it has no outcomes."""
+        estimates = {name: Estimate(**value) for name, value in facts.items() if isinstance(value, Mapping)}
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in {**facts, **estimates}.items() if name in known}, outcomes={})
+
     @property
     def prompts(self) -> int:
         """Prompts that were judged."""
@@ -65,11 +76,6 @@ class HeldOut:
             "sign_test_p": self.p_value,
         }
         return {name: value for name, value in found.items() if value is not None}
-
-
-def read_verdicts(ledger: Ledger, round_: int) -> list[Verdict]:
-    """Return the verdicts on a round's held-out answers."""
-    return from_parquet(ledger.read_output("evaluation", VERDICTS, round_), Verdict, VERDICTS)
 
 
 def sum_up(verdicts: Sequence[Verdict], seed: int) -> HeldOut | None:
