@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,8 @@ import numpy.typing as npt
 from ..records.keep import FinishedSteps, read_table
 from ..records.records import Duel, Preference
 from ..records.tables import DUELS, KNOWN_REWARDS, PREFERENCES
-from ..statistics.bootstrap import mean_interval
-from .calibration import brier_score, expected_calibration_error, measure_agreement
+from ..statistics.intervals import mean_interval
+from .calibration import brier_score, calibrated_error, expected_calibration_error, measure_agreement
 from .regret import duel_regret, simple_regret
 
 Facts = dict[str, float]
@@ -27,21 +28,21 @@ class Labelled:
     rewards: Sequence[float]
 
 
-def diagnose_round(finished: FinishedSteps, round_: int, samples: int, seed: int) -> Facts:
+def diagnose_round(finished: FinishedSteps, round_: int, seed: int) -> Facts:
     """Return what is known of a round's exploration; what was not measured is left out.
 
-    `samples`, `seed`: of the resamples behind the intervals.
+    `seed`: of the labels that a calibrated forecaster is compared on.
     """
     labelled = read_labelled(finished, round_)
     asked = [row for row in labelled if not row.duel.synthetic]
     return {
-        **measure_regret(asked, samples, seed),
-        **measure_predictions(asked),
+        **measure_regret(asked),
+        **measure_predictions(asked, seed),
         **measure_synthetic([row for row in labelled if row.duel.synthetic]),
     }
 
 
-def measure_regret(rows: Sequence[Labelled], samples: int, seed: int) -> Facts:
+def measure_regret(rows: Sequence[Labelled]) -> Facts:
     """Return mean regret of the duels, and of the answers that the ensemble recommends, within the candidates.
 
     In units of the oracle's reward, with its 95% interval over the prompts. A clash counts: both answers were shown.
@@ -57,22 +58,26 @@ def measure_regret(rows: Sequence[Labelled], samples: int, seed: int) -> Facts:
         if row.duel.recommended is not None
     ]
     found = {
-        **_summarise_regret(shown, "duel_regret", samples, seed),
-        **_summarise_regret(picked, "simple_regret", samples, seed),
+        **_summarise_regret(shown, "duel_regret"),
+        **_summarise_regret(picked, "simple_regret"),
     }
     return {**found, "regret_duels": len(known)} if known else {}
 
 
-def _summarise_regret(values: Sequence[float], name: str, samples: int, seed: int) -> Facts:
-    """Return a mean with its interval; values that are all equal have no interval."""
+def _summarise_regret(values: Sequence[float], name: str) -> Facts:
+    """Return a mean with its interval; values that are all equal have no interval. Regret is never negative."""
     if not values:
         return {}
-    low, high = mean_interval(np.array(values), samples, seed)
-    return {name: float(np.mean(values)), **({f"{name}_low": low, f"{name}_high": high} if low < high else {})}
+    ends = mean_interval(values)
+    return {name: fmean(values), **({f"{name}_low": max(0.0, ends[0]), f"{name}_high": ends[1]} if ends else {})}
 
 
-def measure_predictions(rows: Sequence[Labelled]) -> Facts:
-    """Compare the ensemble's predictions with the oracle's labels, which it had not learned from."""
+def measure_predictions(rows: Sequence[Labelled], seed: int) -> Facts:
+    """Compare the ensemble's predictions with the oracle's labels, which it had not learned from.
+
+    These are the duels that the strategy picked, often those that the ensemble is least sure of: the numbers say how
+    one experiment goes on, and cannot compare strategies. `rm_pair_accuracy` can, see `measure_pairs`.
+    """
     predictions = [
         (row.duel.predicted, row.preference.chosen == "first")
         for row in rows
@@ -86,6 +91,7 @@ def measure_predictions(rows: Sequence[Labelled]) -> Facts:
         "rm_accuracy": float(measure_agreement(predicted, won)),
         "rm_brier": float(brier_score(predicted, won)),
         "rm_ece": float(expected_calibration_error(predicted, won)),
+        "rm_ece_calibrated": calibrated_error(predicted, seed),
         "rm_foretold": len(predictions),
     }
 

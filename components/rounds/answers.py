@@ -112,4 +112,4 @@ def start_match(given: Round, tools: Tools, kept: StepOutputs) -> Match:
         labeling.lost_limit,
         history.spent_before(kept, given.number) if oracle.spending else 0.0,
     )
-    return Match(interview, given.seed, given.number, evaluation.bootstrap_samples)
+    return Match(interview, given.seed, given.number)

@@ -164,8 +164,7 @@ def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport
         pairings = pair_duels(read_table(kept, DUELS, given.number), given.plan.prompts, answered.online_opponent)
         spent = sum(report.facts.get("cost", 0.0) for report in reports)
         reports.append(match.measure_online(kept, pairings, known, spent))
-    seed = derive(given.seed, given.number, "regret")
-    diagnosed = diagnose_round(kept, given.number, settings.bootstrap_samples, seed)
+    diagnosed = diagnose_round(kept, given.number, derive(given.seed, given.number, "calibrated"))
     return join_reports(diagnosed, reports, answered.tokens, answered.seconds)
 
 

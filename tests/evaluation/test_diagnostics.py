@@ -14,29 +14,32 @@ def labelled(first, second, chosen, rewards=(), predicted=None, recommended=None
 def test_regret_is_what_the_best_candidate_would_have_given_more():
     rows = [labelled(0, 1, "first", (1.0, 2.0, 4.0), recommended=1), labelled(2, 1, "first", (1.0, 2.0, 4.0))]
     # Best 4: less the mean of 1 and 2, and of 4 and 2; the one answer that was recommended is worth 2.
-    found = measure_regret(rows, 1000, 1)
+    found = measure_regret(rows)
     assert (found["duel_regret"], found["regret_duels"], found["simple_regret"]) == (pytest.approx(1.75), 2, 2.0)
-    # Of two duels, a quarter of the draws takes the same one twice.
-    assert (found["duel_regret_low"], found["duel_regret_high"]) == (pytest.approx(1.0), pytest.approx(2.5))
+    # Student's interval of two values: 1.75 +- 12.706 * 0.75; and no regret is negative.
+    assert (found["duel_regret_low"], found["duel_regret_high"]) == (
+        0.0,
+        pytest.approx(1.75 + 12.7062 * 0.75, rel=1e-4),
+    )
     # One answer does not say how far it can be trusted.
     assert "simple_regret_low" not in found
 
 
 def test_where_no_reward_is_known_there_is_no_regret():
-    assert measure_regret([labelled(0, 1, "first", recommended=1)], 1000, 1) == {}
+    assert measure_regret([labelled(0, 1, "first", recommended=1)]) == {}
 
 
 def test_labels_are_compared_with_what_was_foretold():
     rows = [labelled(0, 1, "first", predicted=0.8), labelled(0, 1, "second", predicted=0.6),
             labelled(0, 1, None, predicted=0.5), labelled(0, 1, "first")]  # fmt: skip
-    found = measure_predictions(rows)
+    found = measure_predictions(rows, 1)
     assert (found["rm_foretold"], found["rm_accuracy"]) == (2, 0.5)
     assert found["rm_brier"] == pytest.approx((0.04 + 0.36) / 2)
     assert found["rm_ece"] == pytest.approx((0.2 + 0.6) / 2)
 
 
 def test_without_a_forecast_nothing_is_compared():
-    assert measure_predictions([labelled(0, 1, "first")]) == {}
+    assert measure_predictions([labelled(0, 1, "first")], 1) == {}
 
 
 def test_synthetic_labels_are_compared_with_known_rewards_where_these_decide():

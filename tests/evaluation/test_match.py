@@ -101,7 +101,9 @@ def test_a_policy_equal_to_its_opponent_wins_half_and_costs_nothing(begin, monke
     monkeypatch.setattr(ScriptedEngine, "load_policy", lambda *_: None)
     rounds = begin()
     done = rounds.evaluate(0)
-    assert (done.facts["win_rate"], done.facts["low"], done.facts["high"]) == (0.5, 0.5, 0.5)
+    assert done.facts["win_rate"] == 0.5
+    # Twenty ties do not prove that both are equally good.
+    assert (done.facts["low"], done.facts["high"]) == pytest.approx((0.4194, 0.5806), abs=1e-4)
     assert done.counts["evaluation_queries"] == 0
     assert done.facts["mean_reward"] is None
     assert rounds.asked() == []
