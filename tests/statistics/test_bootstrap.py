@@ -16,7 +16,7 @@ from oatflow.components.statistics.bootstrap import (
     upper_median,
 )
 from oatflow.components.statistics.equal_length import fit_equal_length, refuse_length_control
-from oatflow.components.statistics.exact import sign_test
+from oatflow.components.statistics.exact import paired_test, reject_together, sign_test
 from oatflow.components.statistics.intervals import outcome_interval
 
 
@@ -45,6 +45,19 @@ def test_the_sign_test_does_not_mind_whose_side_it_is_told_from(wins, losses):
 
 def test_the_sign_test_holds_for_more_prompts_than_a_float_has_powers_of_two():
     assert 0 < sign_test(5_000, 5_200) < 0.05
+
+
+def test_the_paired_test_is_students():
+    # t = 2 / (1 / sqrt(3)) = 3.4641 with 2 degrees of freedom.
+    assert paired_test([1.0, 2.0, 3.0]) == pytest.approx(0.0742, abs=1e-4)
+    assert paired_test([0.5]) is None
+    assert (paired_test([0.0, 0.0]), paired_test([0.1, 0.1])) == (1.0, 0.0)
+
+
+def test_several_hypotheses_are_rejected_as_holm_says():
+    # 0.01 < 0.05 / 4 and 0.015 < 0.05 / 3, but 0.03 > 0.05 / 2: it stops there, although 0.04 < 0.05.
+    assert reject_together([0.04, 0.01, 0.03, 0.015]) == [False, True, False, True]
+    assert reject_together([]) == []
 
 
 def test_a_tie_is_half_a_win():
