@@ -8,7 +8,6 @@ from __future__ import annotations
 
 EXPERIMENT = "experiment.json"
 HEAD = "HEAD.json"
-DIGEST = ".sha256"
 
 STEPS = {
     "sampling": "sample", "labeling": "label", "policy": "train", "reward_model": "fit", "evaluation": "evaluate",
@@ -42,9 +41,9 @@ def output_key(round_: int, room: str, name: str) -> str:
     return f"{round_folder(round_)}{room}/{name}"
 
 
-def digest_key(key: str) -> str:
-    """Return the key of the digest beside an output, which its round needs until it is closed."""
-    return f"{key}{DIGEST}"
+def digest_key(round_: int, room: str, name: str) -> str:
+    """Return the key of an output's digest, which the round needs until the step is done."""
+    return f"{round_folder(round_)}digests/{room}/{name}"
 
 
 def done_key(round_: int, room: str) -> str:

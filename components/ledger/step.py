@@ -161,8 +161,8 @@ class Step:
         when this one writes.
         """
         data = self.note_output(name) if name in self._present else None
-        if data is not None and layout.digest_key(name) in self._present:
-            self._check_output(layout.output_key(self.round, self.room, name), data)
+        if data is not None:
+            self._check_output(name, data)
         return data
 
     def note_output(self, name: str) -> bytes | None:
@@ -176,7 +176,7 @@ class Step:
         return data
 
     def write_output(self, name: str, data: bytes) -> bytes:
-        """Create an output with its digest beside it; returns what is kept: what an earlier attempt wrote, if one did.
+        """Create an output, and write down its digest; returns what is kept: what an earlier attempt wrote, if one did.
 
         Raises:
             DamagedObject: An earlier attempt wrote it, and it is not what was written then.
@@ -185,10 +185,10 @@ class Step:
         key = layout.output_key(self.round, self.room, name)
         try:
             self._store.put_if_absent(key, data)
-            self._store.put(layout.digest_key(key), digest_of(data).encode())
+            self._store.put(layout.digest_key(self.round, self.room, name), digest_of(data).encode())
         except ObjectExists:
             data = self._store.get(key).data
-            self._check_output(key, data)
+            self._check_output(name, data)
         self._note_output(name, key, data)
         return data
 
@@ -245,16 +245,18 @@ class Step:
         self._inputs[layout.done_key(done.round, done.step)] = digest_of(seal_document(done.to_json()))
         self._inputs.update({placed.key: placed.sha256 for placed in outputs})
 
-    def _check_output(self, key: str, data: bytes) -> None:
-        """Compare an output of an earlier attempt with the digest beside it. A killed attempt may have written none."""
+    def _check_output(self, name: str, data: bytes) -> None:
+        """Compare an output of an earlier attempt with its digest. A killed attempt may have written none."""
         try:
-            written = self.ledger.store.get(layout.digest_key(key)).data.decode()
+            written = self.ledger.store.get(layout.digest_key(self.round, self.room, name)).data.decode()
         except ObjectNotFound:
             return
+        key = layout.output_key(self.round, self.room, name)
         if digest_of(data) != written:
             raise DamagedObject(
                 f"{key}: its SHA-256 is {digest_of(data)}, but {written} was written; restore it from a backup. If "
-                "there is none, delete it and its digest: the step makes it again, but what was paid for is lost"
+                "there is none, delete it and its digest (under digests/): the step makes it again, but what was paid "
+                "for is lost"
             )
 
     def _note_output(self, name: str, key: str, data: bytes) -> None:

@@ -109,17 +109,17 @@ class S3Store:
 
     def put(self, key: str, data: bytes) -> str:
         """Write an object whatever was there; returns its etag."""
-        with self._letters(key):
+        with self._explained(key):
             return self._write(key, data, {})
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         """Create an object; returns its etag. Raises `ObjectExists`; of concurrent creators exactly one wins."""
-        with self._letters(key, ObjectExists(f"{self.uri}: {key} exists already")):
+        with self._explained(key, ObjectExists(f"{self.uri}: {key} exists already")):
             return self._write_if({"If-None-Match": "*"}, key, data)
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
         """Compare-and-swap: write only if the object still has `etag`. Raises `ObjectChanged`, `ObjectNotFound`."""
-        with self._letters(key, ObjectChanged(f"{self.uri}: {key} has changed since it was read")):
+        with self._explained(key, ObjectChanged(f"{self.uri}: {key} has changed since it was read")):
             return self._write_if({"If-Match": f'"{etag}"'}, key, data)
 
     def list(self, prefix: str) -> Iterator[Entry]:
@@ -130,18 +130,18 @@ class S3Store:
             found = self._client.list_objects(self._address.bucket, start, recursive=True)
             return [self._entry(each) for each in found if not each.is_dir]
 
-        with self._letters(prefix):
+        with self._explained(prefix):
             # SeaweedFS lists folder by folder, which puts a/b before a-b.
             return iter(sorted(self._patience.repeat(entries, _reading_trouble_of), key=lambda entry: entry.key))
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
-        with self._letters(key):
+        with self._explained(key):
             self._client.remove_object(self._address.bucket, self._name(key))
 
     def upload(self, key: str, path: Path) -> None:
         """Write a file of any size (in parts where it is large)."""
-        with self._letters(key):
+        with self._explained(key):
             for tries in range(1, TRIES + 1):
                 try:
                     return self._upload(key, path)
@@ -205,7 +205,7 @@ class S3Store:
             before, furthest = furthest, max(furthest, sink.tell())
             return furthest > before
 
-        with self._letters(key):
+        with self._explained(key):
             return self._patience.repeat(lambda: self._stream(key, sink), _reading_trouble_of, got_further)
 
     def _stream(self, key: str, sink: BinaryIO) -> Mapping[str, str]:
@@ -228,7 +228,7 @@ class S3Store:
         return Entry(key, found.size, found.last_modified.timestamp())  # type: ignore[attr-defined]
 
     @contextmanager
-    def _letters(self, key: str, beaten: StoreError | None = None) -> Iterator[None]:
+    def _explained(self, key: str, beaten: StoreError | None = None) -> Iterator[None]:
         """Turn the SDK's errors into ours; `beaten` is the one for a condition that did not hold."""
         try:
             yield

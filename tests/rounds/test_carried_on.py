@@ -22,7 +22,7 @@ from .round_by_step import play_steps
 
 BEGUN = Path(__file__).parents[1] / "golden" / "begun-before-round-program"
 TIMES = re.compile(
-    r"done\.json|claim\.json|round\.json|HEAD|receipts-|asking-|\.oatflow-lock|/running/|buffer\.safetensors|sha256"
+    r"done\.json|claim\.json|round\.json|HEAD|receipts-|asking-|\.oatflow-lock|/running/|buffer\.safetensors|/digests/"
 )
 
 
