@@ -21,6 +21,8 @@ from .metrics import read_numbers
 from .queries import Queried, read_queried
 from .words import PREFERENCES, QUERIES, Unit
 
+ALARMS = "alarms"
+"""The fact of a labeling step that lists what is wrong with its labels; it is there only where something is."""
 Sample = TypeVar("Sample")
 
 
@@ -85,6 +87,7 @@ class RoundRow:
     policy, digest: SHA-256 of the policy that the round made, and of the record that closed the round.
     finished: seconds since the epoch at the end of its last step.
     answers: what the verdicts say beyond the win rate; only reports and trackers read them.
+    alarms: a sentence for each reason why the round's labels cannot be trusted.
     """
 
     round: int
@@ -120,6 +123,7 @@ class RoundRow:
     rejected_logprob: float | None = None
     outside_pairs: int | None = None
     answers: HeldOut | None = None
+    alarms: tuple[str, ...] = ()
 
     @property
     def clash_interval(self) -> tuple[float, float, float] | None:
@@ -183,7 +187,7 @@ def measure_round(ledger: Ledger, round_: int) -> dict[str, float]:
 
 def metrics_of(measured_round: RoundRow) -> dict[str, float]:
     """Return a round's numbers by the names of `RoundRow`, `Explored` and `Queried`, and those of its answers."""
-    row = asdict(replace(measured_round, answers=None))
+    row = asdict(replace(measured_round, answers=None, alarms=()))
     row |= row.pop("explored") | row.pop("queried")
     row |= measured_round.answers.numbers if measured_round.answers else {}
     numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "finished"}
@@ -239,6 +243,7 @@ def _make_row(marks: RoundMarks, digest: str, queries_before: int, labels_before
         finished=max(mark.finished for mark in marks.steps.values()),
         explored=Explored(**_select_fields(Explored, recorded)),
         queried=read_queried(labeled, found["evaluation"]),
+        alarms=tuple(labeled.get(ALARMS, ())),
         answers=HeldOut.from_facts(found["evaluation"][SUMMARY]) if SUMMARY in found["evaluation"] else None,
     )
 
