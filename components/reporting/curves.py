@@ -49,7 +49,12 @@ class Explored:
     rm_accuracy: float | None = None
     rm_brier: float | None = None
     rm_ece: float | None = None
+    rm_ece_calibrated: float | None = None
     rm_foretold: int | None = None
+    rm_pair_accuracy: float | None = None
+    rm_pair_low: float | None = None
+    rm_pair_high: float | None = None
+    rm_pair_prompts: int | None = None
     uncertainty_chosen: float | None = None
     uncertainty_all: float | None = None
     synthetic: int | None = None
@@ -70,6 +75,11 @@ class Explored:
     def online_interval(self) -> tuple[float, float] | None:
         """Where `online_win_rate` lies with 95% confidence."""
         return _both_ends(self.online_low, self.online_high)
+
+    @property
+    def pair_interval(self) -> tuple[float, float] | None:
+        """Where `rm_pair_accuracy` lies with 95% confidence."""
+        return _both_ends(self.rm_pair_low, self.rm_pair_high)
 
     @property
     def foresight_interval(self) -> tuple[float, float] | None:

@@ -50,7 +50,7 @@ from ..sampling.offline import given_candidates
 from ..seeds import derive
 from . import history
 from .answers import answer_prompts, start_match
-from .candidate_rewards import predict_rewards
+from .candidate_rewards import predict_rewards, recall_rewards
 from .inputs import Round, Tools
 
 
@@ -164,7 +164,8 @@ def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport
         pairings = pair_duels(read_table(kept, DUELS, given.number), given.plan.prompts, answered.online_opponent)
         spent = sum(report.facts.get("cost", 0.0) for report in reports)
         reports.append(match.measure_online(kept, pairings, known, spent))
-    diagnosed = diagnose_round(kept, given.number, derive(given.seed, given.number, "calibrated"))
+    believed = recall_rewards(given, kept) if given.settings.learns_rewards else None
+    diagnosed = diagnose_round(kept, given.number, derive(given.seed, given.number, "calibrated"), believed)
     return join_reports(diagnosed, reports, answered.tokens, answered.seconds)
 
 

@@ -4,7 +4,18 @@
 
 | law | n | `mean_interval` | percentile bootstrap |
 | --- | ---: | ---: | ---: |
-TABLE
+| log-normal | 20 | 93.4 | 83.9 |
+| log-normal | 50 | 93.3 | 88.9 |
+| log-normal | 200 | 93.9 | 92.5 |
+| exponential | 20 | 94.7 | 89.6 |
+| exponential | 50 | 94.9 | 92.0 |
+| exponential | 200 | 94.9 | 93.8 |
+| mixture (60% zeros) | 20 | 96.8 | 86.2 |
+| mixture (60% zeros) | 50 | 95.9 | 91.7 |
+| mixture (60% zeros) | 200 | 95.0 | 93.2 |
+| normal | 20 | 94.8 | 93.0 |
+| normal | 50 | 94.9 | 95.0 |
+| normal | 200 | 95.0 | 94.6 |
 """
 
 from __future__ import annotations
