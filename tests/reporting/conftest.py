@@ -222,7 +222,8 @@ def _explored_row(round_: int = 0, **given: object) -> RoundRow:
         "regret_total": 32.0 * (round_ + 1), "simple_regret": 0.25, "simple_regret_low": 0.19,
         "simple_regret_high": 0.31, "anytime_regret": 0.25,
         "online_win_rate": 0.55, "online_low": 0.45, "online_high": 0.64, "online_prompts": 64, "rm_accuracy": 0.75,
-        "rm_brier": 0.2, "rm_ece": 0.08, "rm_foretold": 64, "uncertainty_chosen": 0.021, "uncertainty_all": 0.014,
+        "rm_brier": 0.2, "rm_ece": 0.08, "rm_ece_calibrated": 0.07, "rm_foretold": 64,
+        "uncertainty_chosen": 0.021, "uncertainty_all": 0.014,
         "synthetic": 0,
     }  # fmt: skip
     return _row(round_, explored=Explored(**{**values, **given}))

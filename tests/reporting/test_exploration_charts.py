@@ -72,7 +72,7 @@ def test_the_online_win_rate_is_of_the_duels_answers_with_their_interval(made_ex
 def test_foreseen_labels_come_with_wilsons_interval_brier_score_and_calibration_error(made_explored_row):
     chart = foresight_chart([made_explored_row(0)])
     low, high = wilson_interval(0.75, 64)
-    assert chart.table.body == (("0", "64", "75%", percent(low), percent(high), "0.20", "0.08", "64"),)
+    assert chart.table.body == (("0", "64", "75%", percent(low), percent(high), "0.20", "0.08", "0.07", "64"),)
     assert f"(95% interval {percent(low)} to {percent(high)})" in chart.label
 
 
