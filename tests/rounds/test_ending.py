@@ -57,7 +57,7 @@ def spend(uri, wanted, queries):
 
 
 def test_an_experiment_ends_when_its_budget_is_spent_although_clashes_are_free(uri):
-    wanted = settings(exp_method="EnnEETS", num_samples="4", num_ensemble="3")
+    wanted = settings(exp_method="EnnEETS", num_samples="4", num_ensemble="3", accepted_alarms="99")
     while (round_ := open_next(uri, wanted)) != NOTHING_TO_DO:
         play_steps(uri, round_, "run")
     ledger = Ledger.open(uri)
@@ -179,7 +179,11 @@ def objects_of(uri, rounds):
     """The bytes of the tables and policies of some rounds."""
     store = Ledger.open(uri).store
     keys = [entry.key for number in rounds for entry in store.list(f"rounds/{number:05d}/")]
-    timeless = (key for key in keys if not re.search(r"done\.json|claim\.json|round\.json|receipts-|asking-|running/.*json", key))
+    timeless = (
+        key
+        for key in keys
+        if not re.search(r"done\.json|claim\.json|round\.json|receipts-|asking-|running/.*json", key)
+    )
     return {re.sub(r"policy/\d{4}-\w{6}/", "policy/", key): store.get(key).data for key in timeless}
 
 
