@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .errors import OatflowError
+
 PROGRESS_FILE = "OATFLOW_PROGRESS"
 _SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD)(_|$)", re.IGNORECASE)
 _SHORTEST_SECRET = 6
@@ -21,8 +23,12 @@ _SHORTEST_SECRET = 6
 
 def tell_failure(step: str, round_: int, error: BaseException) -> None:
     """Report why a step failed, in one line: what started the step shows it."""
+    said = str(error).strip()
+    if not isinstance(error, OatflowError):
+        # What a library says may be a bare name: KeyError's is.
+        said = f"{type(error).__name__}: {said}" if said else type(error).__name__
     # The lines after the first are the end of a job's log, which the step's own log ends with.
-    message = hide_secrets(str(error).strip() or type(error).__name__).partition("\n")[0]
+    message = hide_secrets(said).partition("\n")[0]
     report_event(step, round_, "failed", error=message, exit_code=getattr(error, "exit_code", 1))
 
 

@@ -19,12 +19,15 @@ from .errors import OatflowError, TrainingFailed
 from .progress import hide_secrets
 
 PREFIX = "oatflow: "
-BUG = "this is a bug in oatflow, please report it with the traceback above"
+ABOVE = "the traceback above"
+BUG = f"this is a bug in oatflow, please report it with {ABOVE}"
 LOST_PEER = "another worker of this training ended, or cannot be reached"
 # Names another file than Kubernetes' own, for tests.
 TERMINATION_LOG = "OATFLOW_TERMINATION_LOG"
 # Kubernetes cuts what is longer.
 MOST_BYTES = 4096
+# What makes a path of the user's unusable.
+_UNUSABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 # What torch's transports say when a peer is gone; they have no exception types of their own for it.
 _PEER = re.compile(r"connection (closed|reset|refused)|timed out.*(peer|store)|gloo|nccl|TCPStore", re.IGNORECASE)
 
@@ -82,6 +85,8 @@ def _known_cause(error: Exception, memory: str, peers: bool) -> str | None:
             f"no space left on the disk{where}: free some, set TMPDIR to a folder on a larger disk, or raise "
             "jobs.train_pod_scratch if this is a training pod"
         )
+    if isinstance(error, OSError) and error.filename and error.errno in _UNUSABLE:
+        return f"{error.filename}: {error.strerror}; give this user a place that can be written, or name another one"
     if peers and ("DistError" in names or (isinstance(error, RuntimeError) and _PEER.search(said))):
         return f"{LOST_PEER} ({said.partition(chr(10))[0]}): look at the worker that failed first"
     return None

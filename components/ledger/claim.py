@@ -3,8 +3,9 @@
 A claim is created by If-None-Match and renewed or taken over by compare-and-swap. Whoever takes it over raises the
 token; every later commit of the former owner finds a token that is not its own.
 
-A claim is as old as the store says, by its own clock. The clocks of two machines are never compared, so that a fast
-clock cannot rob a living run, and a slow one cannot keep a dead run's round.
+A claim is as old as the store says, by its own clock. The clocks of two machines are not compared, so that a fast clock
+cannot rob a living run, and a slow one cannot keep a dead run's round. Only a store that does not date its objects
+leaves no other way.
 
 A lease that ended while the store was away costs nothing by itself: unless another run has taken the claim over, its
 owner renews it by the same compare-and-swap and goes on.
@@ -64,8 +65,10 @@ class Claim:
         return body
 
     @classmethod
-    def from_json(cls, body: dict[str, Any], age: float = 0.0) -> Claim:
-        """Read a claim back; `age`: seconds since it was written."""
+    def from_json(cls, body: dict[str, Any], age: float | None = None) -> Claim:
+        """Read a claim back; `age`: seconds since it was written. If it is not known, this machine's clock decides."""
+        if age is None:
+            age = time.time() - (body["expires"] - body["lease_seconds"])
         return cls(**(body | {"owner": owner.Owner(**body["owner"]), "written": time.monotonic() - age}))
 
     @property

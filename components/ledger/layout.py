@@ -41,6 +41,11 @@ def output_key(round_: int, room: str, name: str) -> str:
     return f"{round_folder(round_)}{room}/{name}"
 
 
+def digest_key(round_: int, room: str, name: str) -> str:
+    """Return the key of an output's digest, which the round needs until the step is done."""
+    return f"{round_folder(round_)}digests/{room}/{name}"
+
+
 def done_key(round_: int, room: str) -> str:
     """Return the key of the mark that a step is done."""
     return output_key(round_, room, "done.json")

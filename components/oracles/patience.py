@@ -68,10 +68,18 @@ class Pauses:
 class Breaker:
     """A circuit breaker, shared by all threads that ask one service.
 
-    A question that fails `tries` times in a row opens it: the service is down. Then all wait but one, which asks again
-    after a pause; the next pause is another one's turn, so that a single question that fails for ever holds up nobody
-    else. One answer closes it, and all go on; after `patience` seconds without one, all give up. `say` is told when it
-    opens and when it closes. `who`: the service, as the sentences begin.
+    A question that fails `tries` times in a row opens it: the service is down. Then one thread probes, and the others
+    wait. After each failed probe and its pause, another thread probes, so that one question that always fails does not
+    block the others. The first answer closes the breaker, and all threads go on. After `patience` seconds without an
+    answer, all of them give up.
+
+    Args:
+        who: The service, as messages begin.
+        tries: Failures in a row that open the breaker.
+        patience: Seconds that the service may be down.
+        say: Shows a line to the user when the breaker opens, and when it closes.
+        pauses: The pauses between tries.
+        clock: Time, and how it passes.
     """
 
     def __init__(
@@ -115,7 +123,7 @@ class Breaker:
                 self._let_another_probe(me)
 
     def _wait_for_turn(self, me: object, given_up: int) -> bool:
-        """Wait while another one probes; returns whether that was so. Raises `GaveUp` when the patience is over."""
+        """Wait while another thread probes; returns whether it did. Raises `GaveUp` when the patience is over."""
         waited = False
         with self._changed:
             while self._down_since is not None and self._given_up == given_up:
@@ -146,7 +154,7 @@ class Breaker:
         raise GaveUp(self._last_words)
 
     def _note_failure(self, me: object, in_a_row: int, reason: str) -> int:
-        """Open, if it is time; returns the failures in a row after which the pause is made."""
+        """Open the breaker after enough failures; returns the failures in a row, which decide the next pause."""
         with self._changed:
             self._last_failure = reason
             if self._prober is me:

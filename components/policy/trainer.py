@@ -34,7 +34,14 @@ from .tokens import Pair, optimisation_steps
 from .workers import find_device, share_bytes, share_number
 
 Curve = list[dict[str, float]]
-_AVERAGED = ("loss", "reward_margin", "accuracy", "chosen_logprob", "rejected_logprob")
+_AVERAGED = {
+    "loss": "rows",
+    "reward_margin": "pairs",
+    "accuracy": "pairs",
+    "chosen_logprob": "pairs",
+    "rejected_logprob": "pairs",
+}
+"""What a round averages over its steps, and what each step's mean is over."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,7 @@ class Trainer:
             self.write_policy(learner, folder / "new", taken + len(curve))
         counts = self.count_pairs(rows, curve, taken) | ({"held_out_pairs": len(held_out)} if held_out else {})
         facts = {
-            **_average_curve(curve),
+            **average_curve(curve),
             "curve": curve,
             "precision": self.precision,
             "world_size": self.world,
@@ -186,7 +193,9 @@ class Trainer:
         """Take the round's optimisation steps, after the `taken` ones of earlier rounds; returns their measurements."""
         epochs = range(self.settings.max_epochs)
         seeds = [derive(self.seed, self.given.round, "train", epoch) for epoch in epochs]
-        steps = list(optimisation_steps(pairs, self.settings.train_batch_size, seeds))[: self.settings.max_sgd_steps]
+        chosen = self.settings
+        steps = list(optimisation_steps(pairs, chosen.train_batch_size, seeds, chosen.leftover_pairs))
+        steps = steps[: chosen.max_sgd_steps]
         curve: Curve = []
         for number, step in enumerate(steps, 1):
             curve.append(optimiser.take_step(step, self.find_rate(taken + number)))
@@ -236,6 +245,10 @@ class Trainer:
         }
 
 
-def _average_curve(curve: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Average what the steps measured; nothing where no step was taken."""
-    return {name: math.fsum(point[name] for point in curve) / len(curve) for name in _AVERAGED} if curve else {}
+def average_curve(curve: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return means over the pairs of all steps; nothing where no step was taken."""
+    return {
+        name: math.fsum(point[name] * point[over] for point in curve) / math.fsum(point[over] for point in curve)
+        for name, over in _AVERAGED.items()
+        if curve
+    }

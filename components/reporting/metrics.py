@@ -53,7 +53,7 @@ METRICS = (
     Metric("labels_total", "labels", "their sum up to this round; curves run over it"),
     Metric("pairs", "pairs", "pairs that the policy learned from", "misc/pi_buffer_len"),
     Metric("outside_pairs", "pairs", "pairs among them that were made elsewhere"),
-    Metric("loss", "", "loss, mean over the optimisation steps", "train/loss_mean"),
+    Metric("loss", "", "loss, mean over the pairs, each before the step that learns from it", "train/loss_mean"),
     Metric(
         "reward_margin",
         "",
@@ -116,7 +116,12 @@ METRICS = (
         "duels that were clashes before another challenger was picked",
         "actor/init_clash_ratio",
     ),
-    Metric("rm_loss", "", "loss of the ensemble after its fit", "train/rm/loss_rew"),
+    Metric(
+        "rm_loss",
+        "",
+        "loss of the ensemble on the pairs of the last step of its fit, before that step",
+        "train/rm/loss_rew",
+    ),
     Metric(
         "rm_accuracy", _SHARE, "labels that the ensemble predicted, before it learned from them", "eval/rm_acc (after)"
     ),

@@ -78,5 +78,7 @@ def count_rate_steps(experiment: ExperimentSettings, plan: Plan) -> float:
     rows = rows_of_rounds(budget, plan.duels or size, experiment.exploration.count_rounds(budget, size))
     own = buffer_sizes(rows, settings.pi_buffer_maxlen, settings.buffer_clear_every)
     sizes = [size + len(plan.outside) for size in own]
-    paid = total_steps(sizes, settings.max_epochs, settings.train_batch_size, settings.max_sgd_steps)
+    paid = total_steps(
+        sizes, settings.max_epochs, settings.train_batch_size, settings.max_sgd_steps, settings.leftover_pairs
+    )
     return paid * settings.max_step_adjustment

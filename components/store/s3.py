@@ -10,7 +10,6 @@ import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -110,17 +109,17 @@ class S3Store:
 
     def put(self, key: str, data: bytes) -> str:
         """Write an object whatever was there; returns its etag."""
-        with self._letters(key):
+        with self._explained(key):
             return self._write(key, data, {})
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         """Create an object; returns its etag. Raises `ObjectExists`; of concurrent creators exactly one wins."""
-        with self._letters(key, ObjectExists(f"{self.uri}: {key} exists already")):
+        with self._explained(key, ObjectExists(f"{self.uri}: {key} exists already")):
             return self._write_if({"If-None-Match": "*"}, key, data)
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
         """Compare-and-swap: write only if the object still has `etag`. Raises `ObjectChanged`, `ObjectNotFound`."""
-        with self._letters(key, ObjectChanged(f"{self.uri}: {key} has changed since it was read")):
+        with self._explained(key, ObjectChanged(f"{self.uri}: {key} has changed since it was read")):
             return self._write_if({"If-Match": f'"{etag}"'}, key, data)
 
     def list(self, prefix: str) -> Iterator[Entry]:
@@ -131,18 +130,18 @@ class S3Store:
             found = self._client.list_objects(self._address.bucket, start, recursive=True)
             return [self._entry(each) for each in found if not each.is_dir]
 
-        with self._letters(prefix):
+        with self._explained(prefix):
             # SeaweedFS lists folder by folder, which puts a/b before a-b.
             return iter(sorted(self._patience.repeat(entries, _reading_trouble_of), key=lambda entry: entry.key))
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
-        with self._letters(key):
+        with self._explained(key):
             self._client.remove_object(self._address.bucket, self._name(key))
 
     def upload(self, key: str, path: Path) -> None:
         """Write a file of any size (in parts where it is large)."""
-        with self._letters(key):
+        with self._explained(key):
             for tries in range(1, TRIES + 1):
                 try:
                     return self._upload(key, path)
@@ -206,7 +205,7 @@ class S3Store:
             before, furthest = furthest, max(furthest, sink.tell())
             return furthest > before
 
-        with self._letters(key):
+        with self._explained(key):
             return self._patience.repeat(lambda: self._stream(key, sink), _reading_trouble_of, got_further)
 
     def _stream(self, key: str, sink: BinaryIO) -> Mapping[str, str]:
@@ -229,7 +228,7 @@ class S3Store:
         return Entry(key, found.size, found.last_modified.timestamp())  # type: ignore[attr-defined]
 
     @contextmanager
-    def _letters(self, key: str, beaten: StoreError | None = None) -> Iterator[None]:
+    def _explained(self, key: str, beaten: StoreError | None = None) -> Iterator[None]:
         """Turn the SDK's errors into ours; `beaten` is the one for a condition that did not hold."""
         try:
             yield
@@ -326,14 +325,13 @@ class _Client(Minio):  # type: ignore[misc]
         return self._patience.repeat(send, _trouble_of)
 
 
-def _read_age(headers: Mapping[str, str]) -> float:
-    """Return the seconds since an object was written. Both dates are the server's, in whole seconds."""
+def _read_age(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds since an object was written, or None. Both dates are the server's, in whole seconds."""
     try:
-        written = parsedate_to_datetime(headers["last-modified"])
-        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        now, written = (parsedate_to_datetime(headers[name]) for name in ("date", "last-modified"))
         return max((now - written).total_seconds() - 1.0, 0.0)
     except (KeyError, ValueError, TypeError):
-        return 0.0
+        return None
 
 
 def _trouble_of(error: Exception, was_reached: bool) -> Trouble | None:

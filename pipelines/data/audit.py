@@ -146,7 +146,8 @@ def _in_words(kappa: float) -> str:
 def _cost(account: Account) -> str:
     answers = account.answers
     requests, failed = sum(one.requests for one in answers), sum(one.retried for one in answers)
-    parts = [f"{len(answers)} questions answered", f"{requests} requests" if requests else "", f"{failed} failed tries"]
+    answered = sum(not one.unanswered for one in answers)
+    parts = [f"{answered} questions answered", f"{requests} requests" if requests else "", f"{failed} failed tries"]
     tokens = [(one.input_tokens, one.output_tokens) for one in answers]
     if any(given is not None for given, _ in tokens):
         parts.append(f"{sum(i or 0 for i, _ in tokens)} tokens in and {sum(o or 0 for _, o in tokens)} out")

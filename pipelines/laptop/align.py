@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from oatflow.components.errors import LabelsInDoubt, OatflowError, RefusedInput, WaitingForLabels
+from oatflow.components.errors import LabelsInDoubt, OatflowError, RefusedInput, StoreError, WaitingForLabels
 from oatflow.components.ledger import owner
 from oatflow.components.ledger.claim import refuse_while_held
 from oatflow.components.ledger.ledger import PATIENCE, Ledger
@@ -34,7 +34,7 @@ from oatflow.components.rounds.ending import find_end
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
 from oatflow.components.rounds.opening import waits_for_people
 from oatflow.components.rounds.planning import keep_raised_budget, queries_before
-from oatflow.components.step_ending import PREFIX
+from oatflow.components.step_ending import ABOVE, BUG, PREFIX
 from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
 
@@ -250,7 +250,7 @@ def _run_pipeline(
     finally:
         _end_child(child)
     if child.returncode:
-        raise _explain_failure(progress, log, child.returncode)
+        raise _explain_failure(progress, log, child.returncode, uri)
 
 
 def _end_child(child: subprocess.Popen[bytes]) -> None:
@@ -266,19 +266,39 @@ def _end_child(child: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _explain_failure(progress: Path, log: Path, returncode: int) -> PipelineFailed:
-    """Say in one line why the pipeline failed: what the failed step told, else the end of the log."""
+def _explain_failure(progress: Path, log: Path, returncode: int, uri: str) -> OatflowError:
+    """Return why the pipeline failed, in one line: what the failed step reported, else what its log or the store says.
+
+    A step that was killed reports nothing, and what KFP says of it then names no cause.
+    """
     events = [json.loads(line) for line in progress.read_text().splitlines()]
-    told: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "failed"), {})
-    if told:
-        first_line = told["error"].splitlines()[0]
-        reason = f"{told['step']} failed in round {told['round']}: {first_line}"
+    reported: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "failed"), {})
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    sentence = next((line.removeprefix(PREFIX) for line in reversed(lines) if line.startswith(PREFIX)), "")
+    if reported and not sentence.startswith(BUG):
+        sentence = reported["error"].splitlines()[0]
+    if reported:
+        reason = f"{reported['step']} failed in round {reported['round']}: {sentence}"
     else:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
         # A step that fails before it holds its claim says why in the log alone.
-        sentences = [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
-        reason = sentences[-1] if sentences else f"the pipeline ended with status {returncode}: {''.join(lines[-1:])}"
-    return PipelineFailed(f"{reason} (log: {log}). Run the same command again to continue.", told.get("exit_code", 1))
+        reason = sentence or _describe_silent_end(events, uri) or f"the pipeline ended with status {returncode}"
+    return PipelineFailed(
+        f"{reason.replace(ABOVE, 'the log')} (log: {log}). Run the same command again to continue.",
+        reported.get("exit_code", 1),
+    )
+
+
+def _describe_silent_end(events: Sequence[Mapping[str, Any]], uri: str) -> str:
+    """Return what is known of a run whose failed step said nothing: the store is gone, or the step was killed."""
+    try:
+        Ledger(open_store(uri)).read_head()
+    except StoreError as error:
+        return f"the store is gone: {error}"
+    started = [event for event in events if event["event"] == "start"]
+    ended = {(event["step"], event["round"]) for event in events if event["event"] == "end"}
+    if not started or (started[-1]["step"], started[-1]["round"]) in ended:
+        return ""
+    return f"{started[-1]['step']} of round {started[-1]['round']} was killed; was the machine out of memory?"
 
 
 def _tell_why_it_ended(wish: Wish, ledger: Ledger) -> None:

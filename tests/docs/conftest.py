@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from oatflow.pipelines.cli import _parser, _with_underscores
+from oatflow.pipelines.command_table import _with_underscores, make_parser
 
 BIN = Path(sys.prefix) / "bin"
 
@@ -48,7 +48,7 @@ def new_user(tmp_path):
 @pytest.fixture(scope="session")
 def parse():
     """Parse a command with the real parser; what it does not know is returned, not raised."""
-    parser = _parser()
+    parser = make_parser()
 
     def parse(words):
         try:
@@ -62,13 +62,13 @@ def parse():
 @pytest.fixture(scope="session")
 def flags():
     """All flags of all commands, dashes as underscores."""
-    return {flag for parser in _parsers(_parser()) for flag in parser._option_string_actions}
+    return {flag for parser in _parsers(make_parser()) for flag in parser._option_string_actions}
 
 
 @pytest.fixture(scope="session")
 def commands():
     """The names of all commands."""
-    (actions,) = (action for action in _parser()._actions if hasattr(action, "choices") and action.choices)
+    (actions,) = (action for action in make_parser()._actions if hasattr(action, "choices") and action.choices)
     return set(actions.choices)
 
 

@@ -146,7 +146,7 @@ def test_the_judge_hears_the_policy_first_about_half_of_the_time(begin):
     assert 0.35 < first / len(different) < 0.65
 
 
-@pytest.mark.parametrize("death", [1, 2, 3, 4, 6, 9])
+@pytest.mark.parametrize("death", [1, 4, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 6, 9))])
 def test_killed_at_any_write_the_verdicts_are_the_bytes_of_a_run_that_never_was(begin, monkeypatch, death):
     whole = begin(name="whole")
     whole.evaluate(0)

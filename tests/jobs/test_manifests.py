@@ -81,7 +81,7 @@ SETTINGS = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(chosen=SETTINGS, each=EACH, gpu=st.booleans())
-@hypothesis_settings(deadline=None, max_examples=60)
+@hypothesis_settings(deadline=None, max_examples=20)
 def test_every_manifest_is_one_that_the_cluster_knows_every_field_of(schemas, backend, chosen, each, gpu):
     environment = {"HF_HUB_OFFLINE": "1", **SECRETS}
     workers = chosen["train_pods"] * each

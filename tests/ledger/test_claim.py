@@ -248,6 +248,7 @@ def test_a_step_that_ends_while_the_store_is_away_loses_nothing(store):
     assert keeper.loss is None
 
 
+@pytest.mark.slow
 def test_who_watches_a_claim_gives_its_keeper_time_after_the_store_was_away(store):
     taken = take_claim(store, 0, claim("a", lease=2.0))
     away = Away(store)
@@ -263,6 +264,7 @@ def test_who_watches_a_claim_gives_its_keeper_time_after_the_store_was_away(stor
     assert watcher.loss is None
 
 
+@pytest.mark.slow
 def test_an_outage_while_the_keeper_is_waited_for_gives_it_its_time_again(store):
     taken = take_claim(store, 0, claim("a", lease=0.5))
     looks = []
@@ -316,3 +318,12 @@ def test_a_claim_that_was_given_up_is_free_at_once(store):
     take_claim(store, 0, claim("a", lease=600.0))
     release_claim(store, 0, "a")
     assert take_claim(store, 0, claim("b")).run == "b"
+
+
+def test_where_the_store_does_not_date_its_objects_a_claim_ends_by_this_machines_clock(store, monkeypatch):
+    monkeypatch.setattr(LocalStore, "get", lambda self, key, get=LocalStore.get: replace(get(self, key), age=None))
+    take_claim(store, 0, claim("a", lease=600.0))
+    with pytest.raises(ClaimHeld):
+        take_claim(store, 0, claim("b"))
+    take_claim(store, 1, replace(claim("a", lease=600.0), expires=time.time() - 1))
+    assert take_claim(store, 1, claim("b")).run == "b"

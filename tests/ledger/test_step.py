@@ -126,7 +126,7 @@ def test_a_failure_is_told_to_whoever_watches(ledger, tmp_path, monkeypatch):
     monkeypatch.setenv("OATFLOW_PROGRESS", str(watched))
     with pytest.raises(RuntimeError), ledger.open_step(0, "sampling", "a"):
         raise RuntimeError("no memory left")
-    assert '"event": "failed", "error": "no memory left"' in watched.read_text()
+    assert '"event": "failed", "error": "RuntimeError: no memory left"' in watched.read_text()
 
 
 def test_a_claim_that_lapsed_is_renewed_before_an_act_that_cannot_be_undone(ledger):
@@ -217,3 +217,22 @@ def test_an_answer_that_was_damaged_on_its_way_is_read_again(ledger, tmp_path):
     spoilt.store.always = True
     with pytest.raises(DamagedObject, match="restore"):
         spoilt.read_head()
+
+
+def test_a_damaged_output_of_a_killed_attempt_is_noticed(ledger):
+    with pytest.raises(RuntimeError), ledger.open_step(0, "sampling", "a") as step:
+        step.write_output("candidates.parquet", b"first attempt")
+        raise RuntimeError("killed")
+    key = layout.output_key(0, "sampling", "candidates.parquet")
+    ledger.store.put(key, b"first attemqt")
+    with ledger.open_step(0, "sampling", "a") as step:
+        with pytest.raises(DamagedObject, match="was written; restore it from a backup"):
+            step.find_output("candidates.parquet")
+        with pytest.raises(DamagedObject, match="the step makes it again"):
+            step.write_output("candidates.parquet", b"second attempt")
+
+
+def test_an_output_whose_attempt_was_killed_before_its_digest_was_written_is_used(ledger):
+    ledger.store.put(layout.output_key(0, "sampling", "candidates.parquet"), b"first attempt")
+    with ledger.open_step(0, "sampling", "a") as step:
+        assert step.find_output("candidates.parquet") == b"first attempt"

@@ -172,6 +172,7 @@ def test_the_same_experiments_give_the_same_page():
     assert render_comparison(found) == render_comparison(found)
 
 
+@pytest.mark.slow
 def test_groups_are_told_apart_without_their_colours():
     found = compare_entrants([entrant(f"e{number}", **{"policy.beta": number}) for number in range(8)])
     html = render_comparison(found)

@@ -88,7 +88,7 @@ def test_picked_pairs_are_told_from_all_pairs_in_percentage_points(made_explored
     assert "all pairs 1.40 after 64 queries, 1.40 after 128; picked pairs 2.10 after 64" in chart.label
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 60])
+@pytest.mark.parametrize("rounds", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 60))])
 def test_any_number_of_rounds_can_be_drawn(made_explored_row, rounds):
     assert len(draw_charts([made_explored_row(round_) for round_ in range(rounds)], OPPONENT).all) == 8
 

@@ -22,7 +22,7 @@ from .round_by_step import play_steps
 
 BEGUN = Path(__file__).parents[1] / "golden" / "begun-before-round-program"
 TIMES = re.compile(
-    r"done\.json|claim\.json|round\.json|HEAD|receipts-|asking-|\.oatflow-lock|/running/|buffer\.safetensors"
+    r"done\.json|claim\.json|round\.json|HEAD|receipts-|asking-|\.oatflow-lock|/running/|buffer\.safetensors|/digests/"
 )
 
 
@@ -35,7 +35,9 @@ def objects_of(folder):
     }
 
 
-@pytest.mark.parametrize("given_again", [False, True], ids=["by its name", "with its settings"])
+@pytest.mark.parametrize(
+    "given_again", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["by its name", "with its settings"]
+)
 @pytest.mark.parametrize("name", ["passive", "EnnBAITS", "APL"])
 def test_an_experiment_of_an_older_version_is_carried_on_to_the_same_bytes(tmp_path, name, given_again):
     with tarfile.open(BEGUN / f"{name}.tar.gz") as archive:

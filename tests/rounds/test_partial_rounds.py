@@ -79,7 +79,7 @@ def play(tmp_path, monkeypatch, strategy):
 
 @pytest.mark.parametrize("step", ["run_labeling", "run_evaluation"])
 @pytest.mark.parametrize("kind", ["unreadable", "lost", "undecided", "unpaid"])
-@pytest.mark.parametrize("bad", [0, 1])
+@pytest.mark.parametrize("bad", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_two_rounds_follow_a_round_whose_answers_are_missing(play, step, kind, bad):
     for round_ in range(bad):
         play(round_)

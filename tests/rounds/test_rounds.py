@@ -269,7 +269,7 @@ def test_every_object_of_a_finished_round_is_verified(uri):
     open_round(uri, settings(), "run")
     fill(uri, 0, "run")
     ledger = close_round(uri, 0, "run")
-    keys = {entry.key for entry in ledger.store.list("")}
+    keys = {entry.key for entry in ledger.store.list("") if "/digests/" not in entry.key}
     assert set(ledger.verify_objects()) == keys
     for key in sorted(keys):
         intact = ledger.store.get(key).data
@@ -292,7 +292,7 @@ def test_optimizer_states_are_kept_as_long_as_asked_and_policies_for_good(uri):
                     step.write_output("optimizer/state", b"o")
                 step.mark_done(counts={"queries": 16}, timings={})
         close_round(uri, round_, "run")
-    keys = [entry.key for entry in Ledger.open(uri).store.list("rounds/")]
+    keys = [entry.key for entry in Ledger.open(uri).store.list("rounds/") if "/digests/" not in entry.key]
     assert [key for key in keys if key.endswith("optimizer/state")] == [
         "rounds/00002/policy/optimizer/state", "rounds/00003/policy/optimizer/state",
     ]  # fmt: skip
