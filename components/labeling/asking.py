@@ -150,28 +150,37 @@ class Interview:
             )
 
     def _stop_if_unreadable(self, receipts: Iterable[Receipt], most: int) -> None:
-        unreadable = [row for row in receipts if row.first_wins is None and not row.lost]
+        asked = list(receipts)
+        unreadable = [row for row in asked if row.first_wins is None and not row.lost]
         if len(unreadable) > _count_allowed(self.unreadable_limit, most):
             raise OracleError(
                 f"oracle {self.oracle.identity}: {len(unreadable)} of {most} answers cannot be read as a verdict, more "
                 f"than unreadable_limit={self.unreadable_limit:g} allows; the last was {unreadable[-1].raw[:200]!r}. "
+                f"{_count_open(asked, most)} duels of this step are without an answer. "
                 "Mend the oracle, or raise unreadable_limit to go on without these labels; nothing is asked twice"
             )
 
     def _stop_if_lost(self, receipts: Iterable[Receipt], most: int) -> None:
-        lost = sum(row.lost for row in receipts)
+        asked = list(receipts)
+        lost = sum(row.lost for row in asked)
         if lost > _count_allowed(self.lost_limit, most):
             raise OracleError(
                 f"oracle {self.oracle.identity}: {lost} of {most} answers are lost, more than "
                 f"lost_limit={self.lost_limit:g} allows: a process ended, or a connection broke off, after they may "
-                "have been paid for. Find out why (killed pods, a proxy that times out), or raise lost_limit to go on "
-                "without these labels; nothing is asked twice"
+                f"have been paid for. {_count_open(asked, most)} duels of this step have no answer. Find out why "
+                "(killed pods, a proxy that times out), or raise lost_limit to go on without these labels; nothing is "
+                "asked twice"
             )
 
 
 def _count_allowed(limit: float, most: int) -> float:
     """Return how many answers may be missing. One always may, where any may: one refusal ends no small step."""
     return max(limit * most, 1) if limit else 0
+
+
+def _count_open(receipts: Iterable[Receipt], most: int) -> int:
+    """Return how many of the duels have no answer that can be read."""
+    return most - sum(row.first_wins is not None for row in receipts)
 
 
 def open_duels(duels: Iterable[Duel], *answered: Container[str]) -> list[Duel]:
