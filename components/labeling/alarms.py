@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..records.records import Preference
+from ..statistics.label_checks import check_labels, read_label_counts
 
 ALARMS = "alarms"
 """The fact of a labeling step that lists what is wrong with its labels; it is there only where something is."""
@@ -23,9 +24,6 @@ def count_answers(preferences: Sequence[Preference]) -> dict[str, int]:
 
 def find_alarms(counts: Mapping[str, Any], facts: Mapping[str, Any], undecided_limit: float) -> dict[str, list[str]]:
     """Return the fact ALARMS, a sentence for each alarm, from what the labeling step counted and measured."""
-    # It needs scipy, which only the image of the labeling step has among those that import a round.
-    from ..statistics.label_checks import check_labels, read_label_counts
-
     found = check_labels(read_label_counts({**facts, **counts}), undecided_limit)
     sentences = [f"{alarm.sentence} Run {alarm.check}." if alarm.check else alarm.sentence for alarm in found]
     return {ALARMS: sentences} if sentences else {}
