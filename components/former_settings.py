@@ -9,7 +9,10 @@ _MOVED = {"reward": ("labeling", "simulated"), "reward_temperature": ("labeling"
 """By setting: the section that it was in, and the one that it is in now."""
 _ORACLE_SETTINGS = (("labeling", "preference_oracle"), ("evaluation", "eval_oracle"))
 _ORACLES = {"reward_model": "scorer"}
-FORMER_DEFAULTS: dict[tuple[str, str], Any] = {("policy", "leftover_pairs"): "own_step"}
+FORMER_DEFAULTS: dict[tuple[str, str], Any] = {
+    ("labeling", "ties"): "oat",
+    ("policy", "leftover_pairs"): "own_step",
+}
 """What experiments did that are older than a setting, by its section and name, if its default changes what they do."""
 
 

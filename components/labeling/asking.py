@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 
 from .. import progress
 from ..errors import OracleError
-from ..oracles.oracle import Oracle, OracleFailed, SpendingLimit
+from ..oracles.oracle import Answer, Oracle, OracleFailed, SpendingLimit
 from ..records.keep import Keep
 from ..records.records import Duel, Preference, Receipt, Side
 from ..records.tables import Table
 from .labels import check_answers, clash_preference, keep_believable, member_preference, unasked_preference
 from .receipts import Receipts
+
+TIE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Interview:
         unreadable_limit: Share of the duels whose answers may be unreadable.
         lost_limit: Share of the duels whose answers may be lost.
         spent: What earlier steps cost.
+        ties_are_undecided: Whether a probability of exactly 0.5 says that neither answer is better.
     """
 
     oracle: Oracle
@@ -57,6 +60,7 @@ class Interview:
     unreadable_limit: float = 1.0
     lost_limit: float = 1.0
     spent: float = 0.0
+    ties_are_undecided: bool = False
 
     def collect_preferences(
         self,
@@ -106,12 +110,12 @@ class Interview:
         try:
             answers = self.oracle.compare_duels(duels)
         except OracleFailed as failure:
-            receipts.keep_answers(duels, failure.answers, paid)
+            receipts.keep_answers(duels, self._read_ties(failure.answers), paid)
             if isinstance(failure, SpendingLimit):
                 print(failure, flush=True)
                 return False
             raise
-        receipts.keep_answers(duels, keep_believable(answers, duels), paid)
+        receipts.keep_answers(duels, self._read_ties(keep_believable(answers, duels)), paid)
         check_answers(answers, duels, self.oracle.identity)
         return True
 
@@ -130,6 +134,13 @@ class Interview:
         label = self.label(duel, answer.first_wins) if answer.first_wins is not None and not answer.undecided else None
         return replace(answer, prompt_id=duel.prompt_id, chosen=label, synthetic=duel.synthetic)
 
+    def _read_ties(self, answers: Mapping[str, Answer]) -> dict[str, Answer]:
+        """Return the answers by duel, with ties as undecided if they count as such."""
+        return {
+            name: replace(answer, undecided=True) if self.ties_are_undecided and answer.first_wins == TIE else answer
+            for name, answer in answers.items()
+        }
+
     def _stop_if_another_oracle(self, receipts: Iterable[Receipt]) -> None:
         others = {row.oracle for row in receipts} - {self.oracle.identity}
         if others:
@@ -139,28 +150,37 @@ class Interview:
             )
 
     def _stop_if_unreadable(self, receipts: Iterable[Receipt], most: int) -> None:
-        unreadable = [row for row in receipts if row.first_wins is None and not row.lost]
+        asked = list(receipts)
+        unreadable = [row for row in asked if row.first_wins is None and not row.lost]
         if len(unreadable) > _count_allowed(self.unreadable_limit, most):
             raise OracleError(
                 f"oracle {self.oracle.identity}: {len(unreadable)} of {most} answers cannot be read as a verdict, more "
                 f"than unreadable_limit={self.unreadable_limit:g} allows; the last was {unreadable[-1].raw[:200]!r}. "
+                f"{_count_open(asked, most)} duels of this step are without an answer. "
                 "Mend the oracle, or raise unreadable_limit to go on without these labels; nothing is asked twice"
             )
 
     def _stop_if_lost(self, receipts: Iterable[Receipt], most: int) -> None:
-        lost = sum(row.lost for row in receipts)
+        asked = list(receipts)
+        lost = sum(row.lost for row in asked)
         if lost > _count_allowed(self.lost_limit, most):
             raise OracleError(
                 f"oracle {self.oracle.identity}: {lost} of {most} answers are lost, more than "
                 f"lost_limit={self.lost_limit:g} allows: a process ended, or a connection broke off, after they may "
-                "have been paid for. Find out why (killed pods, a proxy that times out), or raise lost_limit to go on "
-                "without these labels; nothing is asked twice"
+                f"have been paid for. {_count_open(asked, most)} duels of this step have no answer. Find out why "
+                "(killed pods, a proxy that times out), or raise lost_limit to go on without these labels; nothing is "
+                "asked twice"
             )
 
 
 def _count_allowed(limit: float, most: int) -> float:
     """Return how many answers may be missing. One always may, where any may: one refusal ends no small step."""
     return max(limit * most, 1) if limit else 0
+
+
+def _count_open(receipts: Iterable[Receipt], most: int) -> int:
+    """Return how many of the duels have no answer that can be read."""
+    return most - sum(row.first_wins is not None for row in receipts)
 
 
 def open_duels(duels: Iterable[Duel], *answered: Container[str]) -> list[Duel]:

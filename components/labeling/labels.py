@@ -32,7 +32,7 @@ def choose_labeler(settings: LabelingSettings, seed: int, round_: int) -> Callab
 
 
 def pick_likelier(first_wins: float) -> Side:
-    """Label a duel by its likelier winner. Exactly 0.5 goes to the second, as in Oat."""
+    """Label a duel by its likelier winner. Where ties are not undecided, 0.5 goes to the second, as in Oat."""
     return "first" if first_wins > 0.5 else "second"
 
 

@@ -193,6 +193,13 @@ class Ledger:
         found = read_claim(self.store, round_)
         return found[0] if found else None
 
+    def find_readable_claim(self, round_: int) -> Claim | None:
+        """Return the claim of a closed round, which nothing hangs on any more: None where it is damaged."""
+        try:
+            return self.find_claim(round_)
+        except DamagedObject:
+            return None
+
     def read_claim(self, round_: int) -> Claim:
         """Return who works, or worked, on a round. Raises `LedgerError` if nobody ever claimed it."""
         claim = self.find_claim(round_)

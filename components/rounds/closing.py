@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .. import progress
-from ..errors import ClaimLost, DamagedObject, LedgerError, ObjectChanged
+from ..errors import ClaimLost, LedgerError, ObjectChanged
 from ..ledger import layout, owner
 from ..ledger.claim import Claim, verify_claim
 from ..ledger.ledger import Head, Ledger, RoundRecord
@@ -34,7 +34,7 @@ def commit_round(ledger: Ledger, round_: int, run: str) -> Claim | None:
     """
     head, etag = ledger.head_etag
     if head.round >= round_:
-        return _find_readable_claim(ledger, round_)
+        return ledger.find_readable_claim(round_)
     claim, _ = verify_claim(ledger.store, round_, run)
     ledger.wait_as_claimed(claim)
     if head.token != claim.token:
@@ -70,14 +70,6 @@ def remove_leftovers(ledger: Ledger, round_: int, keep_optimizers: int) -> None:
     for placed in old.list_folder("optimizer") if old else ():
         ledger.store.delete(placed.key)
     remove_old_states(ledger, round_)
-
-
-def _find_readable_claim(ledger: Ledger, round_: int) -> Claim | None:
-    """Return the claim of a closed round, which nothing hangs on any more: None where it is damaged."""
-    try:
-        return ledger.find_claim(round_)
-    except DamagedObject:
-        return None
 
 
 def _digest_document(ledger: Ledger, key: str) -> str:

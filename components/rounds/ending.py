@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..labeling.missing import describe_missing
 from ..labeling.queries import SPENDING_LIMIT
 from ..ledger.ledger import Ledger
 from .experiment import ExperimentSettings
@@ -26,6 +27,13 @@ def find_end(ledger: Ledger, round_: int, settings: ExperimentSettings) -> str |
     )
 
 
+def find_missing(ledger: Ledger, round_: int) -> str:
+    """Return what limits left undone in a round, in words; "" where nothing is missing."""
+    marks = (ledger.find_done(round_, step) for step in ("labeling", "evaluation")) if round_ >= 0 else ()
+    parts = [missing for mark in marks if mark and (missing := describe_missing(mark.counts))]
+    return f"round {round_} has {', '.join(parts)}" if parts else ""
+
+
 def _find_spent_budget(ledger: Ledger, round_: int, settings: ExperimentSettings) -> str | None:
     budget = settings.labeling.max_queries
     if settings.has_fixed_length:
@@ -41,7 +49,10 @@ def _find_spent_budget(ledger: Ledger, round_: int, settings: ExperimentSettings
         if spent < budget:
             return None
         done = f"{spent:,} of {budget:,} queries are spent"
-    return f"The experiment has ended: {done} (labeling.max_queries={budget}). To go on, raise labeling.max_queries."
+    return (
+        f"The experiment has ended: {done} (labeling.max_queries={budget}){_tell_missing(ledger, round_)}. "
+        f"To go on, raise labeling.max_queries (--max_queries {2 * budget})."
+    )
 
 
 def _find_reached_limit(ledger: Ledger, round_: int, settings: ExperimentSettings) -> str | None:
@@ -54,9 +65,15 @@ def _find_reached_limit(ledger: Ledger, round_: int, settings: ExperimentSetting
     spent = queries_before(ledger, round_)
     return (
         f"The experiment has ended before its budget of queries was spent ({spent:,} of "
-        f"{settings.labeling.max_queries:,}): judge.judge_spending_limit={limit:g} is reached. "
-        "To go on, raise judge.judge_spending_limit."
+        f"{settings.labeling.max_queries:,}): judge.judge_spending_limit={limit:g} is reached"
+        f"{_tell_missing(ledger, round_)}. To go on, raise judge.judge_spending_limit "
+        f"(--judge_spending_limit {2 * limit:g})."
     )
+
+
+def _tell_missing(ledger: Ledger, round_: int) -> str:
+    missing = find_missing(ledger, round_ - 1)
+    return f"; {missing}" if missing else ""
 
 
 def _find_idle_rounds(ledger: Ledger, round_: int, settings: ExperimentSettings) -> str | None:

@@ -8,12 +8,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from .. import progress
-from ..errors import ClaimHeld, DamagedObject, ObjectChanged
+from ..errors import ClaimHeld, DamagedObject, LabelsInDoubt, ObjectChanged
 from ..jobs.backends import open_jobs
 from ..ledger import layout, owner
 from ..ledger.claim import Claim, read_claim, refuse_while_held, renew_claim, take_claim
 from ..ledger.ledger import Ledger
 from ..records.sealed import seal_document
+from .alarms import find_alarm
 from .annotation_files import is_answered
 from .beginning import begin_experiment, check_inputs, has_begun
 from .ending import find_end
@@ -31,7 +32,8 @@ def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
     NOTHING_TO_DO when the experiment has ended, which is printed with its reason, or when people have been asked and
     have not answered yet.
 
-    Raises `RefusedInput` for settings, prompts or a model that cannot be used, `SettingsChanged`, `ClaimHeld`.
+    Raises `RefusedInput` for settings, prompts or a model that cannot be used, `SettingsChanged`, `ClaimHeld`, and
+    `LabelsInDoubt` after a round with an alarm that is not accepted.
     """
     begun = owner.process_start()
     wanted = ExperimentSettings.parse(restore_whole_numbers(settings))
@@ -44,6 +46,8 @@ def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
     if end := find_end(ledger, round_, wanted):
         print(end, flush=True)
         return NOTHING_TO_DO
+    if alarm := find_alarm(ledger, round_ - 1, wanted):
+        raise LabelsInDoubt(alarm)
     if waits_for_people(ledger, round_, wanted):
         return NOTHING_TO_DO
     with progress.report_step("open", round_, begun) as told:
@@ -91,7 +95,7 @@ def settings_of_run(ledger: Ledger, run: str) -> Sections | None:
 def find_newest_settings(ledger: Ledger) -> ExperimentSettings:
     """Return the experiment's settings, with its newest budget and what its newest run chose for itself."""
     newest = ledger.read_head().round + 1
-    claims = (ledger.find_claim(round_) for round_ in (newest, newest - 1) if round_ >= 0)
+    claims = (ledger.find_readable_claim(round_) for round_ in (newest, newest - 1) if round_ >= 0)
     return read_settings(ledger.experiment.settings, next((claim.operational for claim in claims if claim), {}))
 
 

@@ -17,6 +17,7 @@ from ..evaluation.diagnostics import diagnose_round
 from ..evaluation.match import join_reports
 from ..evaluation.pairings import make_duel, pair_answers, pair_duels
 from ..exploration.choice import choose_duels
+from ..labeling.alarms import count_answers, find_alarms
 from ..labeling.asking import Interview, answers_of, open_duels, report_asked
 from ..labeling.budget import within_budget
 from ..labeling.given import PREFERENCE_SET, given_preference
@@ -98,7 +99,10 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
     if given.settings.prompts.offline:
         preferences = [given_preference(duel) for duel in duels]
         kept.write_output(PREFERENCES.name_part(0), PREFERENCES.to_bytes(preferences))
-        return StepReport(count_labels(preferences), {"oracle": PREFERENCE_SET}, {"ask": 0.0})
+        counts = count_labels(preferences) | {"learnable": count_answers(preferences)["learnable"]}
+        return StepReport(
+            counts, {"oracle": PREFERENCE_SET} | find_alarms(counts, {}, settings.undecided_limit), {"ask": 0.0}
+        )
     known = history.answered_before(given, kept, duels)
     affordable = within_budget(duels, given.plan.queries_left, known)
     oracle, facts = tools.open_oracle(open_duels(affordable.duels, known), "")
@@ -109,6 +113,7 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         settings.unreadable_limit,
         settings.lost_limit,
         history.spent_before(kept, given.number) if oracle.spending else 0.0,
+        ties_are_undecided=settings.ties == "undecided",
     )
     watch = report_asked("label", given.number, len(affordable.duels))
     asked = interview.collect_preferences(kept, PREFERENCES, affordable.duels, known, watch)
@@ -125,6 +130,7 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         "over_budget": len(duels) - len(affordable.duels),
         "first_chosen": sum(preference.chosen == "first" for preference in asked.preferences),
         **count_queries(asked.receipts, asked.preferences, known),
+        **count_answers(asked.preferences),
     }
     facts = {
         "oracle": oracle.identity,
@@ -132,6 +138,7 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         **name_reached_limit(oracle, asked.preferences),
         **facts,
     }
+    facts |= find_alarms(counts, facts, settings.undecided_limit)
     return StepReport(counts, facts, {"ask": asked.seconds})
 
 

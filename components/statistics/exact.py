@@ -1,4 +1,8 @@
-"""Exact tests and quantiles, from scipy. Pure."""
+"""Exact tests and quantiles, from scipy. Pure.
+
+Each function imports what it needs: most steps of a round compute none, and scipy takes a while to import. scipy.stats
+has the same numbers, but takes two seconds.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +11,40 @@ from math import sqrt
 
 import numpy as np
 
-# scipy.stats has the same numbers, but takes two seconds to import.
-from scipy.special import bdtr, stdtr, stdtrit
-
 
 def sign_test(wins: int, losses: int) -> float | None:
     """Return the two-sided exact p-value of wins against losses, without the ties; None where all are ties."""
+    from scipy.special import bdtr
+
     decided = wins + losses
     return min(1.0, 2 * float(bdtr(min(wins, losses), decided, 0.5))) if decided else None
 
 
+def at_least(number: int, whole: int, probability: float) -> float:
+    """Return the chance that so many or more of `whole` independent cases occur."""
+    from scipy.special import bdtr
+
+    return float(bdtr(whole - number, whole, 1 - probability)) if number <= whole else 0.0
+
+
+def at_most(number: int, whole: int, probability: float) -> float:
+    """Return the chance that so many or fewer of `whole` independent cases occur."""
+    from scipy.special import bdtr
+
+    return float(bdtr(number, whole, probability))
+
+
 def student_quantile(freedom: int) -> float:
     """Return the 97.5% quantile of Student's t distribution with this many degrees of freedom."""
+    from scipy.special import stdtrit
+
     return float(stdtrit(freedom, 0.975))
 
 
 def paired_test(differences: Sequence[float]) -> float | None:
     """Return the two-sided p-value of Student's test that independent differences have mean 0; None of a single one."""
+    from scipy.special import stdtr
+
     n, mean = len(differences), float(np.mean(differences))
     if n < 2:
         return None

@@ -6,18 +6,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .exact import sign_test
+from .exact import at_least, at_most, sign_test
 from .intervals import wilson_interval
 
+RARE = 0.0005
+"""A check fails only where a sound oracle would give such answers less often than this: several checks together raise a
+false alarm in less than one of a thousand rounds, and a few answers raise none."""
 UNDECIDED_LIMIT = 0.75
 """Largest share of the readable answers that may name no winner."""
 ONE_SIDE_LIMIT = 0.95
 """Largest share of the decided answers that may name the same side; the order of a duel's answers is random."""
-ONE_SIDE_CHANCE = 0.001
-"""A share above the limit counts only where a fair oracle gives it less often than this: from 11 answers on."""
 FEWEST_COMPARED = 20
 """Fewest duels judged twice for a verdict on the agreement: with fewer, almost any interval includes chance."""
+SOUND_AGREEMENT = 0.75
+"""Share of duels with the same winner twice that a sound oracle has at least."""
+SOUND_ALPHA = 0.4
+"""Krippendorff's alpha that sound annotators have at least."""
 CHANCE = 0.5
+NORMAL_95, NORMAL_RARE = 1.96, 3.29
+"""Standard deviations to the ends of a 95% interval, and to the point below which a share of RARE lies."""
 
 _AUDIT = "oatflow audit-oracle --count 16"
 _READABLE = f"{_AUDIT}, and look at 'can be read'"
@@ -63,6 +70,7 @@ class LabelCounts:
         alpha: Krippendorff's alpha of the annotators.
         alpha_low: Lower end of its 95% interval.
         alpha_duels: Duels that it is over.
+        from_set: Whether the labels came with the prompts, and no oracle was asked.
     """
 
     duels: int = 0
@@ -82,6 +90,7 @@ class LabelCounts:
     alpha: float | None = None
     alpha_low: float | None = None
     alpha_duels: int | None = None
+    from_set: bool = False
 
     @property
     def readable(self) -> int:
@@ -109,6 +118,7 @@ def read_label_counts(numbers: Mapping[str, Any]) -> LabelCounts:
         alpha=numbers.get("krippendorff_alpha"),
         alpha_low=numbers.get("krippendorff_low"),
         alpha_duels=numbers.get("agreed_upon"),
+        from_set="labels" in numbers,
     )
 
 
@@ -125,13 +135,15 @@ def check_labels(counts: LabelCounts, undecided_limit: float = UNDECIDED_LIMIT) 
 
 
 def _check_learnable(counts: LabelCounts) -> LabelAlarm | None:
-    # A round whose duels could not be paid for says so elsewhere.
-    if counts.learnable != 0 or counts.duels <= counts.unpaid:
+    # A round whose duels could not all be paid for says so elsewhere; one duel proves nothing.
+    if counts.learnable != 0 or counts.unpaid or counts.duels < 2:
         return None
     causes = ", ".join(_list_causes(counts))
     sentence = f"None of the round's {_count_duels(counts.duels)} gave a pair to learn from: {causes}."
-    if not counts.queries:
-        sentence += " The policy gives the same answer twice: raise sampling.temperature or sampling.num_samples."
+    if counts.clashes == counts.duels and counts.from_set:
+        sentence += " The set's better and worse answers are the same: check prompts.chosen_key and rejected_key."
+    elif counts.clashes == counts.duels:
+        sentence += " The policy gives the same answer twice: sampling.temperature or num_samples is too low."
     return LabelAlarm("no pair to learn from", sentence, _find_check(counts))
 
 
@@ -155,7 +167,7 @@ def _list_causes(counts: LabelCounts) -> Iterator[str]:
 
 
 def _check_undecided(counts: LabelCounts, limit: float) -> LabelAlarm | None:
-    if not counts.readable or counts.undecided <= limit * counts.readable:
+    if not counts.undecided or at_least(counts.undecided, counts.readable, limit) >= RARE:
         return None
     sentence = (
         f"{counts.undecided:,} of {counts.readable:,} answers name no winner, more than {limit:.0%}: "
@@ -173,7 +185,8 @@ def _check_one_side(counts: LabelCounts) -> LabelAlarm | None:
         if first is None or second is None or not first + second:
             continue
         most, whole = max(first, second), first + second
-        rare = (sign_test(first, second) or 1.0) < ONE_SIDE_CHANCE
+        chance = sign_test(first, second)
+        rare = chance is not None and chance < RARE
         if most > ONE_SIDE_LIMIT * whole and rare:
             winner = name if first > second else other
             sentence = f"In {most:,} of {whole:,} decided duels {winner} wins, although their order is random."
@@ -192,7 +205,7 @@ def _check_agreement(counts: LabelCounts) -> LabelAlarm | None:
     if counts.agreed is None or not counts.compared or counts.compared < FEWEST_COMPARED:
         return None
     low, high = wilson_interval(counts.agreed / counts.compared, counts.compared)
-    if low > CHANCE:
+    if low > CHANCE or at_most(counts.agreed, counts.compared, SOUND_AGREEMENT) >= RARE:
         return None
     sentence = (
         f"Of {counts.compared:,} duels judged twice, {counts.agreed:,} have the same winner both times "
@@ -202,8 +215,10 @@ def _check_agreement(counts: LabelCounts) -> LabelAlarm | None:
 
 
 def _check_annotators(counts: LabelCounts) -> LabelAlarm | None:
-    known = counts.alpha is not None and counts.alpha_low is not None
-    if not known or (counts.alpha_duels or 0) < FEWEST_COMPARED or (counts.alpha_low or 0.0) > 0:
+    if counts.alpha is None or counts.alpha_low is None or (counts.alpha_duels or 0) < FEWEST_COMPARED:
+        return None
+    deviation = (counts.alpha - counts.alpha_low) / NORMAL_95
+    if counts.alpha_low > 0 or SOUND_ALPHA - counts.alpha < NORMAL_RARE * deviation:
         return None
     sentence = (
         f"The annotators agree no better than by chance (Krippendorff's alpha {counts.alpha:.2f}, its 95% interval "

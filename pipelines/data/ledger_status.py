@@ -13,7 +13,7 @@ from oatflow.components.records.plan import WITHOUT_REWARD_MODEL, Plan
 from oatflow.components.reporting.curves import RoundRow, read_rounds
 from oatflow.components.reporting.queries import query_table
 from oatflow.components.rounds.annotation_files import read_batch, read_missing_answers
-from oatflow.components.rounds.ending import find_end
+from oatflow.components.rounds.ending import find_end, find_missing
 from oatflow.components.rounds.opening import find_newest_settings
 from oatflow.components.rounds.planning import queries_before
 
@@ -36,6 +36,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
         "rounds_done": next_round,
         "rounds_planned": next_round if ended else settings.plan_rounds(next_round, left),
         "ended": ended,
+        "missing": find_missing(ledger, head.round) or None,
         "queries": rows[-1]["queries_total"] if rows else 0,
         "max_queries": settings.labeling.max_queries,
         "preferences": sum(row["labels"] or 0 for row in rows) if settings.prompts.offline else None,
@@ -57,6 +58,8 @@ def describe_status(report: dict[str, Any]) -> str:
         describe_prompts(report["prompts"], report["dropped_prompts"]),
         f"head     {report['head']['digest'][:16]} (fencing token {report['head']['token']})",
     ]
+    if report["missing"]:
+        lines.append(f"missing  {report['missing']}")
     if report["ended"]:
         lines.append(f"ended    {report['ended']}")
     open_ = report["open_round"]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from oatflow.components.errors import OatflowError, RefusedInput, StoreError, WaitingForLabels
+from oatflow.components.errors import LabelsInDoubt, OatflowError, RefusedInput, StoreError, WaitingForLabels
 from oatflow.components.ledger import owner
 from oatflow.components.ledger.claim import refuse_while_held
 from oatflow.components.ledger.ledger import PATIENCE, Ledger
@@ -27,6 +27,7 @@ from oatflow.components.policy.starting_model import find_starting_model
 from oatflow.components.progress import PROGRESS_FILE
 from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.reporting.page import write_report
+from oatflow.components.rounds.alarms import find_alarm
 from oatflow.components.rounds.annotation_files import read_batch, read_missing_answers
 from oatflow.components.rounds.beginning import begin_experiment, check_inputs, has_begun
 from oatflow.components.rounds.ending import find_end
@@ -97,9 +98,11 @@ def align(wish: Wish) -> Path:
         uri = experiment_uri(root, wish.experiment)
         _check_wish(wish, uri)
         wish = replace(wish, settings=keep_raised_budget(Ledger(open_store(uri)), wish.settings))
-        _run_rounds(wish, uri)
+        alarm = _run_until_alarm(wish, uri)
         ledger = Ledger(open_store(uri))
         report = _write_results(wish, ledger)
+        if alarm:
+            raise LabelsInDoubt(alarm)
         _tell_why_it_ended(wish, ledger)
         return report
 
@@ -130,6 +133,18 @@ def _check_wish(wish: Wish, uri: str) -> None:
     refuse_while_held(ledger.store, ledger.read_head().round + 1, "", owner.this_process())
 
 
+def _run_until_alarm(wish: Wish, uri: str) -> str | None:
+    """Run the experiment's next rounds; returns what is wrong with the last one's labels, if that stopped it."""
+    try:
+        _run_rounds(wish, uri)
+    except PipelineFailed:
+        ledger = Ledger(open_store(uri))
+        if alarm := find_alarm(ledger, ledger.read_head().round, wish.settings):
+            return alarm
+        raise
+    return None
+
+
 def _count_rounds(wish: Wish, uri: str, until: int | None) -> int:
     """Return how many rounds can be run now: as many as the budget pays for without a clash; 0 where none can.
 
@@ -139,6 +154,8 @@ def _count_rounds(wish: Wish, uri: str, until: int | None) -> int:
     round_ = ledger.read_head().round + 1
     if find_end(ledger, round_, wish.settings) or waits_for_people(ledger, round_, wish.settings):
         return 0
+    if alarm := find_alarm(ledger, round_ - 1, wish.settings):
+        raise LabelsInDoubt(alarm)
     left = wish.settings.labeling.max_queries - queries_before(ledger, round_)
     planned = wish.settings.plan_rounds(round_, left)
     return max(0, (planned if until is None else min(planned, until)) - round_)

@@ -12,6 +12,7 @@ from oatflow.components.prompts.template import WordTokenizer
 from oatflow.components.records.plan import WITHOUT_REWARD_MODEL
 from oatflow.components.records.records import Prompt
 from oatflow.components.rounds.closing import close_round
+from oatflow.components.rounds.ending import find_missing
 from oatflow.components.rounds.experiment import ExperimentSettings, read_settings
 from oatflow.components.rounds.in_memory import InMemory
 from oatflow.components.rounds.opening import NOTHING_TO_DO, find_newest_settings, open_next_round, open_round
@@ -38,14 +39,15 @@ def open_next(uri, wanted, run="run"):
     return open_round(uri, wanted.model_dump(mode="json"), run)
 
 
-def fill(uri, round_, counts, run="run", facts=None):
+def fill(uri, round_, counts, run="run", facts=None, evaluated=None):
     """Do a round whose labeling step counts what is given, and whose steps find the facts that are given."""
     ledger = Ledger.open(uri)
     for step_name in WITHOUT_REWARD_MODEL:
         with ledger.open_step(round_, step_name, run) as step:
             if step_name == "policy":
                 step.write_output("model/weights", b"w")
-            step.mark_done(counts if step_name == "labeling" else {}, {}, (facts or {}).get(step_name, {}))
+            made = {"labeling": counts, "evaluation": evaluated or {}}
+            step.mark_done(made.get(step_name, {}), {}, (facts or {}).get(step_name, {}))
     close_round(uri, round_, run)
 
 
@@ -57,7 +59,7 @@ def spend(uri, wanted, queries):
 
 
 def test_an_experiment_ends_when_its_budget_is_spent_although_clashes_are_free(uri):
-    wanted = settings(exp_method="EnnEETS", num_samples="4", num_ensemble="3")
+    wanted = settings(exp_method="EnnEETS", num_samples="4", num_ensemble="3", accepted_alarms="99", ties="oat")
     while (round_ := open_next(uri, wanted)) != NOTHING_TO_DO:
         play_steps(uri, round_, "run")
     ledger = Ledger.open(uri)
@@ -120,6 +122,23 @@ def test_rounds_that_could_not_pay_are_not_rounds_that_saved_everything(uri):
     for _ in range(3):
         fill(uri, open_next(uri, settings()), {"queries": 0, "unpaid": 8})
     assert open_next(uri, settings()) == 3
+
+
+def test_what_a_limit_left_undone_is_said_with_how_to_go_on(uri, capsys, monkeypatch):
+    monkeypatch.setattr("oatflow.components.rounds.beginning.check_oracles", lambda settings, stores: None)
+    wanted = settings(**JUDGED, judge_spending_limit="2")
+    labeled, reached = {"queries": 5, "unpaid": 2, "lost": 1}, {"labeling": {"spending_limit": 2.0}}
+    fill(uri, open_next(uri, wanted), labeled, facts=reached, evaluated={"evaluation_unpaid": 4})
+    missing = "round 0 has 3 duels without an answer (2 not paid for, 1 lost), 4 held-out prompts without a verdict"
+    assert missing in find_missing(Ledger.open(uri), 0)
+    assert open_next(uri, wanted) == NOTHING_TO_DO
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert missing in said and "--judge_spending_limit 4" in said
+
+
+def test_a_round_that_lacks_nothing_says_nothing(uri):
+    spend(uri, settings(), [8])
+    assert find_missing(Ledger.open(uri), 0) == find_missing(Ledger.open(uri), -1) == ""
 
 
 JUDGED = {"preference_oracle": "judge", "judge_model": "m", "judge_url": "http://x/v1", "judge_input_price": "1"}
