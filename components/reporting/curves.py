@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from ..evaluation.held_out import SUMMARY, HeldOut
+from ..labeling.alarms import ALARMS
 from ..ledger import layout
 from ..ledger.ledger import Ledger
 from ..ledger.running import RoundMarks, StepMark
@@ -21,8 +22,6 @@ from .metrics import read_numbers
 from .queries import Queried, read_queried
 from .words import PREFERENCES, QUERIES, Unit
 
-ALARMS = "alarms"
-"""The fact of a labeling step that lists what is wrong with its labels; it is there only where something is."""
 Sample = TypeVar("Sample")
 
 
