@@ -323,7 +323,7 @@ def test_settings_that_contradict_each_other_are_refused_by_name(flags, named):
 def truth(ledger: Ledger) -> dict[str, bytes]:
     """The bytes of all that the ensemble had a part in."""
     wanted = ("plan.json", "features.safetensors", "duels.parquet", "pairs.safetensors", "ensemble.safetensors")
-    keys = [entry.key for entry in ledger.store.list("rounds/")]
+    keys = [entry.key for entry in ledger.store.list("rounds/") if "/digests/" not in entry.key]
     return {key: ledger.store.get(key).data for key in keys if key.endswith(wanted) or "preferences-" in key}
 
 
