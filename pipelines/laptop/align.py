@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +43,7 @@ from ..alignment.pipeline import MOST_ROUNDS, compile_pipeline
 from ..data.ledger_status import describe_prompts
 from .display import Display
 from .place import experiment_uri, ledger_root
+from .scratch import make_scratch
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 15
@@ -170,7 +170,8 @@ def _run_rounds(wish: Wish, uri: str) -> None:
         return
     logs = wish.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    stem = f"{wish.experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Two runs may begin in the same second.
+    stem = f"{wish.experiment}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     progress, log = logs / f"{stem}.progress.jsonl", logs / f"{stem}.log"
     progress.touch()
     # A reward of the user's own is imported from where the command runs.
@@ -187,28 +188,15 @@ def _run_rounds(wish: Wish, uri: str) -> None:
     with ExitStack() as stack:
         display.start()
         stack.callback(display.stop)
-        environment["TMPDIR"] = str(stack.enter_context(_make_scratch(wish.home)))
+        scratch = stack.enter_context(make_scratch(wish.home / "tmp"))
+        environment["TMPDIR"] = str(scratch)
         environment |= stack.enter_context(_warm_engine(wish, uri, logs))
         while rounds:
             before = Ledger(open_store(uri)).read_head().round
-            _run_pipeline(wish, uri, min(rounds, MOST_ROUNDS), environment, log, progress, display)
+            _run_pipeline(wish, uri, min(rounds, MOST_ROUNDS), environment, scratch, log, progress, display)
             # A run that closes no round has nothing to do, whatever it waits for.
             is_stuck = Ledger(open_store(uri)).read_head().round == before
             rounds = 0 if is_stuck else _count_rounds(wish, uri, until)
-
-
-@contextmanager
-def _make_scratch(home: Path) -> Iterator[Path]:
-    """Give the steps a folder for what they fetch, and clear away those of runs that were killed."""
-    folder = home / "tmp" / str(os.getpid())
-    for left in folder.parent.glob("*"):
-        if not Path("/proc", left.name).exists():
-            shutil.rmtree(left)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
 
 
 @contextmanager
@@ -230,9 +218,16 @@ def _warm_engine(wish: Wish, uri: str, logs: Path) -> Iterator[Mapping[str, str]
 
 
 def _run_pipeline(
-    wish: Wish, uri: str, rounds: int, environment: Mapping[str, str], log: Path, progress: Path, display: Display
+    wish: Wish,
+    uri: str,
+    rounds: int,
+    environment: Mapping[str, str],
+    scratch: Path,
+    log: Path,
+    progress: Path,
+    display: Display,
 ) -> None:
-    pipeline = wish.home / f"alignment-{rounds}.yaml"
+    pipeline = scratch / f"alignment-{rounds}.yaml"
     compile_pipeline(rounds, pipeline, THIS_MACHINE)
     arguments = form_arguments(uri, wish.settings)
     command = [sys.executable, "-m", "oatflow.pipelines.laptop.local_run", "--pipeline", str(pipeline),
@@ -315,6 +310,9 @@ def _tell_why_it_ended(wish: Wish, ledger: Ledger) -> None:
 def _write_results(wish: Wish, ledger: Ledger) -> Path:
     report = wish.home / "reports" / f"{wish.experiment}.html"
     report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(write_report(ledger), encoding="utf-8")
+    # Another run may write it at the same time: each is whole.
+    written = report.with_suffix(f".{os.getpid()}.new")
+    written.write_text(write_report(ledger), encoding="utf-8")
+    written.replace(report)
     Display.final_table(read_rounds(ledger))
     return report

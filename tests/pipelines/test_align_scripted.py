@@ -232,3 +232,34 @@ def test_a_machines_own_store_that_is_killed_ends_the_command_with_the_cause(tmp
     last = said.strip().splitlines()[-1]
     assert re.search(r"no answer from http://127.0.0.1:\d+ for 3 s \(.*; check that the server runs", last)
     assert "Run the same command again to continue" in last
+
+
+def test_five_experiments_may_begin_at_once_in_one_home(tmp_path):
+    flags = ("align", "--preset", "scripted", "--rollout-batch-size", "4", "--max-queries", "4", "--max-eval", "2")
+    home = {**os.environ, "OATFLOW_HOME": str(tmp_path / "home")}
+    command = [*COMMAND, *flags, "--ledger", f"file://{tmp_path}/ledger"]
+    runs = [
+        subprocess.Popen(
+            [*command, "--new", f"demo-{number}"], env=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for number in range(5)
+    ]
+    said = [run.communicate(timeout=600)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0] * 5, said
+    assert len(list((tmp_path / "home" / "reports").glob("demo-?.html"))) == 5
+    assert not list((tmp_path / "home").glob("alignment-*")) and not list((tmp_path / "home" / "tmp").glob("run-*"))
+
+
+def test_of_four_starts_of_one_experiment_one_works_and_the_others_say_who(tmp_path):
+    flags = ("align", "--preset", "scripted", "--rollout-batch-size", "4", "--max-queries", "4", "--max-eval", "2")
+    home = {**os.environ, "OATFLOW_HOME": str(tmp_path / "home")}
+    command = [*COMMAND, *flags, "--ledger", f"file://{tmp_path}/ledger", "--experiment", "demo"]
+    runs = [
+        subprocess.Popen(command, env=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(4)
+    ]
+    said = [run.communicate(timeout=600)[0] for run in runs]
+    worked = [text for run, text in zip(runs, said, strict=True) if run.returncode == 0]
+    assert worked, said
+    for text in (text for run, text in zip(runs, said, strict=True) if run.returncode):
+        assert "Traceback" not in text and re.search(r"is being worked on|another run", text), text
