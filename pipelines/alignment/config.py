@@ -18,6 +18,8 @@ from oatflow.components.policy.registry import LOSSES
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_small_budget
 from oatflow.components.settings import Section, did_you_mean, is_growing, is_operational
 
+from .strict_yaml import parse_yaml
+
 Nested = dict[str, dict[str, Any]]
 _TYPES = {str: "TEXT", int: "INT", float: "NUMBER", bool: "BOOL", tuple: "LIST", list: "LIST", dict: "MAPPING"}
 _REGISTRIES: dict[str, Iterable[str]] = {
@@ -129,7 +131,7 @@ def read_yaml(file: Path) -> Nested:
 
 def _checked_yaml(text: str, name: str) -> Nested:
     try:
-        content = yaml.safe_load(text) or {}
+        content = parse_yaml(text) or {}
     except yaml.YAMLError as error:
         raise SettingsError(f"{name}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -164,7 +166,7 @@ def _read_flag(text: str) -> Any:
     if text.lower() == "none":
         return None
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         return text
     return value if isinstance(value, int | float | bool | dict | list | None) else text

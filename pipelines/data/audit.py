@@ -23,6 +23,7 @@ from oatflow.components.oracles.audit import (
 )
 from oatflow.components.oracles.oracle import Circumstances, Oracle
 from oatflow.components.oracles.registry import ORACLES, open_oracle
+from oatflow.components.records.json_text import parse_json
 from oatflow.components.statistics.intervals import wilson_interval
 
 from ..flags import Flag, add_flags, command, given_settings, settings_flags
@@ -193,8 +194,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise RecordError(f"{path.name}: is empty; expected a JSON object a line")
     for where, line in numbered:
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise RecordError(f"{where}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise RecordError(f"{where}: {line[:60]!r} is not a JSON object")

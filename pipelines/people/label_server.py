@@ -23,6 +23,7 @@ from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.oracles.settings import HumanSettings
 from oatflow.components.people.annotations import annotator_name, as_shown, read_answer
 from oatflow.components.people.questions import Batch, to_page
+from oatflow.components.records.json_text import parse_json
 from oatflow.components.rounds.annotation_files import add_answers, is_answered, read_annotations
 
 HOST = "127.0.0.1"
@@ -118,8 +119,8 @@ class Handler(BaseHTTPRequestHandler):
         if int(length) > MOST_BYTES:
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BYTES >> 20} MiB")
         try:
-            return json.loads(self.rfile.read(int(length)))
-        except (ValueError, RecursionError) as error:
+            return parse_json(self.rfile.read(int(length)))
+        except ValueError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, f"not JSON ({error})") from error
 
     def _send_reply(self, handle: Any) -> None:
