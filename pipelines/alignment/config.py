@@ -13,6 +13,7 @@ import yaml
 from oatflow.components.errors import RefusedInput, SettingsError
 from oatflow.components.exploration.registry import STRATEGIES
 from oatflow.components.former_settings import update_settings
+from oatflow.components.oracles.known_reward import allow_module
 from oatflow.components.oracles.registry import ORACLES
 from oatflow.components.policy.registry import LOSSES
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_small_budget
@@ -85,6 +86,8 @@ def gather(
     if file is not None:
         _merge_sections(merged, read_yaml(file))
     _merge_sections(merged, _by_room(_read_flags(flags)))
+    # A file may come from somebody else; what is typed on the command line does not.
+    allow_module(flags.get("reward", ""))
     _read_texts(merged)
     settings = ExperimentSettings.parse(merged)
     refuse_small_budget(settings)
