@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 # pytest compiles is kept for the next run: without that, each process spends 9 s on it.
 PYTEST := OMP_WAIT_POLICY=PASSIVE PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help align test quick lint compile images bench speed clean
+.PHONY: help align test quick lint compile images bench speed chaos costs clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -26,6 +26,12 @@ test: $(READY) lint ## run every test, the slow ones too
 
 quick: $(READY) ## run the tests that need no vLLM, no DeepSpeed and no server
 	@$(PYTEST) -m "not slow" $(ARGS)
+
+chaos: $(READY) ## kill, race and damage experiments at random for a minute (tests/README.md)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos $(ARGS)
+
+costs: $(READY) ## show what early and late rounds cost: store operations, CPU and wall seconds
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.costs $(ARGS)
 
 lint: $(READY) ## check style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

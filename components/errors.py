@@ -105,6 +105,10 @@ class OracleError(OatflowError, RuntimeError):
     """The oracle failed, or answered something that is not a probability."""
 
 
+class LabelsInDoubt(OatflowError):
+    """A round's labels teach nothing, or cannot be trusted: no further round is begun until the user says so."""
+
+
 class WaitingForLabels(OatflowError):
     """People have not answered yet. Nothing failed: the next run carries on when their answers are in the ledger."""
 

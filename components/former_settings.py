@@ -1,4 +1,4 @@
-"""Settings that were written under former names: in experiments that have begun, settings files and submitted forms."""
+"""What experiments, settings files and submitted forms that are older than this version mean by their settings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ _MOVED = {"reward": ("labeling", "simulated"), "reward_temperature": ("labeling"
 """By setting: the section that it was in, and the one that it is in now."""
 _ORACLE_SETTINGS = (("labeling", "preference_oracle"), ("evaluation", "eval_oracle"))
 _ORACLES = {"reward_model": "scorer"}
+FORMER_DEFAULTS: dict[tuple[str, str], Any] = {
+    ("labeling", "ties"): "oat",
+    ("policy", "leftover_pairs"): "own_step",
+}
+"""What experiments did that are older than a setting, by its section and name, if its default changes what they do."""
 
 
 def update_settings(sections: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,3 +33,11 @@ def update_settings(sections: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(named, dict) and isinstance(named.get(setting), str):
             named[setting] = _ORACLES.get(named[setting], named[setting])
     return updated
+
+
+def add_former_defaults(frozen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return an experiment's settings under today's names, with what it did where it is older than a setting."""
+    settings: dict[str, dict[str, Any]] = update_settings(frozen)
+    for (section, name), value in FORMER_DEFAULTS.items():
+        settings.setdefault(section, {}).setdefault(name, value)
+    return settings

@@ -1,8 +1,8 @@
 """Settings are typed once, at the edge: frozen, nothing extra allowed, all problems in one error.
 
 Each room declares its own section (``<room>/settings.py``) on top of `Section`. A field marked `operational`
-may change between the runs of one experiment (resources, timeouts); every other field gives the experiment
-its meaning and is frozen with its first round.
+may change between the runs of one experiment (resources, timeouts), and one marked `growing` may be raised; every
+other field gives the experiment its meaning and is frozen with its first round.
 """
 
 from __future__ import annotations
@@ -35,6 +35,17 @@ class Section(BaseModel):
 def operational_field(default: Any, **constraints: Any) -> Any:
     """Return a field that may change after the experiment has begun."""
     return Field(default, json_schema_extra={"operational": True}, **constraints)
+
+
+def growing_field(default: Any, **constraints: Any) -> Any:
+    """Return a field that may be raised after the experiment has begun, and never lowered."""
+    return Field(default, json_schema_extra={"growing": True}, **constraints)
+
+
+def is_growing(section: type[BaseModel], field: str) -> bool:
+    """Whether a field may be raised after the experiment has begun."""
+    extra = section.model_fields[field].json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("growing"))
 
 
 def is_operational(section: type[BaseModel], field: str) -> bool:

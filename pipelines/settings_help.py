@@ -71,7 +71,10 @@ def describe_sections(name: str, preset: Mapping[str, Mapping[str, Any]]) -> str
         lines += ["", f"{section} settings:"]
         for setting in sections[section]:
             lines += _describe(setting, _describe_fully(setting, preset))
-    frozen = "Settings marked * may change while an experiment goes on; its first round freezes all others."
+    frozen = (
+        "Settings marked * may change while an experiment goes on, those marked + may be raised; its first round "
+        "freezes all others."
+    )
     return "\n".join([*lines, "", *textwrap.wrap(frozen, WIDTH)])
 
 
@@ -86,7 +89,8 @@ def _describe_fully(setting: Setting, preset: Mapping[str, Mapping[str, Any]]) -
     choices = f" One of: {', '.join(setting.choices)}." if setting.choices else ""
     ours = preset.get(setting.room, {}).get(setting.name)
     default = f"default: {_show_value(setting.default)}" + ("" if ours is None else f"; preset: {ours}")
-    return f"{'* ' if setting.operational else ''}{setting.help}{choices} ({default})"
+    mark = "* " if setting.operational else "+ " if setting.growing else ""
+    return f"{mark}{setting.help}{choices} ({default})"
 
 
 def _show_value(value: Any) -> str:

@@ -29,6 +29,9 @@ hypothesis.settings.load_profile("untimed")
 # What runs in a shell's background ignores interrupts, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# No test pulls the plug: what is written need not be on the disk before a test goes on.
+os.fsync = lambda file: None
+
 S3Uri = Callable[[str], str]
 MakeModel = Callable[[Path, int, str], Path]
 Asked = Callable[[], list[str]]

@@ -83,7 +83,11 @@ def run_step(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("component", STEPS, ids=lambda component: component.name)
+@pytest.mark.parametrize(
+    "component",
+    [label, *(pytest.param(step, marks=pytest.mark.slow) for step in STEPS if step is not label)],
+    ids=lambda component: component.name,
+)
 def test_every_step_ends_with_one_sentence_where_the_cause_is_known(run_step, component):
     ended = run_step(component, ledger="ftp://somewhere")
     sentence = "ledger='ftp://somewhere': a store's URI starts with s3:// or file://"
@@ -91,6 +95,7 @@ def test_every_step_ends_with_one_sentence_where_the_cause_is_known(run_step, co
     assert ended.code == 2 and "Traceback" not in ended.text and SECRET not in ended.text
 
 
+@pytest.mark.slow
 def test_a_wrong_model_name_is_named_with_what_to_give_instead(run_step, tmp_path):
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "hello"}\n')
@@ -114,6 +119,7 @@ def test_a_store_that_is_not_there_is_named_with_its_address(run_step):
     assert ended.code == 2 and "Traceback" not in ended.text and SECRET not in ended.text
 
 
+@pytest.mark.slow
 def test_a_claim_that_another_run_holds_is_named_with_that_run(run_step, tmp_path):
     uri = f"file://{tmp_path}/ledger"
     settings = gather("scripted", None, {})
@@ -123,6 +129,7 @@ def test_a_claim_that_another_run_holds_is_named_with_that_run(run_step, tmp_pat
     assert ended.code == 3 and "Traceback" not in ended.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("component", [train, close_round], ids=lambda component: component.name)
 def test_a_bug_keeps_its_traceback_and_says_that_it_is_one(run_step, component):
     ended = run_step(component, patch=BUG)

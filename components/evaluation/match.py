@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..labeling.asking import Interview, report_asked
-from ..labeling.queries import count_queries, measure_answers
+from ..labeling.queries import SPENDING_LIMIT, count_queries, measure_answers, name_reached_limit
 from ..records.keep import StepOutputs, StepReport
 from ..records.records import Preference, Verdict
 from ..records.tables import JUDGEMENTS, ONLINE_JUDGEMENTS, VERDICTS, Table
 from ..seeds import derive
-from ..statistics.bootstrap import mean_interval
+from ..statistics.intervals import estimate_outcome
+from .held_out import SUMMARY, sum_up
 from .pairings import TIE, Pairing, find_mean, make_duel, make_verdict
 from .win_rate import win_rate
 
@@ -27,13 +28,11 @@ class Match:
         interview: Asks the oracle, in batches that are durable one by one.
         seed: The experiment's seed.
         round: The round's number.
-        samples: Resamples behind an interval.
     """
 
     interview: Interview
     seed: int
     round: int
-    samples: int
 
     def measure_held_out(
         self, keep: StepOutputs, pairings: Sequence[Pairing], known: Mapping[str, Preference]
@@ -48,9 +47,12 @@ class Match:
         judged, asked = self._ask_oracle(keep, JUDGEMENTS, pairings, known)
         verdicts = [verdict for verdict in judged if verdict is not None]
         keep.write_output(VERDICTS.name, VERDICTS.to_bytes(verdicts))
-        seed = derive(self.seed, self.round, "bootstrap")
-        facts = measure_wins(verdicts, self.samples, seed) if verdicts else {}
+        facts = measure_wins(verdicts) if verdicts else {}
+        if (summary := sum_up(verdicts, derive(self.seed, self.round, "report"))) is not None:
+            facts[SUMMARY] = summary.to_facts()
         counts = {f"evaluation_{name}": value for name, value in asked.counts.items()} | count_wins(verdicts)
+        if len(verdicts) < len(pairings):
+            counts["without_verdict"] = len(pairings) - len(verdicts)
         return StepReport(counts, {**facts, **asked.facts, "oracle": self.interview.oracle.identity}, asked.timings)
 
     def measure_online(
@@ -69,8 +71,9 @@ class Match:
         pairs = zip(judged[::2], judged[1::2], strict=True)
         both = [(first, second) for first, second in pairs if first is not None and second is not None]
         wins = [row.policy_wins for pair in both for row in pair]
-        facts = measure_duels(wins, self.samples, derive(self.seed, self.round, "online"))
-        took = {f"online_{name}" if name != "cost" else name: value for name, value in asked.facts.items()}
+        facts = measure_duels(wins)
+        whole = ("cost", SPENDING_LIMIT)
+        took = {name if name in whole else f"online_{name}": value for name, value in asked.facts.items()}
         counts = {f"online_{name}": value for name, value in asked.counts.items()} | {"online_prompts": len(both)}
         return StepReport(counts, {**took, **facts}, asked.timings)
 
@@ -95,7 +98,9 @@ class Match:
             for pairing, duel, preference in zip(pairings, duels, asked.preferences, strict=True)
         ]
         counts = count_queries(asked.receipts, asked.preferences, known)
-        return verdicts, StepReport(counts, measure_answers(asked.receipts), {"judge": asked.seconds})
+        facts = measure_answers([*asked.receipts, *asked.unanswered])
+        facts |= name_reached_limit(interview.oracle, asked.preferences)
+        return verdicts, StepReport(counts, facts, {"judge": asked.seconds})
 
 
 def join_reports(
@@ -128,9 +133,9 @@ def count_wins(verdicts: Sequence[Verdict]) -> dict[str, int]:
     }
 
 
-def measure_wins(verdicts: Sequence[Verdict], samples: int, seed: int) -> dict[str, float | None]:
+def measure_wins(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Return the win rate with its interval, and the mean rewards over the prompts whose rewards are known."""
-    measured = win_rate(np.array([row.policy_wins for row in verdicts]), samples, seed)
+    measured = win_rate(np.array([row.policy_wins for row in verdicts]))
     return {
         **asdict(measured),
         "mean_reward": find_mean(row.reward for row in verdicts),
@@ -138,7 +143,7 @@ def measure_wins(verdicts: Sequence[Verdict], samples: int, seed: int) -> dict[s
     }
 
 
-def measure_duels(wins: Sequence[float], samples: int, seed: int) -> dict[str, float | None]:
+def measure_duels(wins: Sequence[float]) -> dict[str, float | None]:
     """Sum up the probabilities that the answers of duels beat the opponent's; two in a row belong to one duel.
 
     A duel counts with the mean of its two answers: a win 1, a tie 0.5. `online_mean_probability` is Oat's number.
@@ -146,11 +151,10 @@ def measure_duels(wins: Sequence[float], samples: int, seed: int) -> dict[str, f
     if not wins:
         return {}
     both = np.array(wins).reshape(-1, 2)
-    outcomes = ((both > TIE) + 0.5 * (both == TIE)).mean(1)
-    low, high = mean_interval(outcomes, samples, seed)
+    found = estimate_outcome(((both > TIE) + 0.5 * (both == TIE)).mean(1))
     return {
-        "online_win_rate": float(outcomes.mean()),
-        "online_low": low,
-        "online_high": high,
+        "online_win_rate": found.value,
+        "online_low": found.low,
+        "online_high": found.high,
         "online_mean_probability": float(both.mean()),
     }

@@ -77,11 +77,6 @@ def make_verdict(pairing: Pairing, duel: Duel, preference: Preference) -> Verdic
     )
 
 
-def find_opponent_answer(verdict: Verdict) -> HeldOutAnswer:
-    """Return the answer that an earlier round's policy was judged against."""
-    return HeldOutAnswer(verdict.prompt_id, verdict.opponent_response, verdict.opponent_tokens)
-
-
 def find_mean(rewards: Iterable[float | None]) -> float | None:
     """Return the mean of the rewards that are known, or None."""
     known = [reward for reward in rewards if reward is not None]
@@ -91,9 +86,3 @@ def find_mean(rewards: Iterable[float | None]) -> float | None:
 def is_evaluated(round_: int, every: int, last: bool) -> bool:
     """Return whether a round's policy is measured: after `every` rounds and after the last one; never if that is 0."""
     return every > 0 and (last or (round_ + 1) % every == 0)
-
-
-def find_earlier_round(round_: int, every: int) -> int | None:
-    """Return the last round before this one whose policy was measured, or None."""
-    past = round_ // every * every - 1 if every else -1
-    return past if past >= 0 else None

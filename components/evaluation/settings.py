@@ -28,7 +28,7 @@ class EvaluationSettings(Section):
     bon_temperature: float = Field(0.7, gt=0)
     """Sampling temperature of those answers, where there are several."""
     bootstrap_samples: int = Field(10_000, ge=100)
-    """Resamples behind the 95% interval of the win rate."""
+    """Not used any more: intervals need no resamples. Experiments and settings files of earlier versions have it."""
 
     @field_validator("eval_oracle")
     @classmethod

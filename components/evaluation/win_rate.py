@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..statistics.bootstrap import outcome_interval
+from ..statistics.bootstrap import score_outcomes
+from ..statistics.intervals import estimate_outcome
 
 Probabilities = npt.NDArray[np.float64]
 
@@ -21,11 +22,11 @@ class WinRate:
 
     win_rate: float
     mean_probability: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
-def win_rate(wins: Probabilities, samples: int, seed: int) -> WinRate:
+def win_rate(wins: Probabilities) -> WinRate:
     """Return the win rate of a policy from the probabilities (n,) that its answers win.
 
     Oat reports mean(P > 0.5), which counts a tie as a loss: a policy that answers exactly as its opponent scores 0.
@@ -33,10 +34,5 @@ def win_rate(wins: Probabilities, samples: int, seed: int) -> WinRate:
     """
     if not len(wins):
         raise ValueError("wins is empty: a win rate needs at least one judged prompt")
-    counts = np.array([(wins > 0.5).sum(), (wins == 0.5).sum(), (wins < 0.5).sum()])
-    low, high = outcome_interval(counts, samples, seed)
-    return WinRate(_win_share(counts), float(wins.mean()), low, high)
-
-
-def _win_share(counts: npt.NDArray[np.int64]) -> float:
-    return float((counts[0] + 0.5 * counts[1]) / counts.sum())
+    found = estimate_outcome(score_outcomes(wins))
+    return WinRate(found.value, float(wins.mean()), found.low, found.high)

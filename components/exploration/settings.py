@@ -89,18 +89,33 @@ class ExplorationSettings(Section):
         """Return how many duels a round of so many prompts has at most."""
         return min(prompts, self.apl_keep or max(1, prompts // 2)) if self.strategy.keeps_some_prompts else prompts
 
-    def count_rounds(self, queries: int, prompts: int) -> int:
+    def count_rounds(self, queries: int, prompts: int, done: int = 0) -> int:
         """Return how many rounds of so many prompts a budget of queries pays for, if no duel is a clash.
 
         A pair that a member labels costs nothing, so synthetic pairs pay for more rounds. If every pair is synthetic
         after the burn-in, the number is that of an experiment without them.
+
+        Args:
+            queries: The budget, or what is left of it.
+            prompts: Prompts in a round.
+            done: Rounds before these.
         """
-        before = self.count_duels(prompts)
-        after = before - (int(prompts * self.max_model_data_ratio) if self.model_data_label == "member" else 0)
-        burnt_in = queries - self.burn_in_period * before
+        before, after = self.count_duels(prompts), self._count_later_queries(prompts)
+        burn_in = max(0, self.burn_in_period - done)
+        burnt_in = queries - burn_in * before
         if not self.model_rollout or self.pure_model_based or after <= 0 or burnt_in <= 0:
             return ceil(queries / before)
-        return self.burn_in_period + ceil(burnt_in / after)
+        return burn_in + ceil(burnt_in / after)
+
+    def asks_only_at_first(self, prompts: int) -> bool:
+        """Whether the oracle labels pairs during the burn-in alone, and members of the ensemble all pairs after it."""
+        by_members = self.model_rollout and self.model_data_label == "member"
+        return by_members and (self.pure_model_based or self._count_later_queries(prompts) <= 0)
+
+    def _count_later_queries(self, prompts: int) -> int:
+        """Return how many queries a round costs after the burn-in, if no duel is a clash."""
+        free = int(prompts * self.max_model_data_ratio) if self.model_data_label == "member" else 0
+        return self.count_duels(prompts) - free
 
     def _find_problems(self) -> Iterator[str]:
         """Name each setting that was given and that the other settings make meaningless."""

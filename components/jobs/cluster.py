@@ -10,7 +10,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,8 @@ WATCH_SECONDS = 30
 # Too many requests, and a server that fails for now.
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+# The server would drop fields that it does not know without a word; here it is asked to refuse them.
+_STRICT = [("fieldValidation", "Strict")]
 _VERBS = {"POST": "create", "PATCH": "patch", "DELETE": "delete", "GET": "get"}
 
 
@@ -66,6 +68,29 @@ class Resource:
 PODS = Resource("/api/v1", "pods")
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to the API server; `none_for`: the HTTP statuses that mean that there is nothing."""
+
+    method: str
+    resource: Resource
+    path: str
+    query: Sequence[tuple[str, str]] = ()
+    body: Document | None = None
+    none_for: tuple[int, ...] = ()
+    patience: float | None = None
+    stream: bool = False
+
+    @property
+    def action(self) -> str:
+        """Verb and resource, as a Role names them."""
+        if self.path.endswith("/log"):
+            return f"get {self.resource.plural}/log"
+        if self.path.endswith(f"/{self.resource.plural}") and self.method == "GET":
+            return f"{'watch' if ('watch', 'true') in self.query else 'list'} {self.resource.plural}"
+        return f"{_VERBS[self.method]} {self.resource.plural}"
+
+
 class Cluster:
     """One namespace of a cluster. `patience`: seconds to go on asking, where they are not PATIENCE_SECONDS."""
 
@@ -85,36 +110,30 @@ class Cluster:
         return cls(client.ApiClient(settings), wanted, patience)
 
     def create(self, resource: Resource, body: Document) -> Document | None:
-        """Create an object, or return None where there is one of that name.
-
-        The server would drop fields that it does not know without a word; here it is asked to refuse them.
-        """
-        query = [("fieldValidation", "Strict")]
-        return self._call_for_document("POST", resource, self._resource_path(resource), query, body, none_for=(409,))
+        """Create an object, or return None if there is one of that name."""
+        path = self._resource_path(resource)
+        return self._read_document(Call("POST", resource, path, _STRICT, body, none_for=(409,)))
 
     def get(self, resource: Resource, name: str, patience: float | None = None) -> Document | None:
         """Return an object, or None where there is none."""
-        return self._call_for_document(
-            "GET", resource, self._resource_path(resource, name), none_for=(404,), patience=patience
-        )
+        path = self._resource_path(resource, name)
+        return self._read_document(Call("GET", resource, path, none_for=(404,), patience=patience))
 
     def read(self, path: str, **query: str) -> Document | None:
         """Return the answer to a GET of any path of the API server, or None where there is nothing (404)."""
         resource = Resource(path, path.rpartition("/")[2])
-        return self._call_for_document("GET", resource, path, list(query.items()), none_for=(404,))
+        return self._read_document(Call("GET", resource, path, list(query.items()), none_for=(404,)))
 
     def list_all(self, resource: Resource, **selectors: str) -> Document:
         """Return the list of all objects that match `labelSelector` and `fieldSelector`."""
-        found = self._call_for_document("GET", resource, self._resource_path(resource), list(selectors.items()))
+        found = self._read_document(Call("GET", resource, self._resource_path(resource), list(selectors.items())))
         assert found is not None
         return found
 
     def patch(self, resource: Resource, name: str, patch: Document) -> Document | None:
         """Merge a patch into an object; returns it, or None where there is none."""
-        query = [("fieldValidation", "Strict")]
-        return self._call_for_document(
-            "PATCH", resource, self._resource_path(resource, name), query, patch, none_for=(404,)
-        )
+        path = self._resource_path(resource, name)
+        return self._read_document(Call("PATCH", resource, path, _STRICT, patch, none_for=(404,)))
 
     def delete(
         self, resource: Resource, found: Document, patience: float | None = None, owned_first: bool = False
@@ -123,7 +142,7 @@ class Cluster:
         policy = "Foreground" if owned_first else "Background"
         body = {"propagationPolicy": policy, "preconditions": {"uid": found["metadata"]["uid"]}}
         path = self._resource_path(resource, found["metadata"]["name"])
-        self._call_for_document("DELETE", resource, path, body=body, none_for=(404, 409), patience=patience)
+        self._read_document(Call("DELETE", resource, path, body=body, none_for=(404, 409), patience=patience))
 
     def changes(
         self, resource: Resource, stopped: threading.Event, seen: Iterable[Document] = (), **selectors: str
@@ -151,21 +170,24 @@ class Cluster:
         Ends where the log ends, and also, without a word, where the connection breaks.
         """
         path = self._resource_path(PODS, pod, "log")
-        response = self._call_with_retries("GET", PODS, path, list(options.items()), none_for=(400, 404), stream=True)
+        response = self._ask(Call("GET", PODS, path, list(options.items()), none_for=(400, 404), stream=True))
         yield from _read_lines(response) if response is not None else ()
 
     def _watch_after(
-        self, resource: Resource, known: dict[str, Document], version: str, stopped: threading.Event,
+        self,
+        resource: Resource,
+        known: dict[str, Document],
+        version: str,
+        stopped: threading.Event,
         selectors: Mapping[str, str],
-    ) -> Iterator[Change]:  # fmt: skip
+    ) -> Iterator[Change]:
         """Yield changes after `version`, until the server does not remember it any more."""
         while not stopped.is_set():
             began = time.monotonic()
             query = [*selectors.items(), ("watch", "true"), ("timeoutSeconds", str(WATCH_SECONDS))]
             query.append(("resourceVersion", version))
-            response = self._call_with_retries(
-                "GET", resource, self._resource_path(resource), query, none_for=(410,), stream=True
-            )
+            path = self._resource_path(resource)
+            response = self._ask(Call("GET", resource, path, query, none_for=(410,), stream=True))
             if response is None:
                 stopped.wait(PAUSE_SECONDS)
                 return
@@ -197,32 +219,23 @@ class Cluster:
         namespace = ["namespaces", self.namespace] if resource.in_namespace else []
         return "/".join([resource.api, *namespace, resource.plural, *rest])
 
-    def _call_for_document(
-        self, method: str, resource: Resource, path: str, query: list[tuple[str, str]] | None = None,
-        body: Document | None = None, none_for: tuple[int, ...] = (), patience: float | None = None,
-    ) -> Document | None:  # fmt: skip
-        found = self._call_with_retries(method, resource, path, query, body, none_for, patience)
+    def _read_document(self, call: Call) -> Document | None:
+        found = self._ask(call)
         return None if found is None else dict(found)
 
-    def _call_with_retries(
-        self, method: str, resource: Resource, path: str, query: list[tuple[str, str]] | None = None,
-        body: Document | None = None, none_for: tuple[int, ...] = (), patience: float | None = None,
-        stream: bool = False,
-    ) -> Any:  # fmt: skip
+    def _ask(self, call: Call) -> Any:
         """Ask the server, and again while that may help; returns its answer, or None for a status in `none_for`."""
-        if patience is None:
-            patience = PATIENCE_SECONDS if self._patience is None else self._patience
-        until, pause = time.monotonic() + patience, PAUSE_SECONDS
+        chosen = (call.patience, self._patience, PATIENCE_SECONDS)
+        until = time.monotonic() + next(patience for patience in chosen if patience is not None)
+        pause = PAUSE_SECONDS
         while True:
             try:
-                return self._call_once(method, path, query or [], body, stream)
+                return self._ask_once(call)
             except client.ApiException as error:
-                if error.status in none_for:
+                if error.status in call.none_for:
                     return None
                 if error.status not in _PASSING or time.monotonic() >= until:
-                    raise self._explain_refusal(
-                        _describe_action(method, resource, path, query or []), resource, error
-                    ) from error
+                    raise self._explain_refusal(call, error) from error
                 asked = _retry_after(error)
             except HTTPError as error:
                 if time.monotonic() >= until:
@@ -232,21 +245,26 @@ class Cluster:
             time.sleep(min(wait, LONGEST_PAUSE_SECONDS, max(0.0, until - time.monotonic())))
             pause *= 2
 
-    def _call_once(
-        self, method: str, path: str, query: list[tuple[str, str]], body: Document | None, stream: bool
-    ) -> Any:
+    def _ask_once(self, call: Call) -> Any:
         header = {"Accept": "application/json, */*"}
-        if method == "PATCH":
+        if call.method == "PATCH":
             header["Content-Type"] = "application/merge-patch+json"
         return self._api.call_api(
-            path, method, query_params=query, header_params=header, body=body, response_type="object",
-            auth_settings=["BearerToken"], _return_http_data_only=True, _preload_content=not stream,
+            call.path,
+            call.method,
+            query_params=list(call.query),
+            header_params=header,
+            body=call.body,
+            response_type="object",
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _preload_content=not call.stream,
             _request_timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
-        )  # fmt: skip
+        )
 
-    def _explain_refusal(self, action: str, resource: Resource, error: client.ApiException) -> ClusterError:
+    def _explain_refusal(self, call: Call, error: client.ApiException) -> ClusterError:
         """Say what the server refused, and what to do."""
-        what = f"{action} in namespace {self.namespace}"
+        what, resource = f"{call.action} in namespace {self.namespace}", call.resource
         said = _read_message(error)
         if error.status == 403:
             return Forbidden(
@@ -280,15 +298,6 @@ def _load_configuration(settings: client.Configuration, environment: Mapping[str
             "jobs.train_backend=local"
         ) from error
     return str(active["context"].get("namespace", "default"))
-
-
-def _describe_action(method: str, resource: Resource, path: str, query: list[tuple[str, str]]) -> str:
-    """Name the verb and the resource as a Role does."""
-    if path.endswith("/log"):
-        return f"get {resource.plural}/log"
-    if path.endswith(f"/{resource.plural}") and method == "GET":
-        return f"{'watch' if ('watch', 'true') in query else 'list'} {resource.plural}"
-    return f"{_VERBS[method]} {resource.plural}"
 
 
 def _read_lines(response: Any, whole: bool = False) -> Iterator[str]:

@@ -123,7 +123,7 @@ class ClusterJobs:
             raise ClusterError(
                 f"{self._kind.name} {job.name} in namespace {self._cluster.namespace} belongs to the ledger {ledger!r},"
                 f" not to {job.ledger!r}; look at it (kubectl describe {self._kind.plural} {job.name}), and delete it "
-                "if nobody wants it"
+                "if it is not needed"
             )
 
     def _wait_until_gone(self, job: TrainingJob, found: Document) -> None:
@@ -143,7 +143,7 @@ class ClusterJobs:
             found = self._cluster.get(self._resource, job.name, HURRIED_SECONDS)
             if found is not None and found["metadata"].get("annotations", {}).get(pod_template.LEDGER) == job.ledger:
                 self._cluster.delete(self._resource, found, HURRIED_SECONDS)
-                self._print_line(job, "is deleted, as this step was told to stop")
+                self._print_line(job, "is deleted, as this step must stop")
         except ClusterError as error:
             # The new holder of the claim reaps it, and it stops by itself once it has lost the claim.
             self._print_line(job, f"is left to itself: {error}")

@@ -20,9 +20,14 @@ LEDGER = "oatflow.dev/ledger"
 QUEUE = "kueue.x-k8s.io/queue-name"
 # Settings of the place, no secrets: they hold for the job as they do for the step that launches it.
 PLACE = (
-    "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "HF_ENDPOINT", "HF_HUB_OFFLINE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "HF_ENDPOINT",
+    "HF_HUB_OFFLINE",
     "OATFLOW_MODELS",
-)  # fmt: skip
+)
 
 # The user of our images. Everything but /tmp is read-only, so that is its home, too.
 _USER = 10001

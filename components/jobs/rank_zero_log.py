@@ -79,11 +79,11 @@ class RankZeroLog:
         return {"sinceTime": self._stamp} if self._stamp else {}
 
     def _print_new(self, lines: Iterator[str]) -> None:
-        """Tell the lines that were not told before: the server gives whole seconds again."""
-        since, told = self._stamp, frozenset(self._at_stamp)
+        """Print the lines that were not printed before: the server repeats those of a whole second."""
+        since, printed = self._stamp, frozenset(self._at_stamp)
         for line in lines:
             stamp, _, text = line.partition(" ")
-            if since and (_parse_stamp(stamp) < _parse_stamp(since) or (stamp == since and text in told)):
+            if since and (_parse_stamp(stamp) < _parse_stamp(since) or (stamp == since and text in printed)):
                 continue
             self._at_stamp = {*self._at_stamp, text} if stamp == self._stamp else {text}
             self._stamp = stamp

@@ -1,4 +1,4 @@
-"""Settings of the jobs room: where training runs, and on what."""
+"""Settings of training jobs: where training runs, and on what."""
 
 from __future__ import annotations
 

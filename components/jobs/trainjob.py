@@ -1,9 +1,10 @@
 """The TrainJob (trainer.kubeflow.org/v1alpha1, from Kubeflow Trainer 2.2 on) of a training.
 
 What a pod is comes from a runtime of the cluster's, which the job patches. A patch reaches less of a pod than a
-PyTorchJob does: priority class, service links, the token of the service account, and how often pods are restarted are
-the runtime's. Nor does a TrainJob end itself some time after it finished: the next run's reaper, or the end of the
-run's Workflow, does that.
+PyTorchJob does: priority class, service links, and how often pods are restarted are the runtime's. It cannot say
+`automountServiceAccountToken: false` either; instead, an empty folder lies where the token would be, for Kubernetes
+mounts no token over another mount. Nor does a TrainJob end itself some time after it finished: the next run's reaper,
+or the end of the run's Workflow, does that.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _JOBSET, _REPLICATED = (f"jobset.sigs.k8s.io/{name}" for name in ("jobset-name",
 _INDEX = "batch.kubernetes.io/job-completion-index"
 # The runtime's replicated job that trains, and the container in it, have the same name.
 _NODE = "node"
+_NO_TOKEN, _TOKEN = "no-token", "/var/run/secrets/kubernetes.io/serviceaccount"
 _MANAGER = "oatflow.dev/launcher"
 
 
@@ -91,11 +93,11 @@ def _runtime_patch(job: TrainingJob, settings: JobSettings) -> Document:
     container = {
         "name": _NODE,
         "securityContext": pod_template.container_security(),
-        "volumeMounts": pod_template.volume_mounts(),
+        "volumeMounts": [*pod_template.volume_mounts(), {"name": _NO_TOKEN, "mountPath": _TOKEN, "readOnly": True}],
     }
     spec = {
         "containers": [container],
-        "volumes": pod_template.pod_volumes(settings),
+        "volumes": [*pod_template.pod_volumes(settings), {"name": _NO_TOKEN, "emptyDir": {"sizeLimit": "1Mi"}}],
         "securityContext": pod_template.pod_security(),
         **pod_template.pod_placement(settings),
     }

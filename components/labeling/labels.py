@@ -7,12 +7,9 @@ from math import isfinite
 
 from ..errors import OracleError
 from ..oracles.oracle import Answer
-from ..records.records import Duel, Preference, Side
+from ..records.records import MEMBER, Duel, Preference, Side
 from ..seeds import derive
 from .settings import LabelingSettings
-
-MEMBER = "member "
-"""Begins the name that stands where an oracle would be named, if a member of the ensemble gave the label."""
 
 
 def choose_labeler(settings: LabelingSettings, seed: int, round_: int) -> Callable[[Duel, float], Side]:
@@ -35,7 +32,7 @@ def choose_labeler(settings: LabelingSettings, seed: int, round_: int) -> Callab
 
 
 def pick_likelier(first_wins: float) -> Side:
-    """Label a duel by its likelier winner. Exactly 0.5 goes to the second, as in Oat."""
+    """Label a duel by its likelier winner. Where ties are not undecided, 0.5 goes to the second, as in Oat."""
     return "first" if first_wins > 0.5 else "second"
 
 

@@ -3,6 +3,10 @@
 A claim is created by If-None-Match and renewed or taken over by compare-and-swap. Whoever takes it over raises the
 token; every later commit of the former owner finds a token that is not its own.
 
+A claim is as old as the store says, by its own clock. The clocks of two machines are not compared, so that a fast clock
+cannot rob a living run, and a slow one cannot keep a dead run's round. Only a store that does not date its objects
+leaves no other way.
+
 A lease that ended while the store was away costs nothing by itself: unless another run has taken the claim over, its
 owner renews it by the same compare-and-swap and goes on.
 """
@@ -19,9 +23,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from ..errors import ClaimHeld, ClaimLost, ObjectChanged, ObjectExists, ObjectNotFound, StoreError
+from ..errors import ClaimHeld, ClaimLost, DamagedObject, ObjectChanged, ObjectExists, ObjectNotFound, StoreError
 from ..records.sealed import seal_document, unseal_document
-from ..store.store import Store
+from ..store.intact import read_intact
+from ..store.store import Blob, Store
 from . import layout, owner
 from .settings import LedgerSettings
 
@@ -33,9 +38,16 @@ _LOOKS = 10
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One run's right to work on one round until `expires` (seconds since the epoch).
+    """One run's right to work on one round for `lease_seconds` from when it was written last.
 
-    `operational`: the settings that this run may choose for itself, by section.
+    Attributes:
+        run: The run.
+        owner: The process or host that works.
+        token: The fencing token.
+        lease_seconds: How long the claim holds.
+        expires: Its end by the clock of who wrote it, in seconds since the epoch; 0 if it was given up.
+        operational: The settings that this run may choose for itself, by section.
+        written: When it was written, in seconds of this process's monotonic clock. It is not stored.
     """
 
     run: str
@@ -44,15 +56,20 @@ class Claim:
     lease_seconds: float
     expires: float
     operational: dict[str, dict[str, Any]] = field(default_factory=dict)
+    written: float = field(default_factory=time.monotonic, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return the claim as a JSON document."""
-        return asdict(self)
+        body = asdict(self)
+        del body["written"]
+        return body
 
     @classmethod
-    def from_json(cls, body: dict[str, Any]) -> Claim:
-        """Read a claim back."""
-        return cls(**(body | {"owner": owner.Owner(**body["owner"])}))
+    def from_json(cls, body: dict[str, Any], age: float | None = None) -> Claim:
+        """Read a claim back; `age`: seconds since it was written. If it is not known, this machine's clock decides."""
+        if age is None:
+            age = time.time() - (body["expires"] - body["lease_seconds"])
+        return cls(**(body | {"owner": owner.Owner(**body["owner"]), "written": time.monotonic() - age}))
 
     @property
     def store_patience_seconds(self) -> float:
@@ -69,26 +86,35 @@ class Claim:
     @property
     def has_lapsed(self) -> bool:
         """Whether its lease is over, so that another run may take it over."""
-        return time.time() > self.expires
+        return self.expires <= 0 or self._seconds_left < 0
 
     @property
     def until(self) -> str:
-        """When the claim runs out, for a person."""
-        return datetime.fromtimestamp(self.expires).astimezone().isoformat(" ", "seconds")
+        """When the claim runs out by this machine's clock, for a person."""
+        return datetime.fromtimestamp(time.time() + self._seconds_left).astimezone().isoformat(" ", "seconds")
 
     @property
     def is_free(self) -> bool:
         """Whether another run may take the claim over."""
         return self.has_lapsed or self.owner.is_dead
 
+    @property
+    def _seconds_left(self) -> float:
+        return self.lease_seconds - (time.monotonic() - self.written)
+
 
 def read_claim(store: Store, round_: int) -> tuple[Claim, str] | None:
     """Return the round's claim with its etag, or None where nobody ever claimed it."""
     try:
-        blob = store.get(layout.claim_key(round_))
+        body, blob = read_document(store, layout.claim_key(round_))
     except ObjectNotFound:
         return None
-    return Claim.from_json(unseal_document(blob.data, layout.claim_key(round_))), blob.etag
+    return Claim.from_json(body, blob.age), blob.etag
+
+
+def read_document(store: Store, key: str) -> tuple[dict[str, Any], Blob]:
+    """Return a sealed document, and the object that holds it. Raises `ObjectNotFound` and `DamagedObject`."""
+    return read_intact(store, key, lambda data: unseal_document(data, key))
 
 
 def take_claim(store: Store, round_: int, wanted: Claim) -> Claim:
@@ -119,7 +145,11 @@ def refuse_while_held(store: Store, round_: int, run: str, who: owner.Owner) -> 
     found = read_claim(store, round_)
     if found and found[0].run != run and not found[0].is_free:
         raise ClaimHeld(held_by(round_, found[0]))
-    before = read_claim(store, round_ - 1) if found is None and round_ else None
+    try:
+        before = read_claim(store, round_ - 1) if found is None and round_ else None
+    except DamagedObject:
+        # That round is closed: its claim only says whether its run lives on, and the next round has its own.
+        before = None
     if before and before[0].owner.pid and before[0].owner != who and not before[0].is_free:
         raise ClaimHeld(held_by(round_ - 1, before[0]))
 
@@ -141,7 +171,7 @@ def verify_claim(store: Store, round_: int, run: str, token: int | None = None) 
 def renew_claim(store: Store, round_: int, run: str, token: int) -> Claim:
     """Move the claim's expiry on. Raises `ClaimLost`."""
     claim, etag = verify_claim(store, round_, run, token)
-    renewed = replace(claim, expires=time.time() + claim.lease_seconds)
+    renewed = replace(claim, expires=time.time() + claim.lease_seconds, written=time.monotonic())
     try:
         store.replace(layout.claim_key(round_), seal_document(renewed.to_json()), etag)
     except ObjectChanged:

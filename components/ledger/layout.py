@@ -41,6 +41,11 @@ def output_key(round_: int, room: str, name: str) -> str:
     return f"{round_folder(round_)}{room}/{name}"
 
 
+def digest_key(round_: int, room: str, name: str) -> str:
+    """Return the key of an output's digest, which the round needs until the step is done."""
+    return f"{round_folder(round_)}digests/{room}/{name}"
+
+
 def done_key(round_: int, room: str) -> str:
     """Return the key of the mark that a step is done."""
     return output_key(round_, room, "done.json")
@@ -49,3 +54,8 @@ def done_key(round_: int, room: str) -> str:
 def round_record_key(round_: int) -> str:
     """Return the key of the record that closes the round."""
     return f"{round_folder(round_)}round.json"
+
+
+def running_key(round_: int, name: str) -> str:
+    """Return the key of a part of the running state after the round."""
+    return f"{round_folder(round_)}running/{name}"

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from .. import progress
-from ..errors import LedgerError, ObjectExists, ObjectNotFound, WaitingForLabels
+from ..errors import DamagedObject, LedgerError, ObjectExists, ObjectNotFound, WaitingForLabels
 from ..records.keep import StepReport
+from ..records.records import Preference
 from ..records.sealed import digest_of, seal_document
+from ..records.tables import Table
 from ..store.store import Store
 from ..store.transfer import Placed, download_folder, upload_folder
 from . import layout
@@ -70,7 +73,7 @@ class Step:
         prefix = layout.output_key(self.round, self.room, "")
         self._present = {entry.key.removeprefix(prefix) for entry in self.ledger.store.list(prefix)}
         if DONE in self._present:
-            self.find_done = self.ledger.find_done(self.round, self.room)
+            self.done = self.ledger.find_done(self.round, self.room)
         self._keeper = ClaimKeeper(self.ledger.store, self.round, self._claim, renews=not self._watches)
         self._keeper.start()
         progress.report_event(layout.STEPS[self.room], self.round, "start", at=self._started)
@@ -136,13 +139,31 @@ class Step:
         """Return what a finished step counted and measured, or None if it is not done."""
         return self.ledger.read_report(room, round_)
 
+    def find_answers(self, table: Table[Preference], duels: Collection[str], before: int) -> dict[str, Preference]:
+        """Return the oracle's answers to these duels in a table of the rounds before `before`, by the duel's id."""
+        running = self.ledger.find_running() if before else None
+        placed = running.answers.get(table.name) if running and running.round == before - 1 else None
+        if placed is None:
+            return self.ledger.find_answers(table, duels, before)
+        found = self.ledger.read_answers(placed, duels)
+        if found:
+            self._inputs[placed.key] = placed.sha256
+        return found
+
+    def sum_cost(self, before: int) -> float:
+        """Return what the oracle has cost in the rounds before `before`."""
+        return self.ledger.sum_cost(before)
+
     def find_output(self, name: str) -> bytes | None:
         """Return an output that an earlier attempt of this step left behind, or None.
 
         What was there when the step began is known from one listing. What another attempt has written since is found
         when this one writes.
         """
-        return self.note_output(name) if name in self._present else None
+        data = self.note_output(name) if name in self._present else None
+        if data is not None:
+            self._check_output(name, data)
+        return data
 
     def note_output(self, name: str) -> bytes | None:
         """Return an output that is there now, whoever wrote it, and record it as one of this step; None if not."""
@@ -155,13 +176,19 @@ class Step:
         return data
 
     def write_output(self, name: str, data: bytes) -> bytes:
-        """Create an output. If an earlier attempt did, what it wrote stands, and is returned: go on from that."""
+        """Create an output, and write down its digest; returns what is kept: what an earlier attempt wrote, if one did.
+
+        Raises:
+            DamagedObject: An earlier attempt wrote it, and it is not what was written then.
+        """
         self.verify_claim()
         key = layout.output_key(self.round, self.room, name)
         try:
             self._store.put_if_absent(key, data)
+            self._store.put(layout.digest_key(self.round, self.room, name), digest_of(data).encode())
         except ObjectExists:
             data = self._store.get(key).data
+            self._check_output(name, data)
         self._note_output(name, key, data)
         return data
 
@@ -218,12 +245,28 @@ class Step:
         self._inputs[layout.done_key(done.round, done.step)] = digest_of(seal_document(done.to_json()))
         self._inputs.update({placed.key: placed.sha256 for placed in outputs})
 
+    def _check_output(self, name: str, data: bytes) -> None:
+        """Compare an output of an earlier attempt with its digest. A killed attempt may have written none."""
+        try:
+            written = self.ledger.store.get(layout.digest_key(self.round, self.room, name)).data.decode()
+        except ObjectNotFound:
+            return
+        key = layout.output_key(self.round, self.room, name)
+        if digest_of(data) != written:
+            raise DamagedObject(
+                f"{key}: its SHA-256 is {digest_of(data)}, but {written} was written; restore it from a backup. If "
+                "there is none, delete it and its digest (under digests/): the step makes it again, but what was paid "
+                "for is lost"
+            )
+
     def _note_output(self, name: str, key: str, data: bytes) -> None:
         self._present.add(name)
         self._outputs[name] = Placed(name, key, len(data), digest_of(data))
 
 
+@cache
 def _list_software() -> dict[str, str]:
+    """Return the versions of what computes; reading them takes 10 ms, so a process does it once."""
     found = {}
     for name in _SOFTWARE:
         try:

@@ -5,8 +5,9 @@ averaged, which cancels the bias. One order, drawn for each duel as in Oat, cost
 in the labels, which cancels only over many of them.
 
 With a spending limit, the highest possible cost of a question (a token for every byte, all tokens of the verdict) is
-reserved before it is asked, and the real cost is booked afterwards. If the endpoint does not count tokens, the highest
-possible cost is booked. A failed request is assumed not to be billed.
+reserved before it is asked, and the real cost is booked afterwards. The highest possible cost is booked if the endpoint
+does not count tokens, and for every request that failed after it may have been answered: that timed out, broke off, or
+came back malformed. A request that failed otherwise is not billed.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from .concurrent import ask_all
 from .judge_endpoint import Endpoint, Reply
 from .judge_prompt import Message, open_prompt
 from .oracle import Answer, Circumstances, OracleFailed, SpendingLimit
-from .patience import Breaker, Clock, GaveUp
+from .patience import Breaker, Clock, GaveUp, TryAgain
 from .settings import JudgeSettings
-from .spending import Spending
+from .spending import Bill, Spending
 from .verdicts import find_winner
 
 TOKENS_OF_A_TEMPLATE = 64
@@ -46,7 +47,8 @@ class JudgeOracle:
         self._breaker = Breaker(
             self._endpoint.who, settings.judge_tries, settings.judge_patience, circumstances.say, clock=self._clock
         )
-        self.spending = Spending(settings.judge_spending_limit)
+        self.spending = Spending(settings.judge_spending_limit, self._price_duel)
+        self._worst_surprise = 1.0
         self._settled = threading.Condition()
         self._in_flight = 0
 
@@ -70,50 +72,74 @@ class JudgeOracle:
         return [answers[duel.duel_id] for duel in duels]
 
     def _ask_duel(self, duel: Duel) -> dict[str, Answer]:
-        questions = {
-            swapped: self._prompt.build_messages(duel, swapped, self._seed) for swapped in self._choose_orders(duel)
-        }
+        questions, began = self._build_questions(duel), self._clock.monotonic()
+        asked = dict[bool, tuple[Reply, int]]()
         dearest = {swapped: self._price_dearest(messages) for swapped, messages in questions.items()}
-        held, began, asked = sum(dearest.values()), self._clock.monotonic(), dict[bool, tuple[Reply, int]]()
-        self._hold_money(held)
+        bill = self._open_bill(sum(dearest.values()))
         try:
             for swapped, messages in questions.items():
-                asked[swapped] = self._ask_endpoint(messages)
+                asked[swapped] = self._ask_endpoint(messages, dearest[swapped], bill)
         except OracleFailed as failure:
             if asked:
                 # Half of it was paid for: it is not asked again.
-                seconds = self._clock.monotonic() - began
-                half = combine_replies(asked, self._sum_costs(asked, dearest), seconds)
+                half = combine_replies(asked, bill.paid, self._clock.monotonic() - began)
                 failure.answers[duel.duel_id] = replace(half, first_wins=None, lost=True)
+            elif bill.paid:
+                failure.answers[duel.duel_id] = Answer(None, cost=bill.paid, unanswered=True)
             raise
         finally:
-            cost = self._sum_costs(asked, dearest)
-            self._settle_money(held, cost)
-        return {duel.duel_id: combine_replies(asked, cost, self._clock.monotonic() - began)}
+            self._close_bill(bill)
+        return {duel.duel_id: combine_replies(asked, bill.paid, self._clock.monotonic() - began)}
+
+    def _build_questions(self, duel: Duel) -> dict[bool, list[Message]]:
+        return {
+            swapped: self._prompt.build_messages(duel, swapped, self._seed) for swapped in self._choose_orders(duel)
+        }
 
     def _choose_orders(self, duel: Duel) -> list[bool]:
         if self._settings.judge_orders == "both":
             return [False, True]
         return [bool(seeds.derive(self._seed, duel.duel_id, "order") % 2)]
 
-    def _ask_endpoint(self, messages: Sequence[Message]) -> tuple[Reply, int]:
+    def _ask_endpoint(self, messages: Sequence[Message], dearest: float, bill: Bill) -> tuple[Reply, int]:
+        is_reserved = True
+
+        def send_once() -> Reply:
+            nonlocal is_reserved
+            # What was reserved for this question went to a request that failed. Never wait here for the money of
+            # other questions: they may wait for this one to find out whether the endpoint answers again.
+            if not is_reserved and not bill.hold_more(dearest):
+                raise SpendingLimit(self._describe_limit(dearest))
+            is_reserved = True
+            try:
+                reply = self._endpoint.send_messages(messages)
+            except TryAgain as failure:
+                if failure.may_be_paid:
+                    bill.pay(dearest, dearest)
+                    is_reserved = False
+                raise
+            bill.pay(dearest, self._price_reply(reply, dearest))
+            return reply
+
         try:
-            return self._breaker.ask(lambda: self._endpoint.send_messages(messages))
+            return self._breaker.ask(send_once)
         except GaveUp as error:
             raise OracleFailed(f"{error}; see to the endpoint, then run again: what was answered is kept") from error
 
-    def _hold_money(self, most: float) -> None:
+    def _open_bill(self, most: float) -> Bill:
         """Reserve money, if need be after questions in flight have left enough of theirs. Raises `SpendingLimit`."""
+        bill = Bill(self.spending)
         with self._settled:
-            while not self.spending.hold_money(most):
+            while not bill.hold_more(most):
                 if not self._in_flight:
                     raise SpendingLimit(self._describe_limit(most))
                 self._settled.wait()
             self._in_flight += 1
+        return bill
 
-    def _settle_money(self, held: float, cost: float) -> None:
+    def _close_bill(self, bill: Bill) -> None:
         with self._settled:
-            self.spending.settle_cost(held, cost)
+            bill.close()
             self._in_flight -= 1
             self._settled.notify_all()
 
@@ -123,17 +149,21 @@ class JudgeOracle:
             f"cost {most:.2g}; what was answered is kept, and a higher limit carries on with the next round"
         )
 
+    def _price_duel(self, duel: Duel) -> float:
+        return sum(map(self._price_dearest, self._build_questions(duel).values()))
+
     def _price_dearest(self, messages: Sequence[Message]) -> float:
         most = sum(len(message["content"].encode()) for message in messages) + TOKENS_OF_A_TEMPLATE
-        return self._price_tokens(most, self._settings.judge_max_tokens)
-
-    def _sum_costs(self, asked: Mapping[bool, tuple[Reply, int]], dearest: Mapping[bool, float]) -> float:
-        return sum(self._price_reply(reply, dearest[swapped]) for swapped, (reply, _) in asked.items())
+        return self._price_tokens(most, self._settings.judge_max_tokens) * self._worst_surprise
 
     def _price_reply(self, reply: Reply, dearest: float) -> float:
         if reply.input_tokens is None or reply.output_tokens is None:
             return dearest
-        return self._price_tokens(reply.input_tokens, reply.output_tokens)
+        cost = self._price_tokens(reply.input_tokens, reply.output_tokens)
+        if cost > dearest:
+            # The endpoint counts tokens that nothing here can see, such as those of its own instructions.
+            self._worst_surprise = max(self._worst_surprise, cost / dearest)
+        return cost
 
     def _price_tokens(self, input_tokens: int, output_tokens: int) -> float:
         settings = self._settings

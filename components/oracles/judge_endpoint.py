@@ -23,7 +23,7 @@ from .oracle import OracleFailed
 from .patience import TryAgain
 from .settings import JudgeSettings
 from .verdicts import read_logprobs, read_text
-from .web import check_url, open_capped_client, read_retry_after, redact_url
+from .web import NoConnection, check_url, open_capped_client, read_retry_after, redact_url
 
 KEY, OPENAI_KEY = "OATFLOW_JUDGE_KEY", "OPENAI_API_KEY"
 TOP_LOGPROBS = 5
@@ -31,6 +31,9 @@ LONGEST_QUOTE = 200
 LONGEST_RAW = 2000
 
 _PASSING = frozenset({408, 409, 425, 429})
+# The endpoint itself says that it did not answer. Other failures are those of a gateway that did not wait for its
+# answer (408, 502, 504, 52x).
+_NOT_BILLED = frozenset({409, 425, 429, 500, 501, 503, 529})
 _NO_MODEL_LIST = frozenset({404, 405, 429, 501})
 
 
@@ -79,7 +82,8 @@ class Endpoint:
             # As text: endpoints differ in what they leave out, and the typed call takes twice as long for a request.
             content = self._client.post("/chat/completions", cast_to=str, body=body)
         except openai.APIConnectionError as error:
-            raise TryAgain(self._quote_cause(error)) from error
+            was_sent = not isinstance(error.__cause__, NoConnection)
+            raise TryAgain(self._quote_cause(error), may_be_paid=was_sent) from error
         except openai.APIStatusError as error:
             return self._unreadable_or_raise(error)
         except SettingsError as error:  # The host's name leads to a forbidden address by now.
@@ -112,7 +116,7 @@ class Endpoint:
             completion = _Completion.model_validate_json(content)
         except ValidationError as error:
             said = self._quote_text(content)
-            raise TryAgain(f"no chat completion: {said!r}") from error
+            raise TryAgain(f"no chat completion: {said!r}", may_be_paid=True) from error
         reply = _parse_reply(completion, self._verdict == "logprobs")
         return replace(reply, raw=reply.raw.replace(self._key, "***")) if self._key else reply
 
@@ -121,7 +125,8 @@ class Endpoint:
         if status in (400, 413, 422) and _concerns_this_question_alone(error.code, said):
             return Reply(None, f"HTTP {status}: {said}", 0, 0)
         if (status in _PASSING or status >= 500) and error.code != "insufficient_quota":
-            raise TryAgain(f"HTTP {status}: {said}", read_retry_after(error.response.headers)) from error
+            wish, may_be_paid = read_retry_after(error.response.headers), status not in _NOT_BILLED
+            raise TryAgain(f"HTTP {status}: {said}", wish, may_be_paid) from error
         raise OracleFailed(self._explain_refusal(error)) from error
 
     def _explain_refusal(self, error: openai.APIStatusError) -> str:

@@ -8,9 +8,9 @@ The judged texts come from a policy that learns to please this judge, so that on
 
 - Each text stands between two marker lines with a code that derives from the seed and the texts themselves. Whoever
   writes a text cannot know the code, for every change of the text changes it.
-- What looks like a marker in a text is broken up by a space, and so are the special tokens of known chat templates,
-  such as <|im_start|>: a server may read them as its own, even in the middle of a user's text. That is all that is
-  changed in a text.
+- What looks like a marker in a text is broken up by a space, and so is what looks like a special token of a chat
+  template, such as <|im_start|>: a server may read it as its own, even in the middle of a user's text. That is all that
+  is changed in a text.
 - Placeholders are filled in one pass: {first} in a prompt stays what it is.
 """
 
@@ -37,12 +37,30 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _SPLIT = re.compile(r"^\[user\][ \t]*\n", re.MULTILINE)
 _MARKER = re.compile(r"<(?=<<\s*(?:begin|end)\b)", re.IGNORECASE)
+# The first character of what a chat template or tokenizer of any known family takes for a special token. Bars,
+# underscores and colons mark most of them, as ordinary tags have none; the others are listed. Some tokenizers read the
+# wide forms of brackets as the narrow ones.
 _SPECIAL = re.compile(
     r"""
-    <(?=[|\uff5c][^\s<>]{1,64}[|\uff5c]>)               # <|im_start|>, <|eot_id|>, DeepSeek's with a wide bar
-    |<(?=/?(?:s|bos|eos|pad|unk|mask|think|start_of_turn|end_of_turn|end_of_utterance|tool_call|tool_response)>)
-    |<(?=</?SYS>>)
-    |\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK)\])
+    [<\uff1c\ufe64](?=                                    # < and its wide forms, before
+        [|\uff5c][^\s<>]{1,80}[>\uff1e\ufe65]              #   |im_start|> and |turn>, with DeepSeek's wide bar, too
+        |/?[^\s<>]{1,80}[|\uff5c][>\uff1e\ufe65]           #   turn|>
+        |/?\w{0,80}[_\u2581]\w{0,80}[>\uff1e\ufe65]                 #   start_of_turn>, BOS_TOKEN>, fim_prefix>
+        |/?\w{1,80}:\w{1,80}[>\uff1e\ufe65]                         #   seed:think>, mask:0>
+        |/?(?:s|bos|eos|pad|unk|mask|sep|cls|sop|eop|eoh|eoa|eod|eot|think|thinking|tools?|role|image|filename|reponame
+            |unused\d+|loc\d+|seg\d+|0x[0-9a-f]{2})[>\uff1e\ufe65]
+        |</?SYS>>                                         #   Llama 2
+    )
+    |[\[\uff3b](?=                                        # [ before
+        [|\uff5c][^\s\[\]]{1,80}[|\uff5c][\]\uff3d]        #   |user|], EXAONE
+        |/?(?-i:[A-Z]+(?:_[A-Z0-9]+)+)[\]\uff3d]           #   TOOL_CALLS], Mistral
+        |/?(?:inst|img|args|think|audio|transcribe|prefix|middle|suffix|bos|eos|pad|unk|cls|sep|[gs]?mask|control_\d+)
+            [\]\uff3d]
+        |e~\[                                             #   MiniMax, as ]~b] and ]~!b[
+    )
+    |\](?=~!?b[\[\]])
+    |>(?=>(?-i:[A-Z]{3,})<<)                              # >>QUESTION<<, Falcon
+    |\uff5c(?=\w{1,80}\uff5c)                             # DeepSeek's DSML between wide bars
     """,
     re.VERBOSE | re.IGNORECASE,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import os
 from collections.abc import Callable
 from importlib.metadata import version
 from math import isfinite
@@ -15,6 +16,21 @@ from ..settings import did_you_mean
 
 if TYPE_CHECKING:
     from .oracle import Reward
+
+
+REWARD_MODULES = "OATFLOW_REWARD_MODULES"
+"""The environment variable that names the modules, by commas, whose functions may be rewards."""
+
+
+def allow_module(path: str) -> None:
+    """Allow the module of ``module:function`` in this process and those that it starts."""
+    module, colon, _ = path.partition(":")
+    if colon and module not in _list_allowed_modules():
+        os.environ[REWARD_MODULES] = ",".join([*_list_allowed_modules(), module])
+
+
+def _list_allowed_modules() -> list[str]:
+    return [name.strip() for name in os.environ.get(REWARD_MODULES, "").split(",") if name.strip()]
 
 
 def check_reward(name: str) -> str:
@@ -42,12 +58,18 @@ def open_reward(name: str) -> tuple[str, Reward]:
 def import_reward(path: str) -> tuple[str, Reward]:
     """Import ``module:function``. Returns its name with a digest of the module's source, and the function.
 
-    Each call of the function raises `OracleError` if it returns anything but a finite number.
+    Importing a module runs its code, so it must be allowed: settings come from files and forms that others write. Each
+    call of the function raises `OracleError` if it returns anything but a finite number.
 
     Raises:
-        SettingsError: There is no such function.
+        SettingsError: The module is not allowed, or there is no such function.
     """
     module_name, _, name = path.partition(":")
+    if module_name not in _list_allowed_modules():
+        raise SettingsError(
+            f"reward={path!r}: this would run the code of the module {module_name!r}, which nobody has allowed; give "
+            f"--reward {path} on the command line, or set {REWARD_MODULES}={module_name} (in a cluster: in the image)"
+        )
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

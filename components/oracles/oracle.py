@@ -33,6 +33,7 @@ class Answer:
         output_tokens: Tokens of the answers, if the oracle counts them.
         cost: What it cost, in the currency of the price list.
         lost: Whether one part of the question was paid for and answered, and the rest was not. It is not asked again.
+        unanswered: True if all its requests failed, but may have been paid all the same. It is asked again.
     """
 
     first_wins: float | None
@@ -50,6 +51,7 @@ class Answer:
     output_tokens: int | None = None
     cost: float | None = None
     lost: bool = False
+    unanswered: bool | None = None
 
 
 Reward = Callable[[str, str], float]
@@ -90,7 +92,7 @@ class Oracle(Protocol):
 
     @property
     def spending(self) -> Spending | None:
-        """What may be spent; None without a limit."""
+        """Its account of costs, with the limit if there is one; None if it has no prices."""
         ...
 
     def check_ready(self) -> None:

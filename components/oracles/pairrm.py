@@ -10,6 +10,7 @@ from ..errors import SettingsError
 from ..model_folder import short_name
 from ..records.records import Duel
 from .bradley_terry import win_probability
+from .local_model import LocalModelOracle
 from .oracle import Answer, Circumstances
 from .pairrm_folder import PairRMFolder, find_pairrm
 from .settings import PairRMSettings
@@ -18,22 +19,15 @@ if TYPE_CHECKING:
     from .pairrm_network import PairRM
 
 
-class PairRMOracle:
-    """P(first wins) = sigmoid(logit of the first shown first - logit of the second shown first), as llm-blender has it.
-
-    The model is loaded when it is first needed.
-    """
-
-    known_reward = None
-    paid = False
-    spending = None
+class PairRMOracle(LocalModelOracle[PairRMSettings]):
+    """P(first wins) = sigmoid(logit of the first shown first - logit of the second shown first), as in llm-blender."""
 
     def __init__(self, settings: PairRMSettings, circumstances: Circumstances | None = None):
+        super().__init__(settings, circumstances)
         if not settings.pairrm_model:
             raise SettingsError(
                 "pairrm_model='': name the ranker, a folder or a hub name such as llm-blender/PairRM-hf"
             )
-        self._settings, self._stores = settings, (circumstances or Circumstances()).stores
 
     def check_ready(self) -> None:
         """Raise `ModelError` where the settings name no PairRM; of a remote one, only small files are read."""

@@ -1,8 +1,7 @@
-"""Whether a folder holds a PairRM, and in which of its two layouts: told from its small files."""
+"""Finds out by its small files whether a folder holds a PairRM, and in which of its two layouts."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ..model_folder import check_model_folder, model_digest, resolve_pretrain
 from ..records.sealed import digest_of, seal_document
 from ..store.setting_stores import SettingStores
 from ..store.transfer import sha256_file
+from .local_model import read_json
 
 _SETTING = "pairrm_model"
 _ADVICE = "take llm-blender/PairRM-hf"
@@ -48,7 +48,7 @@ def find_pairrm(model: str, weights: bool = True, stores: SettingStores | None =
         check_model_folder(folder, _SETTING, None, None, weights=weights or Path(model).is_dir())
     except ModelError as error:
         raise ModelError(f"{error}; or {_ADVICE}, which has its weights as safetensors") from error
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if config.get("ranker_type") == "pairranker":
         name, said_in = str(config.get("model_name")), f"{_SETTING}={model!r}: model_name"
         home = resolve_pretrain(name, said_in, weights=False, stores=stores)
@@ -61,14 +61,10 @@ def find_pairrm(model: str, weights: bool = True, stores: SettingStores | None =
 
 
 def _check_encoder(model: str, found: PairRMFolder) -> PairRMFolder:
-    encoder = _read_json(found.encoder_config).get("model_type") if found.encoder_config.is_file() else None
+    encoder = read_json(found.encoder_config).get("model_type")
     if encoder != "deberta-v2":
         raise ModelError(f"{_SETTING}={model!r}: its encoder is {encoder}, and PairRM's is deberta-v2; {_ADVICE}")
     absent = [name for name in _LENGTHS if not found.ranker.get(name)]
     if absent:
         raise ModelError(f"{_SETTING}={model!r}: its config.json does not say {' and '.join(absent)}; {_ADVICE}")
     return found
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -10,16 +10,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..errors import ModelError, OracleError, SettingsError
+from ..errors import ModelError, SettingsError
+from .local_model import explained_pass, load_tokenizer, require_finite
 from .pairrm_folder import PairRMFolder
-from .tokenizer import load_tokenizer
 
 Question = tuple[str, str, str]
 """Prompt, response that is shown first, response that is shown second."""
@@ -62,24 +61,16 @@ class PairRM:
         The network reads its states at the markers. With too many markers, it would mix this row with others.
         """
         tokenizer = self._collate.tokenizer
-        ours = [
-            tokenizer.source_prefix_id, tokenizer.cand_prefix_id, tokenizer.cand1_prefix_id, tokenizer.cand2_prefix_id,
-            tokenizer.sep_token_id,
-        ]  # fmt: skip
+        names = ("source_prefix_id", "cand_prefix_id", "cand1_prefix_id", "cand2_prefix_id", "sep_token_id")
+        ours = [getattr(tokenizer, name) for name in names]
         text = ids[2 : int(mask.sum()) - 1]
         text[torch.isin(text, torch.tensor(ours))] = tokenizer.unk_token_id
 
     def _compare_rows(self, rows: Sequence[list[Tensor]]) -> list[float]:
         columns = [_stack_rows(column).to(self._device) for column in zip(*rows, strict=True)]
-        try:
-            with torch.inference_mode():
-                logits: list[float] = self._ranker._forward(*columns)["logits"].float().tolist()
-        except torch.OutOfMemoryError as error:
-            raise OracleError(
-                f"pairrm_batch_size: the device lacks memory for {len(rows)} comparisons in one pass; lower it"
-            ) from error
-        if not all(map(isfinite, logits)):
-            raise OracleError(f"pairrm: a comparison gave {logits}; the weights are damaged, fetch them again")
+        with explained_pass("pairrm_batch_size", f"{len(rows)} comparisons", "lower it"):
+            logits: list[float] = self._ranker._forward(*columns)["logits"].float().tolist()
+        require_finite(logits, "pairrm: a comparison", "the weights are damaged, fetch them again")
         return logits
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeVar
 
+from ..progress import format_duration
 from .oracle import Say
 
 T = TypeVar("T")
@@ -20,11 +21,16 @@ LONGEST_WISH = 60.0
 
 
 class TryAgain(Exception):
-    """A try failed in a way that may pass; `wish`: the seconds after which the service wants to be asked again."""
+    """A try failed in a way that may pass.
 
-    def __init__(self, reason: str, wish: float | None = None):
+    Attributes:
+        wish: Seconds after which the service wants to be asked again.
+        may_be_paid: Whether the service may bill it: it may have answered, though no answer arrived.
+    """
+
+    def __init__(self, reason: str, wish: float | None = None, may_be_paid: bool = False):
         super().__init__(reason)
-        self.wish = wish
+        self.wish, self.may_be_paid = wish, may_be_paid
 
 
 class GaveUp(Exception):
@@ -62,10 +68,18 @@ class Pauses:
 class Breaker:
     """A circuit breaker, shared by all threads that ask one service.
 
-    A question that fails `tries` times in a row opens it: the service is down. Then all wait but one, which asks again
-    after a pause; the next pause is another one's turn, so that a single question that fails for ever holds up nobody
-    else. One answer closes it, and all go on; after `patience` seconds without one, all give up. `say` is told when it
-    opens and when it closes. `who`: the service, as the sentences begin.
+    A question that fails `tries` times in a row opens it: the service is down. Then one thread probes, and the others
+    wait. After each failed probe and its pause, another thread probes, so that one question that always fails does not
+    block the others. The first answer closes the breaker, and all threads go on. After `patience` seconds without an
+    answer, all of them give up.
+
+    Args:
+        who: The service, as messages begin.
+        tries: Failures in a row that open the breaker.
+        patience: Seconds that the service may be down.
+        say: Shows a line to the user when the breaker opens, and when it closes.
+        pauses: The pauses between tries.
+        clock: Time, and how it passes.
     """
 
     def __init__(
@@ -109,7 +123,7 @@ class Breaker:
                 self._let_another_probe(me)
 
     def _wait_for_turn(self, me: object, given_up: int) -> bool:
-        """Wait while another one probes; returns whether that was so. Raises `GaveUp` when the patience is over."""
+        """Wait while another thread probes; returns whether it did. Raises `GaveUp` when the patience is over."""
         waited = False
         with self._changed:
             while self._down_since is not None and self._given_up == given_up:
@@ -134,13 +148,13 @@ class Breaker:
         if down < self._patience:
             return
         self._given_up += 1
-        self._last_words = f"{self._who} has not answered for {duration(down)} ({self._last_failure})"
+        self._last_words = f"{self._who} has not answered for {format_duration(down)} ({self._last_failure})"
         self._down_since = None
         self._changed.notify_all()
         raise GaveUp(self._last_words)
 
     def _note_failure(self, me: object, in_a_row: int, reason: str) -> int:
-        """Open, if it is time; returns the failures in a row after which the pause is made."""
+        """Open the breaker after enough failures; returns the failures in a row, which decide the next pause."""
         with self._changed:
             self._last_failure = reason
             if self._prober is me:
@@ -152,7 +166,7 @@ class Breaker:
             self._prober = self._last_prober = me
             self._say(
                 f"{self._who} does not answer since {datetime.now():%H:%M} ({reason}); asking again every "
-                f"{LONGEST_PAUSE:g} s, for at most {duration(self._patience)}. What was answered is kept."
+                f"{LONGEST_PAUSE:g} s, for at most {format_duration(self._patience)}. What was answered is kept."
             )
             return in_a_row
 
@@ -160,7 +174,9 @@ class Breaker:
         with self._changed:
             if self._down_since is None:
                 return
-            self._say(f"{self._who} answers again, after {duration(self._clock.monotonic() - self._down_since)}.")
+            self._say(
+                f"{self._who} answers again, after {format_duration(self._clock.monotonic() - self._down_since)}."
+            )
             self._down_since = None
             self._changed.notify_all()
 
@@ -169,10 +185,3 @@ class Breaker:
             if self._prober is me:
                 self._prober = None
                 self._changed.notify_all()
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in words: 42 s, 10 min, 1.5 h."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

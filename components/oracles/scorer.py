@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import SettingsError
 from ..records.records import Duel
 from .bradley_terry import win_probability
+from .local_model import LocalModelOracle
 from .oracle import Answer, Circumstances
 from .scorer_folder import check_scorer
 from .settings import ScorerSettings
@@ -17,23 +18,16 @@ if TYPE_CHECKING:
     from .scorer_network import Scorer
 
 
-class ScorerOracle:
-    """P(first wins) = sigmoid((score of the first - score of the second) / temperature).
-
-    The model is loaded when it is first needed.
-    """
-
-    known_reward = None
-    paid = False
-    spending = None
+class ScorerOracle(LocalModelOracle[ScorerSettings]):
+    """P(first wins) = sigmoid((score of the first - score of the second) / temperature)."""
 
     def __init__(self, settings: ScorerSettings, circumstances: Circumstances | None = None):
+        super().__init__(settings, circumstances)
         if not settings.scorer_model:
             raise SettingsError(
                 "scorer_model='': name the reward model, a folder or a hub name such as "
                 "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
             )
-        self._settings, self._stores = settings, (circumstances or Circumstances()).stores
 
     def check_ready(self) -> None:
         """Raise `ModelError` where the settings name no reward model; of a remote one, only small files are read."""

@@ -1,8 +1,7 @@
-"""Whether a folder holds a reward model: told from its small files, before anything heavy is fetched or loaded."""
+"""Checks by its small files that a folder holds a reward model, before anything heavy is fetched or loaded."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,14 @@ from typing import Any
 from ..errors import ModelError
 from ..model_folder import check_model_folder, resolve_pretrain
 from ..store.setting_stores import SettingStores
+from .local_model import read_json
 
 _SETTING, _CODE_SETTING = "scorer_model", "scorer_trust_remote_code"
 _HEAD = "AutoModelForSequenceClassification"
 
 
 def check_scorer(model: str, trust_remote_code: bool, stores: SettingStores | None = None) -> None:
-    """Raise `ModelError` unless the name stands for a reward model; of a remote one, only the small files are read."""
+    """Raise `ModelError` unless the name is that of a reward model; of a remote one, only the small files are read."""
     _check_folder(model, trust_remote_code, stores, weights=Path(model).is_dir())
 
 
@@ -28,7 +28,7 @@ def find_scorer(model: str, trust_remote_code: bool, stores: SettingStores | Non
 def _check_folder(model: str, trust_remote_code: bool, stores: SettingStores | None, weights: bool) -> Path:
     folder = resolve_pretrain(model, _SETTING, trust_remote_code=trust_remote_code, weights=weights, stores=stores)
     check_model_folder(folder, _SETTING, _CODE_SETTING, None, trust_remote_code=trust_remote_code, weights=weights)
-    problem = _find_head_problem(_read_json(folder / "config.json")) or _find_template_problem(folder)
+    problem = _find_head_problem(read_json(folder / "config.json")) or _find_template_problem(folder)
     if problem:
         raise ModelError(f"{_SETTING}={model!r}: {problem}")
     return folder
@@ -48,13 +48,9 @@ def _find_head_problem(config: Mapping[str, Any]) -> str | None:
 
 
 def _find_template_problem(folder: Path) -> str | None:
-    if (folder / "chat_template.jinja").is_file() or _read_json(folder / "tokenizer_config.json").get("chat_template"):
+    if (folder / "chat_template.jinja").is_file() or read_json(folder / "tokenizer_config.json").get("chat_template"):
         return None
     return (
         "its tokenizer has no chat template, so nothing says how it reads a conversation; take a reward model for "
         "chats, or put the template that it was trained with into its folder as chat_template.jinja"
     )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from math import isfinite
 from typing import Any
 
-from ..errors import ModelError, OracleError
+from ..errors import ModelError
 from ..model_folder import model_digest, short_name
 from ..records.sealed import digest_of, seal_document
 from ..store.setting_stores import SettingStores
+from .local_model import explained_pass, load_tokenizer, require_finite
 from .scorer_folder import find_scorer
 from .settings import ScorerSettings
-from .tokenizer import load_tokenizer
 
 Tokens = tuple[int, ...]
 
@@ -85,15 +84,9 @@ class Scorer:
         width = max(map(len, batch))
         ids = torch.tensor([[*tokens, *[pad] * (width - len(tokens))] for tokens in batch])
         mask = torch.tensor([[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in batch])
-        device = self.network.device
-        try:
-            with torch.inference_mode():
-                output = self.network(input_ids=ids.to(device), attention_mask=mask.to(device))
-        except torch.OutOfMemoryError as error:
-            raise OracleError(
-                f"scorer_batch_tokens: the device lacks memory for {len(batch)} conversations of up to {width} tokens "
-                "in one pass; lower it, or scorer_max_length"
-            ) from error
+        device, what = self.network.device, f"{len(batch)} conversations of up to {width} tokens"
+        with explained_pass("scorer_batch_tokens", what, "lower it, or scorer_max_length"):
+            output = self.network(input_ids=ids.to(device), attention_mask=mask.to(device))
         return self._check_scores(output, len(batch))
 
     def _choose_padding(self, batch: Sequence[Tokens]) -> int:
@@ -119,11 +112,8 @@ class Scorer:
                 "conversations; a score is one number for each"
             )
         scores: list[float] = read.reshape(size).float().tolist()
-        if not all(map(isfinite, scores)):
-            raise OracleError(
-                f"scorer_model={self._model!r}: a score is {next(s for s in scores if not isfinite(s))}; try the other "
-                "scorer_dtype, float32 or bfloat16"
-            )
+        what = f"scorer_model={self._model!r}: a score"
+        require_finite(scores, what, "try the other scorer_dtype, float32 or bfloat16")
         return scores
 
 

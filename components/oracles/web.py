@@ -1,4 +1,4 @@
-"""The web, mistrusted: which addresses may be asked, and a client that no service can hold, flood or lead elsewhere.
+"""An HTTP client for services that are not trusted: it checks addresses, and limits the time and size of each reply.
 
 The only module that imports httpx2; others catch `NoReply`.
 """
@@ -23,21 +23,27 @@ import httpx2
 from ..errors import SettingsError
 
 NoReply = httpx2.RequestError
-"""A question got no reply that can be used: no connection, a timeout, a broken, flooding or compressed reply."""
+"""A request got no usable reply: no connection, a timeout, or a reply that is broken, too large or compressed."""
+NoConnection = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+"""The request was not sent."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Where clouds hand credentials to whoever asks from inside a machine.
+# Clouds hand out a machine's credentials at these addresses, to any process on the machine.
 _METADATA_NETWORKS = [
     ipaddress.ip_network(network)
     for network in (
-        "169.254.0.0/16",
+        "169.254.0.0/16",  # link-local
         "fe80::/10",
-        "fd00:ec2::254/128",
-        "fd20:ce::254/128",
-        "100.100.100.200/32",
+        "fec0::/10",
+        "fd00:ec2::/32",  # Amazon: ::254, and ::23 in EKS
+        "fd20:ce::/32",  # Google
+        "fd00:c1::/32",  # Oracle
         "192.0.0.192/32",
-        "168.63.129.16/32",
+        "fd00:42::/32",  # Scaleway
+        "100.100.100.200/32",  # Alibaba
+        "168.63.129.16/32",  # Azure
+        "64:ff9b:1::/48",  # local NAT64: an IPv4 address may be anywhere in it
     )
 ]
 _METADATA_HOSTS = {
@@ -47,28 +53,36 @@ _METADATA_HOSTS = {
     "instance-data",
     "instance-data.ec2.internal",
     "metadata.tencentyun.com",
+    "metadata.azure.internal",
+    "api.metadata.cloud.ibm.com",
 }
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9._:-]+")
-# Sent in pieces, so that the time is looked at in between.
+# A body is sent in pieces, and the deadline is checked before each.
 _PIECE = 8192
 
 
 class ForbiddenAddress(SettingsError):
-    """A host's name leads to an address that is never asked."""
+    """A host resolves to an address that requests are never sent to."""
 
 
 class UnusableReply(httpx2.RequestError):
-    """A reply is larger than agreed, or compressed."""
+    """A reply is too large, or compressed."""
 
 
 def check_url(name: str, url: str, allowed: Sequence[str]) -> str:
-    """Return the address of a service without its last slash; `SettingsError` by name if it may not be asked.
+    """Return the address of a service without its last slash.
 
-    Allowed are http and https, a host (one of `allowed`, if there are any), a port and a path. Addresses at which
-    clouds hand out credentials are refused, however they are written and whatever name leads to them; private ones are
-    fine, for services in the cluster. A host that cannot be resolved is fine here, and reported when it is asked.
+    An address is http or https, a host, a port and a path. Private addresses are allowed, for services in the cluster,
+    and so is a host that cannot be resolved: it may resolve where the step runs.
+
+    Args:
+        name: The setting, for errors.
+        url: The address.
+        allowed: Hosts that it may name; empty: any.
+
+    Raises:
+        SettingsError: It is no such address, its host is not allowed, or it leads to a cloud's metadata service.
     """
     refused = f"{name}={redact_url(url)!r}: "
     if _UNPRINTABLE.search(url):
@@ -95,12 +109,12 @@ def check_url(name: str, url: str, allowed: Sequence[str]) -> str:
     except ForbiddenAddress as error:
         raise SettingsError(f"{refused}{error}") from None
     except OSError:
-        pass  # Reported when it is asked: it may well resolve where the step runs.
+        pass  # The first request reports it.
     return url.rstrip("/")
 
 
 def redact_url(url: str) -> str:
-    """Return an address to be printed: no password, no query, nothing that moves the cursor, and not too long."""
+    """Return an address that is safe to print: no password, query or control characters, at most 200 characters."""
     bare = re.sub(r"^([^/?#]*//)?[^/?#]*@", r"\1***@", re.sub(r"[?#].*", "", url, flags=re.DOTALL))
     return "".join(letter for letter in bare if letter.isprintable())[:200]
 
@@ -110,9 +124,14 @@ def open_capped_client(
 ) -> httpx2.Client:
     """Return a client for services that are not trusted.
 
-    A reply is complete after `timeout` seconds, or there is none: also where its bytes trickle in. It has `most_bytes`
-    at most, is not compressed, and a redirect is a reply like any other. No address of a cloud's metadata is connected
-    to, whatever the host's name leads to at that moment. Proxies in the environment are not used.
+    It does not follow redirects or use the environment's proxies, and never connects to a cloud's metadata service,
+    whatever the host resolves to at that moment.
+
+    Args:
+        timeout: Seconds for a whole reply, also if its bytes trickle in.
+        connections: Most connections at a time.
+        most_bytes: Largest reply. Compressed replies are refused.
+        headers: Sent with each request.
     """
     return httpx2.Client(
         transport=_CappedTransport(timeout, connections, most_bytes),
@@ -124,7 +143,7 @@ def open_capped_client(
 
 
 def read_retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return the seconds after which a service wants to be asked again; None where it does not say."""
+    """Return the seconds in a Retry-After header, which may hold a date; None if there is none."""
     value = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,9}", value):
         return float(value)
@@ -137,7 +156,7 @@ def read_retry_after(headers: Mapping[str, str], now: datetime | None = None) ->
 
 
 def _resolve_host(host: str) -> list[str]:
-    """Resolve a host; `ForbiddenAddress` if one of its addresses must not be asked, `OSError` where it has none."""
+    """Return a host's addresses. Raises `ForbiddenAddress` if one is forbidden, and `OSError` if there is none."""
     if host.lower().rstrip(".") in _METADATA_HOSTS:
         raise ForbiddenAddress(f"host {host!r} hands out a machine's credentials, and is never asked")
     found = [str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
@@ -152,22 +171,22 @@ def _is_metadata(address: Address) -> bool:
 
 
 def _find_embedded(address: Address) -> list[Address]:
-    """Return the IPv4 addresses that an IPv6 address may lead to."""
+    """Return the IPv4 addresses that an IPv6 address may contain."""
     if address.version == 4:
         return []
-    inner = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-    if address in _NAT64 or int(address) < 2**32:
-        inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    # Mapped, compatible and translated addresses, ISATAP and most NAT64 prefixes have it in their last 32 bits.
+    last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    inner = [last, address.sixtofour, *(address.teredo or ())]
     return [one for one in inner if one is not None]
 
 
 class _Deadline(threading.local):
-    """When the reply that this thread waits for must be complete."""
+    """The time by which this thread's current reply must be complete."""
 
     at = float("inf")
 
     def left(self, timeout: float | None) -> float:
-        """Return the seconds that one operation may still take."""
+        """Return the seconds left for one operation."""
         left = self.at - time.monotonic()
         if left <= 0:
             raise httpcore2.ReadTimeout("timed out")
@@ -175,7 +194,7 @@ class _Deadline(threading.local):
 
 
 class _CappedStream(httpcore2.NetworkStream):
-    """A connection on which no operation outlasts the reply's deadline."""
+    """A connection whose operations end at the reply's deadline."""
 
     def __init__(self, stream: httpcore2.NetworkStream, deadline: _Deadline):
         self._stream = stream
@@ -202,7 +221,7 @@ class _CappedStream(httpcore2.NetworkStream):
 
 
 class _CheckedBackend(httpcore2.SyncBackend):
-    """Connects to the very addresses that were checked, so that a name cannot lead elsewhere in between."""
+    """Connects to the addresses that were checked: the name is not resolved a second time."""
 
     def __init__(self, deadline: _Deadline):
         self._deadline = deadline

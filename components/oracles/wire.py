@@ -1,7 +1,8 @@
-"""What a reward service is asked and answers, byte for byte: our JSON, and Oat's msgpack. Both sides, and strict.
+"""Encodes and decodes the requests and replies of a reward service, for clients and servers.
 
-JSON: POST /v1/compare, GET /v1/identity. Oat: POST /get_feedback, as its client and its Mosec server speak it. What is
-not as agreed is a `WireError`: wrong types and lengths, numbers that are not finite, probabilities outside [0, 1].
+There are two protocols: our JSON (POST /v1/compare, GET /v1/identity), and Oat's msgpack (POST /get_feedback), the same
+bytes as Oat's client and its Mosec server. Wrong types and lengths, numbers that are not finite and probabilities
+outside [0, 1] raise `WireError`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ T = TypeVar("T")
 
 
 class WireError(ValueError):
-    """A request or an answer is not as agreed."""
+    """A request or reply does not follow the protocol."""
 
 
 class WireDuel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which of two responses to a prompt is better?"""
+    """A prompt and the two responses to compare."""
 
     prompt: str
     first: str
@@ -35,7 +36,7 @@ class WireDuel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WireAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The probability that the first response wins, and both rewards where they are known."""
+    """The probability that the first response wins, and both rewards if they are known."""
 
     first_wins: float
     first_reward: float | None = None
@@ -44,11 +45,15 @@ class WireAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class OatRequest:
-    """What Oat's clients ask: which of two responses wins, or what the score of one is; one of the two is empty."""
+    """A request of Oat's clients: duels to compare, or responses to score. One of the lists is empty.
+
+    Attributes:
+        duels: Duels to compare.
+        responses: Prompts and responses to score.
+    """
 
     duels: list[WireDuel]
     responses: list[tuple[str, str]]
-    """Prompts and responses to score."""
 
 
 class _JsonRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -74,16 +79,16 @@ class _OatReply(msgspec.Struct):
     batch_first_win_prob: list[float]
 
 
-# --- What a client sends and reads ---
+# --- Client ---
 
 
 def write_json_request(duels: Sequence[Duel]) -> bytes:
-    """Return the body of a question in our JSON."""
+    """Return the body of a request to compare duels, in our JSON."""
     return msgspec.json.encode(_JsonRequest([WireDuel(duel.prompt, duel.first, duel.second) for duel in duels]))
 
 
 def read_json_answers(body: bytes, duels: Sequence[Duel]) -> tuple[str, dict[str, Answer]]:
-    """Read the reply to `json_request`: the identity of who answered, and the answers by duel."""
+    """Return the service's identity, and its answers by duel."""
     reply = _decode_body(body, _JsonReply, "json")
     _check_number(reply.answers, len(duels))
     answers = {
@@ -96,12 +101,12 @@ def read_json_answers(body: bytes, duels: Sequence[Duel]) -> tuple[str, dict[str
 
 
 def read_json_identity(body: bytes) -> str:
-    """Read the reply to GET /v1/identity."""
+    """Return the service's identity from the reply to GET /v1/identity."""
     return _check_name(_decode_body(body, _Identity, "json").identity)
 
 
 def write_oat_request(duels: Sequence[Duel]) -> bytes:
-    """Return the body of a question as Oat's client sends it, keys in its order."""
+    """Return the body of a request to compare duels as Oat's client sends it, with the keys in its order."""
     return msgspec.msgpack.encode(
         {
             "batch_prompt": [duel.prompt for duel in duels],
@@ -112,22 +117,22 @@ def write_oat_request(duels: Sequence[Duel]) -> bytes:
 
 
 def read_oat_answers(body: bytes, duels: Sequence[Duel]) -> dict[str, Answer]:
-    """Read the reply to `oat_request`: the answers by duel."""
+    """Return the answers of an Oat service by duel."""
     said = _decode_body(body, _OatReply, "msgpack").batch_first_win_prob
     _check_number(said, len(duels))
     return {duel.duel_id: Answer(_check_probability(first_wins)) for duel, first_wins in zip(duels, said, strict=True)}
 
 
-# --- What a server reads and sends ---
+# --- Server ---
 
 
 def read_json_request(body: bytes) -> list[WireDuel]:
-    """Read what `json_request` wrote."""
+    """Return the duels of a request in our JSON."""
     return _decode_body(body, _JsonRequest, "json").duels
 
 
 def write_json_answers(identity: str, answers: Sequence[WireAnswer]) -> bytes:
-    """Return the body of the reply to `json_request`."""
+    """Return the body of the reply to a request in our JSON."""
     for answer in answers:
         _check_probability(answer.first_wins), _check_reward(answer.first_reward), _check_reward(answer.second_reward)
     return msgspec.json.encode(_JsonReply(_check_name(identity), list(answers)))
@@ -139,7 +144,7 @@ def write_json_identity(identity: str) -> bytes:
 
 
 def read_oat_request(body: bytes) -> OatRequest:
-    """Read what Oat's clients send."""
+    """Return a request of Oat's clients."""
     asked = _decode_body(body, _OatRequest, "msgpack")
     if asked.batch_response and asked.batch_candidates:
         raise WireError("batch_response and batch_candidates are both given; expected one of them")
@@ -151,7 +156,7 @@ def read_oat_request(body: bytes) -> OatRequest:
 
 
 def write_oat_answers(first_wins: Sequence[float] = (), scores: Sequence[float] = ()) -> bytes:
-    """Return the body of the reply that Oat's clients read: probabilities of duels, or scores of responses."""
+    """Return the body of a reply to Oat's clients: probabilities of duels, or scores of responses."""
     return msgspec.msgpack.encode(
         {
             "batch_first_win_prob": [_check_probability(probability) for probability in first_wins],

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from ..errors import RecordError
+from ..records.json_text import parse_json
 from ..records.records import Side
 
 Verdict = Literal["first", "second", "tie", "skip"]
@@ -203,6 +204,6 @@ def _json_rows(text: str, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _parse_json(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise RecordError(f"{where}: not JSON ({error}); is the line whole?") from error

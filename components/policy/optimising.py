@@ -43,6 +43,9 @@ class Optimiser:
     def take_step(self, step: Sequence[Pair], rate: float) -> dict[str, float]:
         """Take one step; returns what was measured on its pairs before the weights moved.
 
+        The loss is a mean over `rows`, which are the pairs, or, as in Oat, the clashes too; the others are means over
+        `pairs`.
+
         Raises:
             TrainingFailed: Loss or gradient is not finite. It names the step's duels. Nothing is written then, and the
                 policy of the round before is kept.
@@ -69,6 +72,8 @@ class Optimiser:
             "rejected_logprob": rejected / len(kept),
             "grad_norm": norm,
             "lr": rate,
+            "pairs": len(kept),
+            "rows": counted,
         }
 
     def measure_pairs(self, pairs: Sequence[Pair]) -> dict[str, float]:

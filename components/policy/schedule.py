@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import ceil, cos, pi
+from typing import Literal
 
 POLYNOMIAL_END = 1e-7
+Leftover = Literal["spread", "own_step"]
 
 
 def cosine_rate(step: int, total: float, warmup: int, peak: float, floor_ratio: float) -> float:
@@ -48,9 +50,28 @@ def warmup_steps(total: float, ratio: float) -> int:
     return ceil(ratio * total)
 
 
-def total_steps(buffer_sizes: Sequence[int], max_epochs: int, train_batch_size: int, max_sgd_steps: int | None) -> int:
+def count_steps(pairs: int, batch_size: int, leftover: Leftover) -> int:
+    """Return the number of optimisation steps in one pass over the pairs.
+
+    Args:
+        pairs: How many pairs there are.
+        batch_size: Pairs in one step.
+        leftover: "spread" takes the nearest number of equal steps; "own_step" adds a smaller one for what is left over.
+    """
+    if leftover == "own_step" or not pairs:
+        return ceil(pairs / batch_size)
+    return max(1, (2 * pairs + batch_size) // (2 * batch_size))
+
+
+def total_steps(
+    buffer_sizes: Sequence[int],
+    max_epochs: int,
+    train_batch_size: int,
+    max_sgd_steps: int | None,
+    leftover: Leftover = "spread",
+) -> int:
     """Return the optimisation steps of an experiment whose rounds learn from so many preferences each, no clash."""
-    steps = (max_epochs * ceil(size / train_batch_size) for size in buffer_sizes)
+    steps = (max_epochs * count_steps(size, train_batch_size, leftover) for size in buffer_sizes)
     return sum(made if max_sgd_steps is None else min(made, max_sgd_steps) for made in steps)
 
 

@@ -72,6 +72,9 @@ or none."""
     """Gradients are clipped to this norm."""
     train_batch_size: int = Field(128, ge=1)
     """Pairs in one optimisation step."""
+    leftover_pairs: Literal["spread", "own_step"] = "spread"
+    """Pairs that do not fill an optimisation step: spread over the steps of the pass, which then have about
+    train_batch_size pairs, or a smaller step of their own, as in experiments of earlier versions."""
     train_batch_size_per_device: int = operational_field(1, ge=1)
     """Pairs in one forward pass of one worker."""
     max_epochs: int = Field(1, ge=1)

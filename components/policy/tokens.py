@@ -15,6 +15,7 @@ from typing import Literal
 
 from ..errors import RecordError
 from ..records.records import OF_REFERENCE, Candidate, Duel, Preference
+from .schedule import Leftover, count_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +89,24 @@ def make_pairs(
     return pairs
 
 
-def optimisation_steps(pairs: Sequence[Pair], batch_size: int, seeds: Sequence[int]) -> Iterator[list[Pair]]:
+def optimisation_steps(
+    pairs: Sequence[Pair], batch_size: int, seeds: Sequence[int], leftover: Leftover = "spread"
+) -> Iterator[list[Pair]]:
     """Cut the pairs into optimisation steps: one pass over all of them for each seed, shuffled by it.
 
-    The last step of a pass may be smaller. Steps that hold only clashes are skipped.
+    Pairs that do not fill a step are spread over all steps of the pass, or are a smaller step of their own: Adam moves
+    the weights about as far for one pair as for a whole batch. Steps that hold only clashes are skipped.
     """
+    number = count_steps(len(pairs), batch_size, leftover)
+    ends = [
+        len(pairs) * step // max(1, number) if leftover == "spread" else min(step * batch_size, len(pairs))
+        for step in range(number + 1)
+    ]
     for seed in seeds:
         order = list(pairs)
         random.Random(seed).shuffle(order)
-        for start in range(0, len(order), batch_size):
-            step = order[start : start + batch_size]
+        for start, end in itertools.pairwise(ends):
+            step = order[start:end]
             if not all(pair.is_identical for pair in step):
                 yield step
 

@@ -34,7 +34,14 @@ from .tokens import Pair, optimisation_steps
 from .workers import find_device, share_bytes, share_number
 
 Curve = list[dict[str, float]]
-_AVERAGED = ("loss", "reward_margin", "accuracy", "chosen_logprob", "rejected_logprob")
+_AVERAGED = {
+    "loss": "rows",
+    "reward_margin": "pairs",
+    "accuracy": "pairs",
+    "chosen_logprob": "pairs",
+    "rejected_logprob": "pairs",
+}
+"""What a round averages over its steps, and what each step's mean is over."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,6 @@ class RoundInputs:
     Attributes:
         round: Its number.
         is_first: Whether it begins with the starting model; else with what an earlier round left.
-        is_last: Whether the experiment ends with it: then no optimizer state is kept.
         outside: Preferences made elsewhere that it learns from.
         held_out: Held-out prompts; those that bring two answers along are measured on.
         longest_answer: Most tokens of an answer that was made elsewhere.
@@ -53,7 +59,6 @@ class RoundInputs:
 
     round: int
     is_first: bool
-    is_last: bool
     outside: Sequence[Prompt]
     held_out: Sequence[Prompt]
     longest_answer: int
@@ -123,7 +128,7 @@ class Trainer:
             self.write_policy(learner, folder / "new", taken + len(curve))
         counts = self.count_pairs(rows, curve, taken) | ({"held_out_pairs": len(held_out)} if held_out else {})
         facts = {
-            **_average_curve(curve),
+            **average_curve(curve),
             "curve": curve,
             "precision": self.precision,
             "world_size": self.world,
@@ -172,15 +177,25 @@ class Trainer:
         """Load the optimizer's state that an earlier round left; returns how many steps it has made."""
         if self.given.is_first:
             return 0
+        if not (folder / "optimizer").is_dir():
+            # Former versions kept no state in a round that they took for the last: Adam's moments begin anew.
+            return self.count_steps_before()
         taken = read_step_count(folder / "optimizer")
         learner.load_state(partial(load_moment, folder / "optimizer"), taken)
         return taken
+
+    def count_steps_before(self) -> int:
+        """Return how many optimisation steps earlier rounds have made."""
+        report = self.reader.finished.read_report("policy", self.given.round - 1)
+        return report.counts["optimizer_steps"] if report else 0
 
     def take_steps(self, optimiser: Optimiser, pairs: Sequence[Pair], taken: int) -> Curve:
         """Take the round's optimisation steps, after the `taken` ones of earlier rounds; returns their measurements."""
         epochs = range(self.settings.max_epochs)
         seeds = [derive(self.seed, self.given.round, "train", epoch) for epoch in epochs]
-        steps = list(optimisation_steps(pairs, self.settings.train_batch_size, seeds))[: self.settings.max_sgd_steps]
+        chosen = self.settings
+        steps = list(optimisation_steps(pairs, chosen.train_batch_size, seeds, chosen.leftover_pairs))
+        steps = steps[: chosen.max_sgd_steps]
         curve: Curve = []
         for number, step in enumerate(steps, 1):
             curve.append(optimiser.take_step(step, self.find_rate(taken + number)))
@@ -200,7 +215,7 @@ class Trainer:
         """Write the policy as a whole model, the adapter if one is trained, and the optimizer's state after `steps`."""
         adapted = bool(self.settings.lora_rank)
         weights = learner.gather_trained() if adapted else learner.gather_weights()
-        state = {} if self.given.is_last else learner.gather_state()
+        state = learner.gather_state()
         if self.rank != 0:
             return
         model = learner.model.module
@@ -209,8 +224,7 @@ class Trainer:
             model = merge_adapter(load_model(self.starting_model, self.settings), new / "adapter")
             weights = model.state_dict()
         save_policy(model, weights, self.starting_model, new / "model")
-        if state:
-            save_optimizer(state, steps, new / "optimizer")
+        save_optimizer(state, steps, new / "optimizer")
 
     def count_pairs(self, rows: Sequence[Pair], curve: Curve, taken: int) -> dict[str, int]:
         """Return the round's counts.
@@ -231,6 +245,10 @@ class Trainer:
         }
 
 
-def _average_curve(curve: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Average what the steps measured; nothing where no step was taken."""
-    return {name: math.fsum(point[name] for point in curve) / len(curve) for name in _AVERAGED} if curve else {}
+def average_curve(curve: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return means over the pairs of all steps; nothing where no step was taken."""
+    return {
+        name: math.fsum(point[name] * point[over] for point in curve) / math.fsum(point[over] for point in curve)
+        for name, over in _AVERAGED.items()
+        if curve
+    }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pyarrow as pa
 
 from ..errors import ObjectNotFound, PromptError
+from ..records.json_text import parse_json
 from ..records.records import Prompt
 from ..records.table import read_table
 from ..store.setting_stores import SettingStores
@@ -176,7 +176,7 @@ def _json_rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise _source_error(
                 name, f"line {number} is not JSON ({error})", "put one JSON object on each line"

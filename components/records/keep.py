@@ -6,12 +6,13 @@ Stations know these two protocols, and never the ledger itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ..errors import LedgerError
+from .records import Preference
 from .tables import Table
 
 Record = TypeVar("Record")
@@ -64,6 +65,14 @@ class FinishedSteps(Protocol):
 
     def read_report(self, step: str, round_: int) -> StepReport | None:
         """Return what a finished step counted and measured, or None if it is not done."""
+        ...
+
+    def find_answers(self, table: Table[Preference], duels: Collection[str], before: int) -> dict[str, Preference]:
+        """Return the oracle's answers to these duels in a table of the rounds before `before`, by the duel's id."""
+        ...
+
+    def sum_cost(self, before: int) -> float:
+        """Return what the oracle has cost in the rounds before `before`."""
         ...
 
 
@@ -141,6 +150,27 @@ class Memory:
     def read_report(self, step: str, round_: int) -> StepReport | None:
         """Return what a finished step counted and measured, or None if it is not done."""
         return self.reports.get((round_, step))
+
+    def find_answers(self, table: Table[Preference], duels: Collection[str], before: int) -> dict[str, Preference]:
+        """Return the oracle's answers to these duels in a table of the rounds before `before`, by the duel's id."""
+        return walk_answers(self, table, duels, before)
+
+    def sum_cost(self, before: int) -> float:
+        """Return what the oracle has cost in the rounds before `before`."""
+        return sum_costs(report for (round_, _), report in self.reports.items() if round_ < before)
+
+
+def walk_answers(
+    finished: FinishedSteps, table: Table[Preference], duels: Collection[str], before: int
+) -> dict[str, Preference]:
+    """Return the oracle's answers to these duels, by the duel's id, by reading all rounds before `before`."""
+    rows = (row for round_ in range(before) for row in read_table(finished, table, round_, as_input=False))
+    return {row.duel_id: row for row in rows if row.is_answer and row.duel_id in duels}
+
+
+def sum_costs(reports: Iterable[StepReport | None]) -> float:
+    """Add up what the oracle's answers cost in some steps."""
+    return sum(float(report.facts.get("cost", 0.0)) for report in reports if report)
 
 
 @dataclass

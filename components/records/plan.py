@@ -24,7 +24,9 @@ class PolicyPointer:
 class Plan:
     """One round: its prompts, who answers them, the policy that learns from it, and what is left of the budget.
 
-    `duels`: most that a round has, or None for one a prompt. `outside`: preferences made elsewhere that it learns from.
+    `rounds`: how many the experiment has if every duel from this round on costs a query; what clashes save pays for
+    more. `duels`: most that a round has, or None for one a prompt. `outside`: preferences made elsewhere that it learns
+    from.
     `sampler` and `policy` are the same where the policy that answers is refreshed after every round. `rooms`: whose
     steps the round has, in the order of the data.
     """
@@ -47,7 +49,7 @@ class Plan:
 
     @property
     def last(self) -> bool:
-        """Whether the experiment ends with this round."""
+        """Whether this round may spend what is left of the budget. If clashes save some, another round follows."""
         return self.round == self.rounds - 1
 
     def to_json(self) -> dict[str, Any]:

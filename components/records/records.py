@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Side = Literal["first", "second"]
+MEMBER = "member "
+"""Begins the name that stands where an oracle would be named, if a member of the ensemble gave the label."""
 
 CHOSEN, REJECTED = 0, 1
 """Numbers of the candidates that a preference set gives."""
@@ -111,14 +113,20 @@ class Preference:
     orders: str | None = None
     lost: bool | None = None
 
+    @property
+    def is_answer(self) -> bool:
+        """Whether the oracle itself gave it: a member's label is none, nor is a duel that was never asked."""
+        return bool(self.oracle) and not self.oracle.startswith(MEMBER)
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """One query: a duel that the oracle was asked about, as it answered, and what that took.
 
     Written before anything is made of the answer, so that nobody is asked twice. `lost`: it was asked, but the process
-    ended before the answer was kept. Of the other columns, see `oracles.oracle.Answer`. The only record that holds
-    times: two runs of the same experiment differ in `seconds`.
+    ended before the answer was kept; `cost` is then its share of what the batch may have cost at most. `unanswered`:
+    its requests failed, but may have been paid, and it is asked again. Of the other columns, see
+    `oracles.oracle.Answer`. The only record that holds times: two runs of the same experiment differ in `seconds`.
     """
 
     duel_id: str
@@ -139,6 +147,7 @@ class Receipt:
     input_tokens: int | None
     output_tokens: int | None
     cost: float | None
+    unanswered: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

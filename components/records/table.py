@@ -6,10 +6,11 @@ import dataclasses
 import io
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import RecordError
@@ -26,9 +27,7 @@ def to_parquet(records: Sequence[Record], kind: type[Record]) -> bytes:
         field.name: pa.array([_as_plain(getattr(record, field.name)) for record in records], type=field.type)
         for field in schema
     }
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd", write_page_checksum=True)
-    return buffer.getvalue()
+    return _to_bytes(pa.table(columns, schema=schema))
 
 
 def from_parquet(data: bytes, kind: type[Record], name: str) -> list[Record]:
@@ -41,14 +40,20 @@ def from_parquet(data: bytes, kind: type[Record], name: str) -> list[Record]:
         table = read_table(data)
     except (pa.ArrowInvalid, OSError) as error:
         raise RecordError(f"{name}: not a readable Parquet file ({error})") from error
-    expected = schema_of(kind)
-    _check_columns(table, expected, kind, name)
-    rows = table.select([name for name in expected.names if name in table.column_names]).to_pylist()
-    lists = [field.name for field in expected if pa.types.is_list(field.type)]
-    for row in rows:
-        for column in lists:
-            row[column] = None if row.get(column) is None else tuple(row[column])
-    return [kind(**row) for row in rows]
+    return _to_records(table, kind, name)
+
+
+def find_rows(data: bytes, kind: type[Record], name: str, column: str, wanted: Collection[str]) -> list[Record]:
+    """Read the records whose `column` has a wanted value; the others cost next to nothing."""
+    table = read_table(data)
+    chosen = table.filter(pc.is_in(table.column(column), pa.array(sorted(wanted), pa.string())))
+    return _to_records(chosen, kind, name)
+
+
+def append_rows(data: bytes, records: Sequence[Record], kind: type[Record]) -> bytes:
+    """Return a Parquet file with those records behind the ones that it has."""
+    tables = [read_table(data), read_table(to_parquet(records, kind))]
+    return _to_bytes(pa.concat_tables(tables, promote_options="default").cast(schema_of(kind)).combine_chunks())
 
 
 def read_table(data: bytes) -> pa.Table:
@@ -64,6 +69,23 @@ def schema_of(kind: type[Any]) -> pa.Schema:
     """Derive the Arrow schema from a record's annotations."""
     hints = typing.get_type_hints(kind)
     return pa.schema([_arrow_field(field.name, hints[field.name]) for field in dataclasses.fields(kind)])
+
+
+def _to_records(table: pa.Table, kind: type[Record], name: str) -> list[Record]:
+    expected = schema_of(kind)
+    _check_columns(table, expected, kind, name)
+    rows = table.select([name for name in expected.names if name in table.column_names]).to_pylist()
+    lists = [field.name for field in expected if pa.types.is_list(field.type)]
+    for row in rows:
+        for column in lists:
+            row[column] = None if row.get(column) is None else tuple(row[column])
+    return [kind(**row) for row in rows]
+
+
+def _to_bytes(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
+    return buffer.getvalue()
 
 
 def _arrow_field(name: str, hint: Any) -> pa.Field:

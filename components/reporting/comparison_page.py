@@ -13,7 +13,7 @@ from .line_chart import EVEN, Chart, Curve, Point, Scale, curve_chart, draw_esti
 from .svg import LOOKS
 from .table import Column, Table
 from .templates import render_page
-from .words import NOT_MEASURED, count, interval, percent, points, rounded
+from .words import NOT_MEASURED, count, interval, percent, points, rounded, signed_interval
 
 LEVELS = (0.6, 0.7, 0.8)
 """Win rates to which labels are counted by default."""
@@ -94,7 +94,8 @@ def seed_notes(comparison: ExperimentComparison) -> list[str]:
         notes.append(f"{_join_names(few)}: fewer than {FEW_SEEDS} seeds; intervals over so few tend to be too narrow.")
     if len(comparison.groups) > 2:
         notes.append(
-            f"With {len(comparison.groups) - 1} comparisons, each interval misses the true value 1 time in 20."
+            f"The intervals of the {len(comparison.groups) - 1} differences hold together with 95% (Bonferroni), so "
+            "each is wider than it would be alone."
         )
     return notes
 
@@ -276,9 +277,10 @@ def _round_at(group: Group, place: int) -> int:
 def _describe_difference(comparison: ExperimentComparison, difference: Estimate) -> str:
     first = comparison.groups[0].name
     told = f"{points(difference.value)} {_points_interval(difference)} beside {first}"
-    if difference.low > 0:
+    if difference.low is not None and difference.low > 0:
         return f"{told}, better"
-    return f"{told}, worse" if difference.high < 0 else f"{told}, not distinguishable"
+    is_worse = difference.high is not None and difference.high < 0
+    return f"{told}, worse" if is_worse else f"{told}, not distinguishable"
 
 
 def _format_difference(level: Level) -> str | None:
@@ -287,7 +289,7 @@ def _format_difference(level: Level) -> str | None:
 
 
 def _points_interval(found: Estimate) -> str:
-    return f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    return signed_interval(found, 100)
 
 
 def _format_share(found: Estimate) -> str:
@@ -304,8 +306,8 @@ def _format_reach(found: Reach, seeds: int) -> str:
     return f"{_format_labels(found.labels.value, found.within)} [{ends}]{by}"
 
 
-def _format_labels(value: float, within: int) -> str:
-    return f"> {count(within)}" if isinf(value) else count(int(value))
+def _format_labels(value: float | None, within: int) -> str:
+    return f"> {count(within)}" if value is None or isinf(value) else count(int(value))
 
 
 def _format_span(ends: tuple[int, int]) -> str:

@@ -7,15 +7,17 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import fmean
 from typing import Any, TypeVar
 
+from ..evaluation.held_out import SUMMARY, HeldOut
+from ..labeling.alarms import ALARMS
 from ..ledger import layout
-from ..ledger.done import Done
 from ..ledger.ledger import Ledger
+from ..ledger.running import RoundMarks, StepMark
+from ..records.keep import read_table
 from ..records.records import Duel, Preference, Verdict
-from ..records.sealed import digest_of, seal_document
 from ..records.table import from_parquet
+from ..records.tables import VERDICTS
 from ..seeds import derive
 from ..statistics.intervals import wilson_interval
-from .held_out import HeldOut, read_verdicts
 from .metrics import read_numbers
 from .queries import Queried, read_queried
 from .words import PREFERENCES, QUERIES, Unit
@@ -46,7 +48,12 @@ class Explored:
     rm_accuracy: float | None = None
     rm_brier: float | None = None
     rm_ece: float | None = None
+    rm_ece_calibrated: float | None = None
     rm_foretold: int | None = None
+    rm_pair_accuracy: float | None = None
+    rm_pair_low: float | None = None
+    rm_pair_high: float | None = None
+    rm_pair_prompts: int | None = None
     uncertainty_chosen: float | None = None
     uncertainty_all: float | None = None
     synthetic: int | None = None
@@ -69,6 +76,11 @@ class Explored:
         return _both_ends(self.online_low, self.online_high)
 
     @property
+    def pair_interval(self) -> tuple[float, float] | None:
+        """Where `rm_pair_accuracy` lies with 95% confidence."""
+        return _both_ends(self.rm_pair_low, self.rm_pair_high)
+
+    @property
     def foresight_interval(self) -> tuple[float, float] | None:
         """Where `rm_accuracy` lies with 95% confidence."""
         if self.rm_accuracy is None or not self.rm_foretold:
@@ -84,6 +96,7 @@ class RoundRow:
     policy, digest: SHA-256 of the policy that the round made, and of the record that closed the round.
     finished: seconds since the epoch at the end of its last step.
     answers: what the verdicts say beyond the win rate; only reports and trackers read them.
+    alarms: a sentence for each reason why the round's labels cannot be trusted.
     """
 
     round: int
@@ -119,6 +132,7 @@ class RoundRow:
     rejected_logprob: float | None = None
     outside_pairs: int | None = None
     answers: HeldOut | None = None
+    alarms: tuple[str, ...] = ()
 
     @property
     def clash_interval(self) -> tuple[float, float, float] | None:
@@ -167,9 +181,10 @@ class SampledDuel:
 def read_rounds(ledger: Ledger) -> list[RoundRow]:
     """Return one row for each finished round, oldest first."""
     rows: list[RoundRow] = []
-    for round_ in range(ledger.read_head().round + 1):
+    ledger.forget_head()
+    for marks, digest in zip(ledger.read_marks(), ledger.list_digests(), strict=True):
         before = (rows[-1].queries_total, rows[-1].labels_total or 0) if rows else (0, 0)
-        row = _read_round(ledger, round_, *before)
+        row = _make_row(marks, digest, *before)
         rows.append(replace(row, explored=_with_past(row.explored, [earlier.explored for earlier in rows])))
     return rows
 
@@ -181,7 +196,7 @@ def measure_round(ledger: Ledger, round_: int) -> dict[str, float]:
 
 def metrics_of(measured_round: RoundRow) -> dict[str, float]:
     """Return a round's numbers by the names of `RoundRow`, `Explored` and `Queried`, and those of its answers."""
-    row = asdict(replace(measured_round, answers=None))
+    row = asdict(replace(measured_round, answers=None, alarms=()))
     row |= row.pop("explored") | row.pop("queried")
     row |= measured_round.answers.numbers if measured_round.answers else {}
     numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "finished"}
@@ -216,28 +231,29 @@ def sample_duels(ledger: Ledger, round_: int, count: int) -> list[SampledDuel]:
 def sample_verdicts(ledger: Ledger, round_: int, count: int) -> list[Verdict]:
     """Return some held-out answers of a round's policy beside the opponent's, picked by seed and not by outcome."""
     return _pick_samples(
-        ledger, round_, {verdict.prompt_id: verdict for verdict in read_verdicts(ledger, round_)}, count
+        ledger, round_, {verdict.prompt_id: verdict for verdict in read_table(ledger, VERDICTS, round_)}, count
     )
 
 
-def _read_round(ledger: Ledger, round_: int, queries_before: int, labels_before: int) -> RoundRow:
-    marks = {room: ledger.find_done(round_, room) for room in layout.ROOMS}
-    found = {room: _numbers_of(mark) for room, mark in marks.items()}
-    labeled, recorded, record = found["labeling"], read_numbers(found), ledger.round_record(round_)
+def _make_row(marks: RoundMarks, digest: str, queries_before: int, labels_before: int) -> RoundRow:
+    found = {room: _numbers_of(marks.steps.get(room)) for room in layout.ROOMS}
+    labeled, recorded = found["labeling"], read_numbers(found)
     queries, labels = int(labeled["queries"]), labeled.get("labels")
     return RoundRow(
         **_select_fields(RoundRow, recorded),
-        round=round_,
+        round=marks.round,
         queries=queries,
         queries_total=queries_before + queries,
         labels=labels,
         labels_total=None if labels is None else labels_before + labels,
-        seconds={layout.STEPS[room]: _seconds_of(mark) for room, mark in marks.items() if mark},
-        policy=ledger.policy_digest(round_),
-        digest=digest_of(seal_document(asdict(record))) if record else "",
-        finished=max(mark.finished for mark in marks.values() if mark),
+        seconds={layout.STEPS[room]: _seconds_of(marks.steps[room]) for room in layout.ROOMS if room in marks.steps},
+        policy=marks.policy,
+        digest=digest,
+        finished=max(mark.finished for mark in marks.steps.values()),
         explored=Explored(**_select_fields(Explored, recorded)),
         queried=read_queried(labeled, found["evaluation"]),
+        alarms=tuple(labeled.get(ALARMS, ())),
+        answers=HeldOut.from_facts(found["evaluation"][SUMMARY]) if SUMMARY in found["evaluation"] else None,
     )
 
 
@@ -260,11 +276,11 @@ def _with_past(explored: Explored, before: Sequence[Explored]) -> Explored:
     return replace(explored, regret_total=total + explored.duel_regret * explored.regret_duels)
 
 
-def _numbers_of(mark: Done | None) -> dict[str, Any]:
+def _numbers_of(mark: StepMark | None) -> dict[str, Any]:
     return {**mark.facts, **mark.counts} if mark else {}
 
 
-def _seconds_of(mark: Done) -> tuple[float, float]:
+def _seconds_of(mark: StepMark) -> tuple[float, float]:
     return mark.timings.get("startup", 0.0), mark.timings.get("work", mark.finished - mark.started)
 
 

@@ -8,9 +8,10 @@ from itertools import takewhile
 from typing import Any
 
 from ..ledger.ledger import Ledger
+from ..records.keep import read_table
 from ..records.records import Verdict
+from ..records.tables import VERDICTS
 from .curves import read_rounds
-from .held_out import read_verdicts
 from .report import OPPONENTS
 from .words import PREFERENCES, QUERIES, Unit
 
@@ -106,7 +107,9 @@ def read_entrant(ledger: Ledger, meaning: Mapping[str, Any]) -> Entrant:
         unit=PREFERENCES if any(row.labels_total is not None for row in rows) else QUERIES,
         rounds=len(rows),
         measured=tuple(
-            Measurement(row.round, row.learned_from, {one.prompt_id: one for one in read_verdicts(ledger, row.round)})
+            Measurement(
+                row.round, row.learned_from, {one.prompt_id: one for one in read_table(ledger, VERDICTS, row.round)}
+            )
             for row in judged
         ),
         digest=ledger.read_head().digest,
@@ -177,3 +180,7 @@ def _name_groups(groups: Sequence[Sequence[Entrant]]) -> list[str]:
 def _shared_words(names: Sequence[str]) -> str:
     columns = zip(*(name.split("-") for name in names), strict=False)
     return "-".join(words[0] for words in takewhile(lambda words: len(set(words)) == 1, columns))
+
+
+def _read_verdicts(ledger: Ledger, round_: int) -> dict[str, Verdict]:
+    return {verdict.prompt_id: verdict for verdict in read_table(ledger, VERDICTS, round_)}

@@ -93,9 +93,13 @@ def foresight_chart(rows: Sequence[RoundRow]) -> Chart | None:
             foretold, *draw_estimate("Foreseen", found, percent),
             Column("Brier score", tuple(one.rm_brier for one in told), rounded),
             Column("Calibration error", tuple(one.rm_ece for one in told), rounded),
+            Column("if calibrated", tuple(one.rm_ece_calibrated for one in told), rounded),
             Column("Labels", tuple(one.rm_foretold for one in told), count),
         ),
         label="the share of labels that the ensemble foresaw",
+        note="Of the duels that the strategy picked, so it cannot compare strategies: where rewards are known, the "
+        "table of rounds has the pairs ranked rightly among all candidates. A calibrated forecaster has an error too, "
+        "by chance.",
     )  # fmt: skip
 
 

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..evaluation.held_out import sum_up
 from ..records.records import Verdict
 from ..seeds import derive
 from ..statistics.bootstrap import (
+    ADDED,
+    ADDED_DIFFERENCES,
     Floats,
     draw_prompts,
     draw_seeds,
@@ -24,7 +27,7 @@ from ..statistics.bootstrap import (
     upper_median,
 )
 from ..statistics.equal_length import fit_equal_length, refuse_length_control
-from ..statistics.intervals import Estimate
+from ..statistics.intervals import Estimate, estimate_mean, estimate_outcome, outcome_interval
 from .entrants import Entrant, ExperimentComparison, Group, Measurement
 
 
@@ -55,9 +58,9 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Labels until more than half of the seeds had measured a level; infinite where they never did, of `within` labels.
+    """Labels until more than half of the seeds had reached a level; infinite where they never did, of `within` labels.
 
-    `seeds`: how many did.
+    A seed has reached it where the lower end of its interval has. `seeds`: how many did.
     """
 
     level: float
@@ -84,14 +87,19 @@ def curve(group: Group, seed: int, of: Callable[[Verdict], float] = outcome) -> 
     names = _list_prompts(group.entrants)
     rounds = min(len(entrant.measured) for entrant in group.entrants)
     tables = [_tabulate_rounds(entrant, names, of)[:rounds] for entrant in group.entrants]
-    weights, draws = draw_prompts(len(names), derive(seed, "prompts")), _draw_group_seeds(group, seed)
-    resampled = resample_seeds([resample_rates(table, weights) for table in tables], draws).mean(1)
-    rates = np.mean([np.nanmean(table, 1) for table in tables], 0)
     labels = np.mean([[one.labels for one in entrant.measured[:rounds]] for entrant in group.entrants], 0)
-    return [
-        Reached(round(float(labels[place])), estimate_from(float(rates[place]), resampled[:, place]))
-        for place in range(rounds)
-    ]
+    if len(tables) == 1:
+        # One experiment: the same interval as in its own report.
+        estimate = estimate_outcome if of is outcome else estimate_mean
+        found = [estimate(row[~np.isnan(row)]) for row in tables[0]]
+    else:
+        added = ADDED if of is outcome else ADDED[:0]
+        guarded = [np.hstack([table, np.tile(added, (rounds, 1))]) for table in tables]
+        weights, draws = draw_prompts(len(names) + len(added), derive(seed, "prompts")), _draw_group_seeds(group, seed)
+        resampled = resample_seeds([resample_rates(table, weights) for table in guarded], draws).mean(1)
+        rates = np.mean([np.nanmean(table, 1) for table in tables], 0)
+        found = [estimate_from(float(rates[place]), resampled[:, place]) for place in range(rounds)]
+    return [Reached(round(float(labels[place])), one) for place, one in enumerate(found)]
 
 
 def equal_labels(comparison: ExperimentComparison) -> int:
@@ -109,7 +117,7 @@ def at_equal_labels(comparison: ExperimentComparison, seed: int) -> list[Level |
     names = sorted(shared)
     if not names:
         return [None] * len(chosen)
-    weights = draw_prompts(len(names), derive(seed, "prompts"))
+    weights = draw_prompts(len(names) + len(ADDED), derive(seed, "prompts"))
     rates = [
         _draw_rates(group, ones, names, weights, seed) if there else None
         for group, ones, there in zip(comparison.groups, chosen, whole, strict=True)
@@ -118,21 +126,28 @@ def at_equal_labels(comparison: ExperimentComparison, seed: int) -> list[Level |
         None
         if own is None
         else _make_level(
-            most, ones, names, own, None if place == 0 else rates[0], _equal_length(group, ones, names, seed)
+            most,
+            ones,
+            names,
+            own,
+            _estimate_difference(own, rates[0] if place else None, weights, len(rates) - 1),
+            _equal_length(group, ones, names, seed),
         )
         for place, (group, ones, own) in enumerate(zip(comparison.groups, chosen, rates, strict=True))
     ]
 
 
 def reach(group: Group, level: float, seed: int) -> Reach:
-    """Return how many labels the group needs until a win rate at `level` or above was measured for the first time."""
+    """Return how many labels the group needs until the interval of its win rate lies at `level` or above."""
     names = _list_prompts(group.entrants)
     weights, draws = draw_prompts(len(names), derive(seed, "prompts")), _draw_group_seeds(group, seed)
     own, resampled = [], []
     for entrant in group.entrants:
         table, labels = _tabulate_rounds(entrant, names, outcome), [one.labels for one in entrant.measured]
-        own.append(find_reach(np.nanmean(table, 1), labels, level))
-        resampled.append(find_reach(resample_rates(table, weights), labels, level))
+        cases, squares = (~np.isnan(table)).sum(1), table**2
+        own.append(find_reach(_low_end(np.nanmean(table, 1), np.nanmean(squares, 1), cases), labels, level))
+        drawn = resample_rates(table, weights), resample_rates(squares, weights)
+        resampled.append(find_reach(_low_end(*drawn, cases), labels, level))
     first = np.array(own)
     return Reach(
         level,
@@ -142,31 +157,50 @@ def reach(group: Group, level: float, seed: int) -> Reach:
     )
 
 
-_Rates = tuple[float, Floats]
-"""A number, and that of each resample."""
+_Rates = tuple[Estimate, Floats]
+"""A win rate, and that of each resample of the prompts and seeds, without the outcomes that are added."""
 
 
 def _make_level(
-    most: int, ones: Sequence[Measurement], names: Sequence[str], own: _Rates, first: _Rates | None,
+    most: int, ones: Sequence[Measurement], names: Sequence[str], own: _Rates, difference: Estimate | None,
     equal_length: tuple[Estimate | None, str],
 ) -> Level:  # fmt: skip
     labels = [one.labels for one in ones]
-    difference = None if first is None else estimate_from(own[0] - first[0], own[1] - first[1])
-    return Level(most, (min(labels), max(labels)), len(names), estimate_from(*own), difference, *equal_length)
+    return Level(most, (min(labels), max(labels)), len(names), own[0], difference, *equal_length)
 
 
 def _draw_rates(
     group: Group, ones: Sequence[Measurement], names: Sequence[str], weights: Floats, seed: int
 ) -> _Rates:  # fmt: skip
     won = [np.array([outcome(one.verdicts[name]) for name in names]) for one in ones]
-    resampled = resample_seeds([weights @ row for row in won], _draw_group_seeds(group, seed)).mean(1)
-    return float(np.mean(won)), resampled
+    of_prompts, of_added = weights[:, : len(names)], weights[:, len(names) :]
+    resampled = resample_seeds([of_prompts @ row for row in won], _draw_group_seeds(group, seed)).mean(1)
+    rate = float(np.mean(won))
+    alone = len(won) == 1
+    return estimate_outcome(won[0]) if alone else estimate_from(rate, resampled + of_added @ ADDED), resampled
+
+
+def _estimate_difference(own: _Rates, first: _Rates | None, weights: Floats, comparisons: int) -> Estimate | None:
+    """Return a group's win rate minus the first group's; all such intervals hold together."""
+    if first is None:
+        return None
+    resampled = own[1] - first[1] + weights[:, -len(ADDED_DIFFERENCES) :] @ ADDED_DIFFERENCES
+    return estimate_from(own[0].value - first[0].value, resampled, comparisons)
+
+
+def _low_end(means: Floats, squares: Floats, cases: Floats) -> Floats:
+    """Return the lower ends of the intervals of win rates from the outcomes' means and mean squares."""
+    return outcome_interval(means, squares, cases)[0]
 
 
 def _equal_length(
     group: Group, ones: Sequence[Measurement], names: Sequence[str], seed: int
 ) -> tuple[Estimate | None, str]:
     """Return the mean over seeds of the win rate at equal length, or why there is none."""
+    if len(ones) == 1:
+        # The same numbers as in the experiment's own report.
+        own = sum_up([ones[0].verdicts[name] for name in names], derive(group.seeds[0], ones[0].round, "report"))
+        return (own.length_controlled, own.no_length_control) if own else (None, "no prompt was judged")
     pairs = [
         tuple(np.array([of(one.verdicts[name]) for name in names]) for of in (outcome, extra_tokens)) for one in ones
     ]

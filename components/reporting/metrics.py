@@ -53,7 +53,7 @@ METRICS = (
     Metric("labels_total", "labels", "their sum up to this round; curves run over it"),
     Metric("pairs", "pairs", "pairs that the policy learned from", "misc/pi_buffer_len"),
     Metric("outside_pairs", "pairs", "pairs among them that were made elsewhere"),
-    Metric("loss", "", "loss, mean over the optimisation steps", "train/loss_mean"),
+    Metric("loss", "", "loss, mean over the pairs, each before the step that learns from it", "train/loss_mean"),
     Metric(
         "reward_margin",
         "",
@@ -116,13 +116,27 @@ METRICS = (
         "duels that were clashes before another challenger was picked",
         "actor/init_clash_ratio",
     ),
-    Metric("rm_loss", "", "loss of the ensemble after its fit", "train/rm/loss_rew"),
     Metric(
-        "rm_accuracy", _SHARE, "labels that the ensemble predicted, before it learned from them", "eval/rm_acc (after)"
+        "rm_loss",
+        "",
+        "loss of the ensemble on the pairs of the last step of its fit, before that step",
+        "train/rm/loss_rew",
+    ),
+    Metric(
+        "rm_accuracy",
+        _SHARE,
+        "labels of the picked duels that the ensemble predicted, before it learned from them; cannot compare "
+        "strategies, which pick other duels",
+        "eval/rm_acc (after)",
     ),
     Metric("rm_brier", _SHARE, "squared error of the predicted probability, mean"),
     Metric("rm_ece", _SHARE, "expected calibration error of the predicted probability"),
+    Metric("rm_ece_calibrated", _SHARE, "the same of a perfectly calibrated forecaster, by chance alone"),
     Metric("rm_foretold", "duels", "how many labels that is over"),
+    Metric("rm_pair_accuracy", _SHARE, "all pairs of candidates that the ensemble ranks as their known rewards do"),
+    Metric("rm_pair_low", _SHARE, "lower end of its 95% interval over the prompts"),
+    Metric("rm_pair_high", _SHARE, "upper end of its 95% interval over the prompts"),
+    Metric("rm_pair_prompts", "prompts", "how many prompts that is over"),
     Metric(
         "uncertainty_chosen",
         "probability",
@@ -182,7 +196,8 @@ SOURCES: Mapping[str, tuple[str, ...]] = {
         "duel_regret", "duel_regret_low", "duel_regret_high", "regret_duels",
         "simple_regret", "simple_regret_low", "simple_regret_high",
         "online_win_rate", "online_low", "online_high", "online_mean_probability", "online_prompts",
-        "rm_accuracy", "rm_brier", "rm_ece", "rm_foretold", "synthetic_accuracy", "synthetic_known",
+        "rm_accuracy", "rm_brier", "rm_ece", "rm_ece_calibrated", "rm_foretold",
+        "rm_pair_accuracy", "rm_pair_low", "rm_pair_high", "rm_pair_prompts", "synthetic_accuracy", "synthetic_known",
     ),
 }  # fmt: skip
 """The step whose counts and facts hold a metric. The others are computed: sums, the oracle's answers, the verdicts."""
@@ -198,6 +213,7 @@ TABLE: Mapping[str, TableColumn] = {
     "online_win_rate": TableColumn("Online win rate", percent, "online_interval"),
     "duel_regret": TableColumn("Regret", rounded, "regret_interval"),
     "rm_accuracy": TableColumn("Foreseen", percent, "foresight_interval"),
+    "rm_pair_accuracy": TableColumn("Pairs ranked", percent, "pair_interval"),
     "mean_reward": TableColumn("Reward", rounded),
     "opponent_mean_reward": TableColumn("Opponent's", rounded),
     "held_out_accuracy": TableColumn("Held-out accuracy", percent, "held_out_interval"),

@@ -12,6 +12,7 @@ from .summary import (
     duel_outcome,
     headline,
     how_it_came,
+    list_alarms,
     reading,
     summary_table,
     verdict_outcome,
@@ -43,6 +44,7 @@ def render_report(report: Report) -> str:
         },
         report=report,
         headline=headline(report),
+        alarms=list_alarms(report),
         reading=reading(report),
         result=result_table(report),
         result_note=RESULT_NOTE,
@@ -76,7 +78,7 @@ def _list_facts(report: Report) -> list[tuple[str, str, str]]:
     pairs = [row.pairs for row in report.rows if row.pairs is not None]
     synthetic = sum(row.explored.synthetic or 0 for row in report.rows)
     return [
-        ("Rounds", words.count(len(report.rows)), f"of {report.rounds}" if report.rounds else ""),
+        ("Rounds", words.count(len(report.rows)), f"of {report.rounds} planned" if report.rounds else ""),
         (
             "Preferences read" if report.offline else "Oracle queries",
             words.count(report.rows[-1].learned_from),

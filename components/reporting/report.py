@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..evaluation.held_out import HeldOut, sum_up
 from ..ledger.ledger import Ledger
+from ..records.keep import read_table
+from ..records.plan import Plan
 from ..records.records import Verdict
+from ..records.tables import VERDICTS
 from ..seeds import derive
 from .curves import RoundRow, SampledDuel, read_rounds, sample_duels, sample_verdicts, software
 from .foretold import Foretold, read_foretold
-from .held_out import read_verdicts, sum_up
 
 SAMPLES = 24
 BLIND = ("passive", "EnnPassive")
@@ -23,8 +26,8 @@ OPPONENTS = {"pretrain": "the starting model", "reference": "the reference answe
 class Report:
     """One experiment as people see it.
 
-    `rounds`: how many the experiment has in all, once it is known. `budget`: labels that it may have, the oracle's or
-    the preference set's. `oracle`: the identity of who judged.
+    `rounds`: how many the experiment is planned to have; what clashes save pays for more. `budget`: labels that it may
+    have, the oracle's or the preference set's. `oracle`: the identity of who judged.
     `opponent`: who the win rate is against, in words. `digests`: what the chain of rounds hangs on, by name.
     `seen`: held-out prompts that are learned from, too. `reliability`: what the ensemble foretold against what came
     true, where there is one.
@@ -113,12 +116,12 @@ def read_report(ledger: Ledger) -> Report:
     rows, experiment, head = tuple(with_answers(ledger, read_rounds(ledger))), ledger.experiment, ledger.read_head()
     duels = tuple(sample_duels(ledger, head.round, SAMPLES)) if rows else ()
     judged = [row.round for row in rows if row.win_rate is not None]
-    settings = experiment.settings
+    settings, plan = experiment.settings, ledger.read_plan(head.round) if rows else None
     return Report(
         name=ledger.name,
         rows=rows,
-        rounds=ledger.read_plan(head.round).rounds if rows else None,
-        budget=int(settings["labeling"]["max_queries"]),
+        rounds=_plan_rounds(rows, plan) if plan else None,
+        budget=plan.queries_spent + plan.queries_left if plan else int(settings["labeling"]["max_queries"]),
         oracle=_find_oracle(ledger, head.round, judged),
         opponent=OPPONENTS[settings["evaluation"]["opponent"]],
         duels=duels,
@@ -136,6 +139,12 @@ def read_report(ledger: Ledger) -> Report:
     )
 
 
+def _plan_rounds(rows: Sequence[RoundRow], plan: Plan) -> int:
+    """Return how many rounds are planned: one more than there are, where clashes have saved queries."""
+    is_spent = rows[-1].labels_total is not None or rows[-1].queries_total >= plan.queries_spent + plan.queries_left
+    return plan.rounds if is_spent else max(plan.rounds, len(rows) + 1)
+
+
 def _count_seen(ledger: Ledger) -> int:
     """Count the held-out prompts whose text is also among those that are learned from."""
     learned = {prompt.text for prompt in (*ledger.train_prompts(), *ledger.outside_preferences())}
@@ -143,13 +152,20 @@ def _count_seen(ledger: Ledger) -> int:
 
 
 def with_answers(ledger: Ledger, rows: Sequence[RoundRow]) -> list[RoundRow]:
-    """Add what the verdicts say to the rows of rounds that were evaluated."""
-    return [
-        row
-        if row.win_rate is None
-        else replace(row, answers=sum_up(read_verdicts(ledger, row.round), derive(ledger.seed, row.round, "report")))
-        for row in rows
-    ]
+    """Add what the verdicts say to the rows of rounds that were evaluated.
+
+    Evaluations write it down; the verdicts themselves are read where one is older than that, and in the first and in
+    the last measured round, which are compared prompt by prompt.
+    """
+    judged = [row for row in rows if row.win_rate is not None]
+    paired = {row.round for row in (*judged[:1], *judged[-1:])}
+
+    def sum_up_round(row: RoundRow) -> HeldOut | None:
+        if row.answers is not None and row.round not in paired:
+            return row.answers
+        return sum_up(read_table(ledger, VERDICTS, row.round), derive(ledger.seed, row.round, "report"))
+
+    return [replace(row, answers=None if row.win_rate is None else sum_up_round(row)) for row in rows]
 
 
 def _find_oracle(ledger: Ledger, round_: int, judged: Sequence[int]) -> str:

@@ -27,7 +27,7 @@ from .svg import OF_EQUAL_LENGTH, OF_OPPONENT, OF_POLICY, draw_bars, draw_svg
 from .table import Column, Table
 from .words import NOT_MEASURED, count, percent, rounded, seconds
 
-ALL_PAIRS = "Means over the optimisation steps of a round; each step uses the policy before its update."
+ALL_PAIRS = "Means over the pairs of a round; each pair is measured before the step that learns from it."
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..seeds import derive
+from ..evaluation.held_out import HeldOut, change
 from ..statistics.equal_length import EVIDENCE
 from .curves import RoundRow
-from .held_out import HeldOut, change
 from .report import Report
 from .table import Column, Table
-from .words import NOT_MEASURED, chance, count, interval, percent, points, rounded
+from .words import NOT_MEASURED, chance, count, interval, percent, points, rounded, signed_interval
 
 RESULT_NOTE = (
-    "Intervals are percentile bootstraps over prompts; differences are paired by prompt. At equal length: a logistic "
+    "Intervals are over prompts: of win rates and differences, which are paired by prompt, Wilson's with the outcomes' "
+    "variance; of other means Student's, corrected for skewness (Hall 1992). At equal length, by bootstrap: a logistic "
     "regression of the outcome on the difference in length, tanh of its standard score, read off where the difference "
     f"is 0 (after arXiv 2404.04475); it needs {EVIDENCE} wins and {EVIDENCE} losses. The sign test is exact and "
     "two-sided, and leaves ties out."
@@ -42,10 +42,10 @@ def _result_lines(row: RoundRow, found: HeldOut) -> Iterator[tuple[str, str, str
         yield "Win rate at equal length", NOT_MEASURED, NOT_MEASURED, found.no_length_control
     yield "Sign test against 50%", chance(found.p_value), "", f"{count(found.decided)} prompts won or lost"
     longer = found.longer
-    span = f"[{longer.low:+.1f}, {longer.high:+.1f}]"
-    yield "Longer than the opponent’s", f"{longer.value:+.1f} tokens", span, prompts
+    yield "Longer than the opponent’s", f"{longer.value:+.1f} tokens", signed_interval(longer), prompts
     if found.reward is not None and found.opponent_reward is not None:
-        span = f"[{rounded(found.reward.low)}, {rounded(found.reward.high)}]"
+        known = found.reward.low is not None
+        span = f"[{rounded(found.reward.low)}, {rounded(found.reward.high)}]" if known else NOT_MEASURED
         yield "Reward of an answer", rounded(found.reward.value), span, prompts
 
 
@@ -54,8 +54,8 @@ def _change_lines(report: Report, row: RoundRow, found: HeldOut) -> Iterator[tup
     first = next(one for one in report.rows if one.answers is not None)
     if first is row or first.answers is None:
         return
-    changed = change(first.answers, found, derive(report.seed or 0, first.round, row.round, "change"))
+    changed = change(first.answers, found)
     if changed is not None:
         difference, shared = changed
-        span = f"[{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+        span = signed_interval(difference, 100)
         yield f"Change since round {first.round}", points(difference.value), span, f"the same {shared} prompts"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..labeling.given import PREFERENCE_SET
-from ..labeling.labels import MEMBER
-from ..records.records import Duel, Preference, Verdict
+from ..records.records import MEMBER, Duel, Preference, Verdict
 from .curves import RoundRow, SampledDuel
 from .metrics import TABLE, TableColumn
 from .report import BLIND, Report
@@ -18,7 +17,27 @@ ORDERS = {"given": ", the first shown first", "swapped": ", the second shown fir
 
 
 def headline(report: Report) -> str:
-    """Return the result in one sentence, never without its interval, its prompts and its judge."""
+    """Return the result in one sentence, never without its interval, its prompts and its judge.
+
+    Before it comes a sentence on the labels where they cannot be trusted; `list_alarms` says why.
+    """
+    return " ".join(part for part in (_warn_of_labels(report), _state_result(report)) if part)
+
+
+def list_alarms(report: Report) -> list[str]:
+    """Return what is wrong with the labels, the newest round first."""
+    return [f"Round {row.round}: {alarm}" for row in reversed(report.rows) for alarm in row.alarms]
+
+
+def _warn_of_labels(report: Report) -> str:
+    rounds = [row.round for row in report.rows if row.alarms]
+    if not rounds:
+        return ""
+    where = f"round {rounds[0]}" if len(rounds) == 1 else f"{len(rounds)} of {len(report.rows)} rounds"
+    return f"The labels of {where} cannot be trusted."
+
+
+def _state_result(report: Report) -> str:
     if not report.rows:
         return "No round is finished yet, so there is nothing to report."
     row = report.evaluated
@@ -69,7 +88,13 @@ def page_markdown(report: Report) -> str:
     """Return the report in short: the sentence, how to read it, the rounds."""
     head, *lines = summary_table(report.rows)
     table = [_markdown_row(head), "|" + " ---: |" * len(head), *map(_markdown_row, lines)]
-    parts = [f"# {report.name}", headline(report), reading(report), "\n".join(table) if lines else ""]
+    parts = [
+        f"# {report.name}",
+        headline(report),
+        *list_alarms(report),
+        reading(report),
+        "\n".join(table) if lines else "",
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

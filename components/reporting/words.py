@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..statistics.intervals import Estimate
+
 NOT_MEASURED = "\N{EN DASH}"
 
 
@@ -32,6 +34,13 @@ def percent(value: float | None) -> str:
 def interval(low: float | None, high: float | None) -> str:
     """(0.62, 0.791) is [62, 79], in percent."""
     return NOT_MEASURED if low is None or high is None else f"[{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def signed_interval(found: Estimate, scale: float = 1.0) -> str:
+    """(-0.02, 0.071) is [-2.0, +7.1] at scale 100."""
+    if found.low is None or found.high is None:
+        return NOT_MEASURED
+    return f"[{scale * found.low:+.1f}, {scale * found.high:+.1f}]"
 
 
 def points(value: float | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..evaluation.answering import AnswerJob, count_tokens, generate_answers, reference_answers
 from ..evaluation.match import Match
-from ..evaluation.pairings import Answers, find_earlier_round, is_evaluated
+from ..evaluation.pairings import Answers, is_evaluated
 from ..labeling.asking import Interview
 from ..labeling.labels import pick_likelier
 from ..records.keep import StepOutputs
@@ -45,10 +45,10 @@ def answer_prompts(given: Round, tools: Tools, kept: StepOutputs) -> Answered:
     measures_held_out = is_evaluated(given.number, settings.eval_every, given.plan.last)
     measures_duels = given.settings.exploration.objective == "explore_and_exploit"
     held_out = given.read_held_out() if measures_held_out else ()
-    past = find_earlier_round(given.number, settings.eval_every)
+    answered_in = history.find_opponent_round(given, kept) if measures_held_out else None
     jobs = []
     # The starting model comes first: a warm engine may still hold it.
-    if settings.opponent == "pretrain" and measures_held_out and past is None:
+    if settings.opponent == "pretrain" and measures_held_out and answered_in is None:
         jobs.append(AnswerJob(OPPONENT_ANSWERS, given.starting_model, held_out))
     if settings.opponent == "pretrain" and measures_duels:
         jobs.append(AnswerJob(ONLINE_OPPONENT_ANSWERS, given.starting_model, prompts))
@@ -72,7 +72,7 @@ def answer_prompts(given: Round, tools: Tools, kept: StepOutputs) -> Answered:
     seconds = time.monotonic() - begun
     opponent, online_opponent = made.get(OPPONENT_ANSWERS.name), made.get(ONLINE_OPPONENT_ANSWERS.name)
     if measures_held_out and opponent is None:
-        opponent = history.opponent_answers(given, tools, kept, past)
+        opponent = history.opponent_answers(given, tools, kept, answered_in)
     if measures_duels and online_opponent is None:
         online_opponent = reference_answers(prompts, tools.load_tokenizer())
     return Answered(made.get(ANSWERS.name), opponent or {}, online_opponent, count_tokens(made), seconds)
@@ -109,6 +109,7 @@ def start_match(given: Round, tools: Tools, kept: StepOutputs) -> Match:
         labeling.oracle_batch_size,
         lambda duel, first_wins: pick_likelier(first_wins),
         labeling.unreadable_limit,
+        labeling.lost_limit,
         history.spent_before(kept, given.number) if oracle.spending else 0.0,
     )
-    return Match(interview, given.seed, given.number, evaluation.bootstrap_samples)
+    return Match(interview, given.seed, given.number)

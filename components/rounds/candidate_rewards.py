@@ -35,3 +35,14 @@ def predict_rewards(given: Round, tools: Tools, kept: StepOutputs, candidates: S
         keep_bytes(kept, OUTSIDE_FEATURES.name, encode_outside)
     ensemble = history.ensemble_before(given, kept, features.shape[1])
     return beliefs.predict_rewards(ensemble, features, given.settings.reward_model)
+
+
+def recall_rewards(given: Round, kept: StepOutputs) -> list[float] | None:
+    """Return the members' mean reward of each candidate of the round, as when its duels were picked, or None."""
+    if FEATURES.name not in kept.list_outputs(FEATURES.step, given.number):
+        return None
+    from ..reward_model import beliefs, checkpoint
+
+    features = checkpoint.features_from_bytes(kept.read_output(FEATURES.step, FEATURES.name, given.number))
+    ensemble = history.ensemble_before(given, kept, features.shape[1])
+    return [float(value) for value in beliefs.predict_rewards(ensemble, features, given.settings.reward_model).mean(0)]

@@ -127,7 +127,7 @@ def close_round(
     report: dsl.Output[dsl.HTML],
     summary: dsl.Output[dsl.Markdown],
 ) -> None:
-    """Commit the round: chain it to the one before, move HEAD, and write the report.
+    """Commit the round: chain it to the one before, move HEAD, and write the report. Fails where labels are in doubt.
 
     Args:
         ledger: URI of the experiment.
@@ -151,6 +151,7 @@ def close_round(
         from oatflow.components.reporting.report import read_report
         from oatflow.components.reporting.summary import page_markdown
         from oatflow.components.reporting.tracking import track_round
+        from oatflow.components.rounds.alarms import stop_in_doubt
         from oatflow.components.rounds.closing import close_round as work
 
         check_window(policy, Ledger.open(ledger), round, "policy")
@@ -162,3 +163,4 @@ def close_round(
         Path(report.path).write_text(render_report(found), encoding="utf-8")
         Path(summary.path).write_text(page_markdown(found), encoding="utf-8")
         track_round(closed, round)
+        stop_in_doubt(closed, round)

@@ -15,7 +15,7 @@ _ONLINE_ONLY = {
     "sampling": ("num_samples", "temperature", "top_p"),
     "exploration": ("exp_method", "objective", "model_rollout"),
     "reward_model": ("learn_rm",),
-    "labeling": ("bt_sample",),
+    "labeling": ("bt_sample", "ties"),
     "policy": ("sync_params_every", "learn_rm_only"),
     "evaluation": ("num_bon",),
 }

@@ -10,7 +10,7 @@ from pydantic import model_validator
 from ..errors import SettingsChanged, SettingsError
 from ..evaluation.settings import EvaluationSettings
 from ..exploration.settings import ExplorationSettings
-from ..former_settings import update_settings
+from ..former_settings import FORMER_DEFAULTS, add_former_defaults, update_settings
 from ..jobs.resources import ResourceSettings
 from ..jobs.settings import JobSettings
 from ..labeling.settings import LabelingSettings
@@ -31,7 +31,7 @@ from ..records.plan import WITHOUT_REWARD_MODEL
 from ..reporting.settings import TrackingSettings
 from ..reward_model.settings import RewardModelSettings
 from ..sampling.settings import SamplingSettings
-from ..settings import Section, is_operational
+from ..settings import Section, is_growing, is_operational
 from .cross_checks import find_contradictions
 
 Sections = dict[str, dict[str, Any]]
@@ -73,8 +73,19 @@ class ExperimentSettings(Section):
 
     @property
     def rounds(self) -> int:
-        """Rounds in the whole experiment: what the budget pays for."""
+        """Rounds in the whole experiment, if no duel is a clash: each clash saves a query, which a later round asks."""
         return self.exploration.count_rounds(self.labeling.max_queries, self.prompts.rollout_batch_size)
+
+    @property
+    def has_fixed_length(self) -> bool:
+        """Whether the number of rounds is known in advance: offline, or where only the burn-in costs queries."""
+        return self.prompts.offline or self.exploration.asks_only_at_first(self.prompts.rollout_batch_size)
+
+    def plan_rounds(self, round_: int, left: int) -> int:
+        """Return how many rounds there are if `left` queries are left, and each duel from `round_` on costs one."""
+        if self.has_fixed_length:
+            return self.rounds
+        return round_ + self.exploration.count_rounds(left, self.prompts.rollout_batch_size, round_)
 
     @property
     def generates(self) -> bool:
@@ -129,29 +140,44 @@ def refuse_small_budget(settings: ExperimentSettings) -> None:
 
 
 def split_operational(settings: ExperimentSettings) -> tuple[Sections, Sections]:
-    """Return all settings by section, and of these the operational ones."""
+    """Return all settings by section, and of these the ones that a run may choose: operational ones and budgets."""
     everything = settings.model_dump(mode="json")
-    operational = {
-        name: {field: value for field, value in section.items() if is_operational(type(getattr(settings, name)), field)}
+
+    def is_chosen(name: str, field: str) -> bool:
+        section = type(getattr(settings, name))
+        return is_operational(section, field) or is_growing(section, field)
+
+    chosen = {
+        name: {field: value for field, value in section.items() if is_chosen(name, field)}
         for name, section in everything.items()
     }
-    return everything, operational
+    return everything, chosen
 
 
 def refuse_changes(frozen: Mapping[str, Mapping[str, Any]], wanted: ExperimentSettings, experiment: str) -> None:
     """Raise `SettingsChanged`, listing every difference in what gives an existing experiment its meaning.
 
-    A setting that is younger than the experiment had its default then.
+    A setting that is younger than the experiment was then as `FORMER_DEFAULTS` says, or had its default. Today's
+    default is no change: nobody chose it for this experiment.
     """
     everything, operational = split_operational(wanted)
     defaults, _ = split_operational(ExperimentSettings())
-    former = update_settings(frozen)
+    written, former = update_settings(frozen), add_former_defaults(frozen)
     begun = {name: {**defaults[name], **former.get(name, {})} for name in everything}
+
+    def is_change(name: str, field: str, value: Any) -> bool:
+        if (name, field) in FORMER_DEFAULTS and field not in written.get(name, {}) and value == defaults[name][field]:
+            return False
+        if is_growing(type(getattr(wanted, name)), field):
+            return bool(value < begun[name][field])
+        return field not in operational[name] and bool(begun[name][field] != value)
+
     changes = [
         f"{name}.{field} was {begun[name][field]!r} and is now {value!r}"
+        + (", and it can only be raised" if is_growing(type(getattr(wanted, name)), field) else "")
         for name, section in everything.items()
         for field, value in section.items()
-        if field not in operational[name] and begun[name][field] != value
+        if is_change(name, field, value)
     ]
     if changes:
         raise SettingsChanged(
@@ -169,7 +195,7 @@ def read_settings(
     or than a section.
     """
     sections: dict[str, Any] = {}
-    frozen, operational = update_settings(frozen), update_settings(operational)
+    frozen, operational = add_former_defaults(frozen), update_settings(operational)
     for name, field in ExperimentSettings.model_fields.items():
         assert isinstance(field.annotation, type) and issubclass(field.annotation, Section)
         sections[name] = field.annotation.parse({**frozen.get(name, {}), **operational.get(name, {})})

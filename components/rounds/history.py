@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from ..evaluation.answering import reference_answers
-from ..evaluation.pairings import Answers, find_opponent_answer
-from ..labeling.asking import answers_of
+from ..evaluation.pairings import Answers
 from ..prompts.schedule import prompts_of_round
-from ..records.keep import FinishedSteps, read_table
+from ..records.keep import FinishedSteps, read_table, sum_costs
 from ..records.records import Duel, Preference
-from ..records.tables import CANDIDATES, ENSEMBLE, FEATURES, PAIR_FEATURES, PREFERENCES, VERDICTS, Table
+from ..records.tables import CANDIDATES, ENSEMBLE, FEATURES, OPPONENT_ANSWERS, PAIR_FEATURES, PREFERENCES, REPLAY_BUFFER
 from ..seeds import derive
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .inputs import Round, Tools
 
 
+REMEMBERED = 2
+"""Earlier rounds whose features are used again. What is not found is computed again, and comes out the same."""
+
+
 def answered_before(given: Round, finished: FinishedSteps, duels: Sequence[Duel]) -> dict[str, Preference]:
     """Return what the oracle said of these duels in earlier rounds: possible only if prompts are repeated."""
     if not given.number:
@@ -30,44 +34,36 @@ def answered_before(given: Round, finished: FinishedSteps, duels: Sequence[Duel]
     size = given.settings.prompts.rollout_batch_size
     if (given.number + 1) * size <= len(texts) == len(set(texts)):
         return {}
-    return earlier_answers(finished, PREFERENCES, range(given.number), duels)
+    return finished.find_answers(PREFERENCES, {duel.duel_id for duel in duels}, given.number)
 
 
-def earlier_answers(
-    finished: FinishedSteps, table: Table[Preference], rounds: Sequence[int], duels: Iterable[Duel]
-) -> dict[str, Preference]:
-    """Return the oracle's answers to these duels in a table of those rounds, by the duel's id."""
-    wanted = {duel.duel_id for duel in duels}
-    found: dict[str, Preference] = {}
-    # The newest first: an answer that has not changed is in the round before.
-    for round_ in reversed(rounds):
-        if not wanted:
-            break
-        rows = answers_of(read_table(finished, table, round_, as_input=False))
-        if useful := {name: row for name, row in rows.items() if name in wanted}:
-            read_table(finished, table, round_)
-            found |= useful
-            wanted -= useful.keys()
-    return found
+def find_opponent_round(given: Round, finished: FinishedSteps) -> int | None:
+    """Return the round in which the starting model answered the held-out prompts, or None if it has to answer now.
+
+    It answers in the first round that every experiment with these settings measures. Rounds before that one are
+    measured only where an experiment ends with them, and may go on when its budget is raised.
+    """
+    first = given.settings.evaluation.eval_every - 1
+    if first < given.number and OPPONENT_ANSWERS.name in finished.list_outputs(OPPONENT_ANSWERS.step, first):
+        return first
+    return None
 
 
-def opponent_answers(given: Round, tools: Tools, finished: FinishedSteps, past: int | None) -> Answers:
+def opponent_answers(given: Round, tools: Tools, finished: FinishedSteps, answered_in: int | None) -> Answers:
     """Return the opponent's answers to the held-out prompts, if it did not answer in this round.
 
-    The starting model has answered in the first round that was measured; `past` is the last one. Any other opponent is
-    the prompt set itself.
+    `answered_in`: the round in which the starting model did; any other opponent is the prompt set itself.
     """
     if given.settings.evaluation.opponent != "pretrain":
         return reference_answers(given.read_held_out(), tools.load_tokenizer())
-    assert past is not None, "the opponent answers in the first round that is measured"
-    return {row.prompt_id: find_opponent_answer(row) for row in read_table(finished, VERDICTS, past)}
+    assert answered_in is not None, "the opponent has answered, or answers in this round"
+    return {row.prompt_id: row for row in read_table(finished, OPPONENT_ANSWERS, answered_in)}
 
 
 def spent_before(finished: FinishedSteps, round_: int) -> float:
     """Add up what the oracle has cost: in earlier rounds, and in the finished steps of this one."""
-    steps = [(each, step) for each in range(round_ + 1) for step in ("labeling", "evaluation")]
-    reports = [finished.read_report(step, each) for each, step in steps]
-    return sum(float(report.facts.get("cost", 0.0)) for report in reports if report)
+    here = [finished.read_report(step, round_) for step in ("labeling", "evaluation")]
+    return finished.sum_cost(round_) + sum_costs(here)
 
 
 def ensemble_before(given: Round, finished: FinishedSteps, features: int) -> Ensemble:
@@ -80,10 +76,16 @@ def ensemble_before(given: Round, finished: FinishedSteps, features: int) -> Ens
 
 
 def replay_buffer(finished: FinishedSteps, round_: int, new: Replay, maxlen: int) -> Replay:
-    """Return the newest `maxlen` pairs: the round's own behind those of the rounds before."""
+    """Return the newest `maxlen` pairs: the round's own behind those of the rounds before.
+
+    The round before has kept its buffer; only where it is older than that, earlier rounds are read one by one.
+    """
     from ..reward_model.checkpoint import replay_from_bytes
     from ..reward_model.replay import Replay
 
+    if round_ and REPLAY_BUFFER.name in finished.list_outputs(REPLAY_BUFFER.step, round_ - 1):
+        before = finished.read_output(REPLAY_BUFFER.step, REPLAY_BUFFER.name, round_ - 1)
+        return replay_from_bytes(before).extended(new, maxlen)
     replay = Replay.empty(new.chosen.shape[1]).extended(new, maxlen)
     for earlier in reversed(range(round_)):
         if len(replay) == maxlen:
@@ -112,12 +114,12 @@ def known_features(
 
 
 def _rounds_that_share_prompts(given: Round) -> Iterator[int]:
-    """Yield earlier rounds with a prompt of this one. They follow from the schedule: no round is read for it."""
-    if not given.number:
-        return
+    """Yield the newest earlier rounds with a prompt of this one: as many as most prompts are in.
+
+    They follow from the schedule: no round is read for it.
+    """
     size, count = given.settings.prompts.rollout_batch_size, len(given.read_prompt_set())
     seed = derive(given.seed, "prompts")
     here = set(prompts_of_round(count, given.number, size, seed))
-    for earlier in range(given.number):
-        if here.intersection(prompts_of_round(count, earlier, size, seed)):
-            yield earlier
+    shared = (e for e in reversed(range(given.number)) if here.intersection(prompts_of_round(count, e, size, seed)))
+    yield from islice(shared, REMEMBERED)

@@ -59,7 +59,7 @@ class InMemory:
         spent = sum(report.counts["queries"] for report in reports if report)
         plan = Plan(
             round=number,
-            rounds=self.settings.rounds,
+            rounds=self.settings.plan_rounds(number, self.settings.labeling.max_queries - spent),
             prompts=tuple(prompts),
             sampler=self._policies[-1],
             policy=self._policies[-1],

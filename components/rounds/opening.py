@@ -8,17 +8,18 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from .. import progress
-from ..errors import ClaimHeld, ObjectChanged
+from ..errors import ClaimHeld, DamagedObject, LabelsInDoubt, ObjectChanged
 from ..jobs.backends import open_jobs
-from ..labeling.queries import SPENDING_LIMIT
 from ..ledger import layout, owner
 from ..ledger.claim import Claim, read_claim, refuse_while_held, renew_claim, take_claim
 from ..ledger.ledger import Ledger
 from ..records.sealed import seal_document
+from .alarms import find_alarm
 from .annotation_files import is_answered
 from .beginning import begin_experiment, check_inputs, has_begun
-from .experiment import ExperimentSettings, Sections, refuse_changes, split_operational
-from .planning import write_plan
+from .ending import find_end
+from .experiment import ExperimentSettings, Sections, read_settings, refuse_changes, split_operational
+from .planning import keep_raised_budget, write_plan
 
 NOTHING_TO_DO = -1
 # Rounds of one run at most, and so how far back its own last round can be.
@@ -28,9 +29,11 @@ LONGEST_RUN = 10
 def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
     """Open the experiment's next round for `run`; returns its number.
 
-    NOTHING_TO_DO when the budget is spent, or when people have been asked and have not answered yet.
+    NOTHING_TO_DO when the experiment has ended, which is printed with its reason, or when people have been asked and
+    have not answered yet.
 
-    Raises `RefusedInput` for settings, prompts or a model that cannot be used, `SettingsChanged`, `ClaimHeld`.
+    Raises `RefusedInput` for settings, prompts or a model that cannot be used, `SettingsChanged`, `ClaimHeld`, and
+    `LabelsInDoubt` after a round with an alarm that is not accepted.
     """
     begun = owner.process_start()
     wanted = ExperimentSettings.parse(restore_whole_numbers(settings))
@@ -38,15 +41,22 @@ def open_round(uri: str, settings: Mapping[str, Any], run: str) -> int:
     if not has_begun(ledger):
         begin_experiment(ledger, wanted, check_inputs(wanted, ledger.setting_stores))
     refuse_changes(ledger.experiment.settings, wanted, uri)
+    wanted = keep_raised_budget(ledger, wanted)
     round_ = ledger.head_etag[0].round + 1
-    if is_over(ledger, round_, wanted) or waits_for_people(ledger, round_, wanted):
+    if end := find_end(ledger, round_, wanted):
+        print(end, flush=True)
+        return NOTHING_TO_DO
+    if alarm := find_alarm(ledger, round_ - 1, wanted):
+        raise LabelsInDoubt(alarm)
+    if waits_for_people(ledger, round_, wanted):
         return NOTHING_TO_DO
     with progress.report_step("open", round_, begun) as told:
         claim = claim_round(ledger, round_, wanted, run)
         # Jobs of a former owner of this round would train on for nobody.
         open_jobs(wanted.jobs).reap(ledger.identity, claim.token)
         plan = write_plan(ledger, round_, wanted)
-        told |= {"queries_spent": plan.queries_spent, "counts": {"prompts": len(plan.prompts)}}
+        counts = {"prompts": len(plan.prompts)}
+        told |= {"queries_spent": plan.queries_spent, "rounds_planned": plan.rounds, "counts": counts}
     return round_
 
 
@@ -66,22 +76,27 @@ def settings_of_run(ledger: Ledger, run: str) -> Sections | None:
 
     The experiment has the settings that never change; the run's claim has those that each run chooses for itself.
     """
-    newest = ledger.read_head().round + 1
+    newest, damaged = ledger.read_head().round + 1, None
     # The newest round is this run's own where it waits for people; another run may have done some in between.
     for round_ in range(newest, max(-1, newest - LONGEST_RUN - 1), -1):
-        found = read_claim(ledger.store, round_)
+        try:
+            found = read_claim(ledger.store, round_)
+        except DamagedObject as damage:
+            # It may be another run's, or an older one of this run.
+            found, damaged = None, damage
         if found is not None and found[0].run == run:
             frozen, chosen = ledger.experiment.settings, found[0].operational
             return {name: {**frozen.get(name, {}), **chosen.get(name, {})} for name in {**frozen, **chosen}}
+    if damaged is not None:
+        raise damaged
     return None
 
 
-def is_over(ledger: Ledger, round_: int, settings: ExperimentSettings) -> bool:
-    """Whether the experiment ended with the round before: its queries are spent, or the money, if no more is given."""
-    before = ledger.find_done(round_ - 1, "labeling") if round_ else None
-    reached = before.facts.get(SPENDING_LIMIT) if before else None
-    limit = settings.judge.judge_spending_limit
-    return round_ == settings.rounds or (reached is not None and limit is not None and limit <= reached)
+def find_newest_settings(ledger: Ledger) -> ExperimentSettings:
+    """Return the experiment's settings, with its newest budget and what its newest run chose for itself."""
+    newest = ledger.read_head().round + 1
+    claims = (ledger.find_readable_claim(round_) for round_ in (newest, newest - 1) if round_ >= 0)
+    return read_settings(ledger.experiment.settings, next((claim.operational for claim in claims if claim), {}))
 
 
 def waits_for_people(ledger: Ledger, round_: int, settings: ExperimentSettings) -> bool:

@@ -17,6 +17,7 @@ from ..evaluation.diagnostics import diagnose_round
 from ..evaluation.match import join_reports
 from ..evaluation.pairings import make_duel, pair_answers, pair_duels
 from ..exploration.choice import choose_duels
+from ..labeling.alarms import count_answers, find_alarms
 from ..labeling.asking import Interview, answers_of, open_duels, report_asked
 from ..labeling.budget import within_budget
 from ..labeling.given import PREFERENCE_SET, given_preference
@@ -35,6 +36,7 @@ from ..records.tables import (
     OUTSIDE_FEATURES,
     PAIR_FEATURES,
     PREFERENCES,
+    REPLAY_BUFFER,
     VERDICTS,
 )
 from ..sampling.engine import Decoding
@@ -49,7 +51,7 @@ from ..sampling.offline import given_candidates
 from ..seeds import derive
 from . import history
 from .answers import answer_prompts, start_match
-from .candidate_rewards import predict_rewards
+from .candidate_rewards import predict_rewards, recall_rewards
 from .inputs import Round, Tools
 
 
@@ -97,7 +99,10 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
     if given.settings.prompts.offline:
         preferences = [given_preference(duel) for duel in duels]
         kept.write_output(PREFERENCES.name_part(0), PREFERENCES.to_bytes(preferences))
-        return StepReport(count_labels(preferences), {"oracle": PREFERENCE_SET}, {"ask": 0.0})
+        counts = count_labels(preferences) | {"learnable": count_answers(preferences)["learnable"]}
+        return StepReport(
+            counts, {"oracle": PREFERENCE_SET} | find_alarms(counts, {}, settings.undecided_limit), {"ask": 0.0}
+        )
     known = history.answered_before(given, kept, duels)
     affordable = within_budget(duels, given.plan.queries_left, known)
     oracle, facts = tools.open_oracle(open_duels(affordable.duels, known), "")
@@ -106,7 +111,9 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         settings.oracle_batch_size,
         choose_labeler(settings, given.seed, given.number),
         settings.unreadable_limit,
+        settings.lost_limit,
         history.spent_before(kept, given.number) if oracle.spending else 0.0,
+        ties_are_undecided=settings.ties == "undecided",
     )
     watch = report_asked("label", given.number, len(affordable.duels))
     asked = interview.collect_preferences(kept, PREFERENCES, affordable.duels, known, watch)
@@ -123,13 +130,15 @@ def label_duels(given: Round, tools: Tools, kept: StepOutputs) -> StepReport:
         "over_budget": len(duels) - len(affordable.duels),
         "first_chosen": sum(preference.chosen == "first" for preference in asked.preferences),
         **count_queries(asked.receipts, asked.preferences, known),
+        **count_answers(asked.preferences),
     }
     facts = {
         "oracle": oracle.identity,
-        **measure_answers(asked.receipts),
+        **measure_answers([*asked.receipts, *asked.unanswered]),
         **name_reached_limit(oracle, asked.preferences),
         **facts,
     }
+    facts |= find_alarms(counts, facts, settings.undecided_limit)
     return StepReport(counts, facts, {"ask": asked.seconds})
 
 
@@ -152,7 +161,7 @@ def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport
     if answered.policy is not None:
         pairings = pair_answers(given.read_held_out(), answered.policy, answered.opponent)
         duels = [make_duel(pairing, given.seed) for pairing in pairings]
-        known = history.earlier_answers(kept, JUDGEMENTS, range(given.number), duels)
+        known = kept.find_answers(JUDGEMENTS, {duel.duel_id for duel in duels}, given.number)
         reports.append(match.measure_held_out(kept, pairings, known))
     else:
         write_table(kept, VERDICTS, [])
@@ -162,8 +171,8 @@ def evaluate_policy(given: Round, tools: Tools, kept: StepOutputs) -> StepReport
         pairings = pair_duels(read_table(kept, DUELS, given.number), given.plan.prompts, answered.online_opponent)
         spent = sum(report.facts.get("cost", 0.0) for report in reports)
         reports.append(match.measure_online(kept, pairings, known, spent))
-    seed = derive(given.seed, given.number, "regret")
-    diagnosed = diagnose_round(kept, given.number, settings.bootstrap_samples, seed)
+    believed = recall_rewards(given, kept) if given.settings.learns_rewards else None
+    diagnosed = diagnose_round(kept, given.number, derive(given.seed, given.number, "calibrated"), believed)
     return join_reports(diagnosed, reports, answered.tokens, answered.seconds)
 
 
@@ -186,6 +195,7 @@ def fit_reward_model(given: Round, tools: Tools, kept: StepOutputs) -> StepRepor
         new = outside.extended(new, len(outside) + len(new))
     new = checkpoint.replay_from_bytes(kept.write_output(PAIR_FEATURES.name, checkpoint.replay_to_bytes(new)))
     replay = history.replay_buffer(kept, given.number, new, settings.r_buffer_maxlen)
+    kept.write_output(REPLAY_BUFFER.name, checkpoint.replay_to_bytes(replay))
     before = history.ensemble_before(given, kept, new.chosen.shape[1])
     report = kept.read_report("labeling", given.number)
     queries = given.plan.queries_spent + (report.counts["queries"] if report else 0)

@@ -8,12 +8,12 @@ from pathlib import Path
 from ..policy.buffer import buffer_sizes
 from ..policy.pairs import PairReader
 from ..policy.schedule import rows_of_rounds, total_steps
-from ..policy.settings import PolicySettings
 from ..policy.trainer import RoundInputs, Trainer
 from ..prompts.template import Tokenizer
 from ..records.keep import FinishedSteps, Keep
 from ..records.plan import STARTING_MODEL, Plan
 from ..records.records import Prompt
+from .experiment import ExperimentSettings
 from .inputs import Round
 
 
@@ -47,12 +47,11 @@ def make_trainer(
         given=RoundInputs(
             round=plan.round,
             is_first=plan.policy.round == STARTING_MODEL,
-            is_last=plan.last,
             outside=plan.outside,
             held_out=given.read_held_out(),
             # As long as the experiment's own answers may be: what fits a batch of those, fits one of these.
             longest_answer=settings.sampling.generate_max_length,
-            rate_steps=count_rate_steps(settings.policy, plan, settings.prompts.rollout_batch_size),
+            rate_steps=count_rate_steps(settings, plan),
         ),
         starting_model=starting_model,
         reader=PairReader(
@@ -69,10 +68,17 @@ def make_trainer(
     )
 
 
-def count_rate_steps(settings: PolicySettings, plan: Plan, rollout_batch_size: int) -> float:
-    """Return the length of the learning rate's course: the steps that the budget pays for, or a multiple."""
-    rows = rows_of_rounds(plan.queries_spent + plan.queries_left, plan.duels or rollout_batch_size, plan.rounds)
+def count_rate_steps(experiment: ExperimentSettings, plan: Plan) -> float:
+    """Return the length of the learning rate's course: the steps that the budget pays for, or a multiple.
+
+    It counts the rounds as if no duel were a clash: what a clash saves is learned from in a later round.
+    """
+    settings, size = experiment.policy, experiment.prompts.rollout_batch_size
+    budget = plan.queries_spent + plan.queries_left
+    rows = rows_of_rounds(budget, plan.duels or size, experiment.exploration.count_rounds(budget, size))
     own = buffer_sizes(rows, settings.pi_buffer_maxlen, settings.buffer_clear_every)
     sizes = [size + len(plan.outside) for size in own]
-    paid = total_steps(sizes, settings.max_epochs, settings.train_batch_size, settings.max_sgd_steps)
+    paid = total_steps(
+        sizes, settings.max_epochs, settings.train_batch_size, settings.max_sgd_steps, settings.leftover_pairs
+    )
     return paid * settings.max_step_adjustment

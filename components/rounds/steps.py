@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from .. import progress
 from ..errors import WaitingForLabels
+from ..labeling.missing import describe_missing
+from ..labeling.queries import SPENDING_LIMIT
 from ..ledger.claim import release_claim
 from ..ledger.done import Done
 from ..ledger.ledger import Ledger
@@ -66,6 +69,11 @@ def run_step(ledger: Ledger, round_: int, room: str, run: str) -> Done:
         report = STEP_PROGRAMS[room](
             gather_round(ledger, round_, settings), LedgerTools(step, settings).as_tools(), step
         )
+        if SPENDING_LIMIT in report.facts:
+            progress.report_note(
+                f"round {round_}: judge.judge_spending_limit={report.facts[SPENDING_LIMIT]:g} is reached, which leaves "
+                f"{describe_missing(report.counts)}; raise it (--judge_spending_limit) to go on with the next round"
+            )
         return step.report_done(report)
 
 

@@ -68,8 +68,7 @@ def train_on_worker(
     with share_folder() as folder:
         with watch.time_part("load"):
             # First of all: what is missing there is said before anything is computed.
-            weights = "adapter" if trainer.settings.lora_rank else "model"
-            for name in () if trainer.given.is_first else (weights, "optimizer"):
+            for name in () if trainer.given.is_first else name_checkpoint(ledger, plan, settings):
                 fetch_checkpoint(ledger, plan, step, name, folder / name, rank)
         counts, facts = trainer.train_round(folder)
         if rank == 0:
@@ -96,6 +95,14 @@ def open_trainer(
         rank=rank,
         world=world,
     )
+
+
+def name_checkpoint(ledger: Ledger, plan: Plan, settings: ExperimentSettings) -> tuple[str, ...]:
+    """Return the folders that training goes on from."""
+    weights = "adapter" if settings.policy.lora_rank else "model"
+    done = ledger.find_done(plan.policy.round, "policy")
+    # Former versions kept no optimizer state in a round that they took for the experiment's last.
+    return (weights, "optimizer") if done is None or done.list_folder("optimizer") else (weights,)
 
 
 def fetch_checkpoint(ledger: Ledger, plan: Plan, step: Step, name: str, folder: Path, rank: int) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
 
-from ..statistics.exact import student_quantile
+from ..statistics.exact import paired_test, student_quantile
 from .duels import RANDOM
 from .play import Moment, Play, Rules, play
 from .workers import map_tasks
@@ -19,6 +19,7 @@ LATE = 0.25
 OF_DUELS = ("duel_regret", "clash_rate")
 OF_THE_MODEL = ("win_rate", "simple_regret", "pair_accuracy")
 MEASURES = (*OF_THE_MODEL, *OF_DUELS)
+SHARES = ("win_rate", "clash_rate", "pair_accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,16 @@ SeedCurve = list[tuple[int, SeedMean]]
 
 @dataclass(frozen=True, slots=True)
 class StrategySummary:
-    """A strategy's measures, and their differences to random in the same worlds (None for random itself)."""
+    """A strategy's measures, and their differences to random in the same worlds (None for random itself).
+
+    `p_values`: of each difference alone, by Student's paired test; None from one seed.
+    """
 
     strategy: str
     spent: float
     measures: dict[str, SeedMean]
     against_random: dict[str, SeedMean] | None
+    p_values: dict[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ def measure_curve(tournament: Tournament, strategy: str, measure: str) -> SeedCu
     """Return a measure after M, 2M, ... queries."""
     plays = tournament.of(strategy)
     return [
-        (queries, average_seeds([_read_measure(play, queries, measure) for play in plays]))
+        (queries, average_seeds([_read_measure(play, queries, measure) for play in plays], *_bounds_of(measure)))
         for queries in list_query_counts(tournament.rules)
     ]
 
@@ -103,7 +108,8 @@ def measure_difference(tournament: Tournament, strategy: str, measure: str) -> S
         (
             queries,
             average_seeds(
-                [_read_measure(own, queries, measure) - _read_measure(other, queries, measure) for own, other in pairs]
+                [_read_measure(own, queries, measure) - _read_measure(other, queries, measure) for own, other in pairs],
+                *_difference_bounds(measure),
             ),
         )
         for queries in list_query_counts(tournament.rules)
@@ -115,13 +121,22 @@ def list_query_counts(rules: Rules) -> list[int]:
     return [*range(rules.prompts, rules.queries, rules.prompts), rules.queries]
 
 
-def average_seeds(values: Sequence[float]) -> SeedMean:
-    """Return the mean of K independent values and its 95% interval."""
+def average_seeds(values: Sequence[float], lowest: float = -inf, highest: float = inf) -> SeedMean:
+    """Return the mean of K independent values and its 95% interval, cut where no mean can be."""
     mean, count = float(np.mean(values)), len(values)
     if count < 2:
         return SeedMean(mean, None, None)
     half = student_quantile(count - 1) * float(np.std(values, ddof=1)) / sqrt(count)
-    return SeedMean(mean, mean - half, mean + half)
+    return SeedMean(mean, max(lowest, mean - half), min(highest, mean + half))
+
+
+def _bounds_of(measure: str) -> tuple[float, float]:
+    return (0.0, 1.0 if measure in SHARES else inf)
+
+
+def _difference_bounds(measure: str) -> tuple[float, float]:
+    _, highest = _bounds_of(measure)
+    return -highest, highest
 
 
 def average_play(play: Play, measure: str) -> float:
@@ -144,18 +159,23 @@ def _play_task(task: tuple[World, str, Rules, int]) -> Play:
 
 def _summarise_strategy(tournament: Tournament, strategy: str) -> StrategySummary:
     plays = tournament.of(strategy)
-    measures = {measure: average_seeds([average_play(play, measure) for play in plays]) for measure in MEASURES}
-    against = None if strategy == RANDOM else dict(_measure_differences(tournament, strategy))
-    return StrategySummary(strategy, float(np.mean([play.spent for play in plays])), measures, against)
-
-
-def _measure_differences(tournament: Tournament, strategy: str) -> Iterator[tuple[str, SeedMean]]:
-    pairs = list(zip(tournament.of(strategy), tournament.of(RANDOM), strict=True))
-    for measure in MEASURES:
-        yield (
-            measure,
-            average_seeds([average_play(own, measure) - average_play(other, measure) for own, other in pairs]),
-        )
+    measures = {
+        measure: average_seeds([average_play(play, measure) for play in plays], *_bounds_of(measure))
+        for measure in MEASURES
+    }
+    pairs = list(zip(plays, tournament.of(RANDOM), strict=True))
+    differences = {
+        measure: [average_play(own, measure) - average_play(other, measure) for own, other in pairs]
+        for measure in MEASURES
+    }
+    against = {name: average_seeds(values, *_difference_bounds(name)) for name, values in differences.items()}
+    return StrategySummary(
+        strategy,
+        float(np.mean([play.spent for play in plays])),
+        measures,
+        None if strategy == RANDOM else against,
+        {name: paired_test(values) for name, values in differences.items()},
+    )
 
 
 def _read_measure(play: Play, queries: int, measure: str) -> float:

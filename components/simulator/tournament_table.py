@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import isnan
 
 from ..reporting.words import NOT_MEASURED, count
+from ..statistics.exact import reject_together
 from .duels import RANDOM
-from .tournament import MEASURES, SeedMean, StrategySummary, Tournament, summarise_strategies
+from .tournament import MEASURES, SHARES, SeedMean, StrategySummary, Tournament, summarise_strategies
 
 HEAD = (
     "Strategy", "Win rate", "to random", "Simple regret", "to random", "Duel regret", "to random", "Clashes",
     "Pair accuracy",
 )  # fmt: skip
-SHARES = ("win_rate", "clash_rate", "pair_accuracy")
 LOW_IS_GOOD = ("simple_regret", "duel_regret")
 
 
@@ -38,9 +38,11 @@ def align_columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def state_findings(tournament: Tournament) -> list[str]:
     """Return sentences: which strategies beat random by each objective, and which did not spend their budget."""
     rows = summarise_strategies(tournament)
+    sides = compare_with_random(rows)
     return [
-        _state_finding(rows, "win_rate", "held-out win rate (is the final answer good?)", tournament),
-        _state_finding(rows, "duel_regret", "duel regret (is every answer shown good?)", tournament),
+        _state_finding(sides, "win_rate", "held-out win rate (is the final answer good?)", tournament),
+        _state_finding(sides, "duel_regret", "duel regret (is every answer shown good?)", tournament),
+        *_describe_correction(len(sides), tournament.seeds),
         *_report_unspent(rows, tournament.rules.queries),
     ]
 
@@ -74,13 +76,30 @@ def format_mean(value: SeedMean, share: bool, signed: bool = False) -> str:
     return f"{mean} [{number(value.low, '')}, {number(value.high, '')}]"
 
 
-def beats_random(summary: StrategySummary, measure: str) -> int:
-    """Return 1 where the interval of the difference to random lies on the good side of 0, -1 on the bad, else 0."""
-    difference = summary.against_random[measure] if summary.against_random else None
-    if difference is None or difference.low is None or difference.high is None:
-        return 0
-    good = -1 if measure in LOW_IS_GOOD else 1
-    return good if difference.low > 0 else -good if difference.high < 0 else 0
+def compare_with_random(rows: Sequence[StrategySummary]) -> dict[tuple[str, str], int]:
+    """Return by strategy and measure: 1 for better than random, -1 for worse, 0 for not distinguishable from it.
+
+    Holm's correction is over all of them, so that with 95% none is called better or worse by chance.
+    """
+    tested = [
+        (row.strategy, measure, row.against_random[measure].mean, row.p_values[measure])
+        for measure in ("win_rate", "duel_regret")
+        for row in rows
+        if row.against_random is not None
+    ]
+    rejected = reject_together([1.0 if p is None else p for *_, p in tested])
+    return {
+        (name, measure): 0 if not sure else 1 if (mean > 0) != (measure in LOW_IS_GOOD) else -1
+        for (name, measure, mean, _), sure in zip(tested, rejected, strict=True)
+    }
+
+
+def _describe_correction(comparisons: int, seeds: int) -> Iterator[str]:
+    if comparisons > 1 and seeds > 1:
+        yield (
+            f"With 95%, none of these {comparisons} comparisons calls a strategy better or worse by chance (Holm); the "
+            "interval of a single difference may exclude 0 all the same."
+        )
 
 
 def _table_row(summary: StrategySummary) -> tuple[str, ...]:
@@ -96,15 +115,15 @@ def _table_row(summary: StrategySummary) -> tuple[str, ...]:
     return summary.strategy, *compared, of("clash_rate"), of("pair_accuracy")
 
 
-def _state_finding(rows: Sequence[StrategySummary], measure: str, name: str, tournament: Tournament) -> str:
-    rivals = [row for row in rows if row.strategy != RANDOM]
+def _state_finding(sides: Mapping[tuple[str, str], int], measure: str, name: str, tournament: Tournament) -> str:
+    rivals = [strategy for strategy in tournament.strategies if strategy != RANDOM]
     if tournament.seeds < 2:
         return f"By {name}: one seed cannot separate the strategies; use more seeds."
     groups = ((1, "better than random"), (-1, "worse"), (0, "not distinguishable from it"))
     parts = (
         f"{', '.join(names)} {said}"
         for side, said in groups
-        if (names := [row.strategy for row in rivals if beats_random(row, measure) == side])
+        if (names := [rival for rival in rivals if sides[rival, measure] == side])
     )
     return f"By {name}: {'; '.join(parts) or 'random played alone'}."
 

@@ -11,15 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .intervals import Estimate, wilson_interval
+from .intervals import Estimate
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 SAMPLES = 1_000
 """Resamples behind an interval of a report: its ends are known to about a fortieth of its width."""
-_EDGES = (0.025, 0.975)
-_OUTCOMES = np.array([1.0, 0.5, 0.0])
+ADDED = np.array([1.0, 1.0, 0.0, 0.0])
+"""Outcomes that are resampled beside those of the prompts, as in `intervals.outcome_interval`: two wins, two losses."""
+ADDED_DIFFERENCES = np.array([1.0, 1.0, -1.0, -1.0])
+"""The same for differences of two outcomes."""
 
 
 def score_outcomes(wins: Sequence[float] | Floats) -> Floats:
@@ -27,43 +29,6 @@ def score_outcomes(wins: Sequence[float] | Floats) -> Floats:
     chances = np.asarray(wins, dtype=np.float64)
     found: Floats = (chances > 0.5) + 0.5 * (chances == 0.5)
     return found
-
-
-def outcome_interval(counts: Counts, samples: int, seed: int) -> tuple[float, float]:
-    """Return the 95% percentile interval of a win rate over prompts drawn with replacement (Efron 1979).
-
-    counts: (3,) prompts won, tied, lost. An outcome has only these three values, so drawing n prompts with replacement
-    is drawing their counts from a multinomial distribution.
-    """
-    n = int(counts.sum())
-    if n in (counts[0], counts[2]):
-        # Resampling equal outcomes gives an interval of no width, however few they are; Wilson's (1927) has one.
-        return wilson_interval(float(counts[0] > 0), n)
-    return _percentile_interval(_OUTCOMES, counts, samples, seed)
-
-
-def mean_interval(values: Floats, samples: int, seed: int) -> tuple[float, float]:
-    """Return the 95% percentile interval of the mean of the values (n,), drawn with replacement (Efron 1979).
-
-    It has no width where all values are equal. Draws counts of the distinct values, which may be far fewer than n.
-    """
-    return _percentile_interval(*np.unique(values, return_counts=True), samples, seed)
-
-
-def _percentile_interval(values: Floats, counts: Counts, samples: int, seed: int) -> tuple[float, float]:
-    n = int(counts.sum())
-    resampled = np.random.default_rng(seed).multinomial(n, counts / n, size=samples)
-    low, high = np.quantile(resampled @ values / n, _EDGES)
-    return float(low), float(high)
-
-
-def estimate_mean(values: Sequence[float] | Floats, seed: int) -> Estimate:
-    """Return the mean with its 95% percentile interval over values drawn with replacement (Efron 1979).
-
-    For differences within prompts, this is the paired bootstrap.
-    """
-    numbers = np.asarray(values, dtype=np.float64)
-    return Estimate(float(numbers.mean()), *mean_interval(numbers, SAMPLES, seed))
 
 
 def draw_prompts(prompts: int, seed: int) -> Floats:
@@ -96,18 +61,24 @@ def resample_seeds(found: Sequence[Floats], draws: Counts) -> Floats:
     return drawn
 
 
-def estimate_from(value: float, resampled: Floats) -> Estimate:
-    """Return a number with the 95% percentile interval of its resamples; its ends may be infinite."""
-    low, high = np.quantile(resampled, _EDGES, method="inverted_cdf" if np.isinf(resampled).any() else "linear")
-    return Estimate(value, float(low), float(high))
+def estimate_from(value: float, resampled: Floats, comparisons: int = 1) -> Estimate:
+    """Return a number with the 95% percentile interval of its resamples; its ends may be infinite.
 
-
-def find_reach(rates: Floats, queries: Sequence[int], level: float) -> Floats:
-    """Return after how many queries a win rate was first measured at `level` or above; infinite where it never was.
-
-    rates: (..., R), the measured rounds in order. Returns (...).
+    `comparisons`: how many intervals shall hold together with 95% (Bonferroni).
     """
-    reached = rates >= level - 1e-12
+    edges = (0.025 / comparisons, 1 - 0.025 / comparisons)
+    low, high = np.quantile(resampled, edges, method="inverted_cdf" if np.isinf(resampled).any() else "linear")
+    return Estimate(value, min(float(low), value), max(float(high), value))
+
+
+def find_reach(lows: Floats, queries: Sequence[int], level: float) -> Floats:
+    """Return after how many queries a win rate was first at `level` or above for certain; infinite where it never was.
+
+    That is where the lower end of its interval is: of many measured rounds, one comes out above a level by chance.
+
+    lows: (..., R), the lower ends of the measured rounds in order. Returns (...).
+    """
+    reached = lows >= level - 1e-12
     first: Floats = np.where(reached.any(-1), np.asarray(queries, dtype=np.float64)[reached.argmax(-1)], np.inf)
     return first
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,8 +48,8 @@ class LocalStore:
     def get(self, key: str) -> Blob:
         """Read one object. Raises `ObjectNotFound`."""
         with self._found(key) as file:
-            data = file.read()
-        return Blob(data, _make_etag(data))
+            data, written = file.read(), os.fstat(file.fileno()).st_mtime
+        return Blob(data, _make_etag(data), max(self._read_clock() - written, 0.0))
 
     def put(self, key: str, data: bytes) -> str:
         """Write an object whatever was there; returns its etag."""
@@ -98,6 +99,16 @@ class LocalStore:
         """Fetch an object of any size into a file. Raises `ObjectNotFound`."""
         with self._found(key) as source, replace_on_success(path) as temporary, temporary.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
+
+    def _read_clock(self) -> float:
+        """Return the time by the clock that dates the files: on a network drive, the clock of its server."""
+        lock = self.folder / _LOCK
+        try:
+            lock.touch()
+            return lock.stat().st_mtime
+        except OSError:
+            # It may only be read.
+            return time.time()
 
     def _path(self, key: str) -> Path:
         path = self.folder / checked_key(key)

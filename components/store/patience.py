@@ -85,8 +85,12 @@ class Outage:
         with self._lock:
             self._since = now if self._since is None else self._since
             if (tries > 1 or seconds_tried > _QUIET_SECONDS) and now >= self._said_at + _REMINDER_SECONDS:
-                still = f"has not answered for {in_words(now - self._since)}" if self._is_known else "does not answer"
-                limit = in_words(patience)
+                still = (
+                    f"has not answered for {progress.format_duration(now - self._since)}"
+                    if self._is_known
+                    else "does not answer"
+                )
+                limit = progress.format_duration(patience)
                 progress.report_note(f"the store {self.server} {still} ({cause}); trying again for up to {limit}")
                 self._said_at, self._is_known = now, True
             return self._since
@@ -98,7 +102,7 @@ class Outage:
             return
         with self._lock:
             if self._is_known and self._since is not None:
-                away = in_words(time.monotonic() - self._since)
+                away = progress.format_duration(time.monotonic() - self._since)
                 progress.report_note(f"the store {self.server} answers again, after {away}")
             self._since, self._is_known = None, False
 
@@ -251,8 +255,3 @@ def is_untrusted(error: HTTPError) -> bool:
         return True
     stays = ("WRONG_VERSION_NUMBER", "NO_CERTIFICATE_OR_CRL_FOUND", "PEM_LIB")
     return isinstance(reason, ssl.SSLError) and reason.reason in stays
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration as people say it."""
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"

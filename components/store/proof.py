@@ -14,13 +14,16 @@ from threading import Barrier
 from ..errors import ObjectChanged, ObjectExists, UnsafeStore
 from .store import Store
 
+PROOFS = "_proof/"
+"""Begins the keys that a proof writes. One whose process was killed leaves its key behind."""
+
 
 def prove_conditional_writes(store: Store, racers: int = 8) -> None:
     """Race `racers` creators for one key, then as many swappers; raises `UnsafeStore` unless one wins each time.
 
     The winner's bytes must be what is there afterwards. Leaves nothing behind.
     """
-    key = f"_proof/{secrets.token_hex(8)}"
+    key = f"{PROOFS}{secrets.token_hex(8)}"
     try:
         etag = _race_writers(store, key, racers, "create-only", lambda data: store.put_if_absent(key, data))
         _race_writers(store, key, racers, "compare-and-swap", lambda data: store.replace(key, data, etag))

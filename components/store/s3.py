@@ -10,6 +10,7 @@ import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 from xml.etree.ElementTree import ParseError
@@ -28,6 +29,7 @@ from ..errors import (
     StoreStaysAway,
     StoreUnreachable,
 )
+from ..progress import format_duration
 from .connections import open_connections
 from .files import replace_on_success
 from .keys import checked_key, checked_prefix
@@ -38,7 +40,6 @@ from .patience import (
     Patience,
     Trouble,
     connection_trouble,
-    in_words,
     is_untrusted,
     unresolved,
     was_in_doubt,
@@ -103,22 +104,22 @@ class S3Store:
     def get(self, key: str) -> Blob:
         """Read one object. Raises `ObjectNotFound`."""
         buffer = io.BytesIO()
-        etag = self._fetch(key, buffer)
-        return Blob(buffer.getvalue(), etag)
+        headers = self._fetch(key, buffer)
+        return Blob(buffer.getvalue(), headers["etag"].strip('"'), _read_age(headers))
 
     def put(self, key: str, data: bytes) -> str:
         """Write an object whatever was there; returns its etag."""
-        with self._letters(key):
+        with self._explained(key):
             return self._write(key, data, {})
 
     def put_if_absent(self, key: str, data: bytes) -> str:
         """Create an object; returns its etag. Raises `ObjectExists`; of concurrent creators exactly one wins."""
-        with self._letters(key, ObjectExists(f"{self.uri}: {key} exists already")):
+        with self._explained(key, ObjectExists(f"{self.uri}: {key} exists already")):
             return self._write_if({"If-None-Match": "*"}, key, data)
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
         """Compare-and-swap: write only if the object still has `etag`. Raises `ObjectChanged`, `ObjectNotFound`."""
-        with self._letters(key, ObjectChanged(f"{self.uri}: {key} has changed since it was read")):
+        with self._explained(key, ObjectChanged(f"{self.uri}: {key} has changed since it was read")):
             return self._write_if({"If-Match": f'"{etag}"'}, key, data)
 
     def list(self, prefix: str) -> Iterator[Entry]:
@@ -129,18 +130,18 @@ class S3Store:
             found = self._client.list_objects(self._address.bucket, start, recursive=True)
             return [self._entry(each) for each in found if not each.is_dir]
 
-        with self._letters(prefix):
+        with self._explained(prefix):
             # SeaweedFS lists folder by folder, which puts a/b before a-b.
             return iter(sorted(self._patience.repeat(entries, _reading_trouble_of), key=lambda entry: entry.key))
 
     def delete(self, key: str) -> None:
         """Remove an object; a missing one is no error."""
-        with self._letters(key):
+        with self._explained(key):
             self._client.remove_object(self._address.bucket, self._name(key))
 
     def upload(self, key: str, path: Path) -> None:
         """Write a file of any size (in parts where it is large)."""
-        with self._letters(key):
+        with self._explained(key):
             for tries in range(1, TRIES + 1):
                 try:
                     return self._upload(key, path)
@@ -195,8 +196,8 @@ class S3Store:
         # Each request is repeated on its own; all of them are when an answer cannot be read.
         self._patience.repeat(send, _reading_trouble_of)
 
-    def _fetch(self, key: str, sink: BinaryIO) -> str:
-        """Stream an object into `sink`, from its beginning again where it breaks off; returns its etag."""
+    def _fetch(self, key: str, sink: BinaryIO) -> Mapping[str, str]:
+        """Stream an object into `sink`, from its beginning again where it breaks off; returns the answer's headers."""
         furthest = 0
 
         def got_further() -> bool:
@@ -204,10 +205,10 @@ class S3Store:
             before, furthest = furthest, max(furthest, sink.tell())
             return furthest > before
 
-        with self._letters(key):
+        with self._explained(key):
             return self._patience.repeat(lambda: self._stream(key, sink), _reading_trouble_of, got_further)
 
-    def _stream(self, key: str, sink: BinaryIO) -> str:
+    def _stream(self, key: str, sink: BinaryIO) -> Mapping[str, str]:
         sink.seek(0)
         sink.truncate()
         response = self._client.get_object(self._address.bucket, self._name(key))
@@ -216,7 +217,8 @@ class S3Store:
                 raise ProtocolError(_NO_ETAG)
             for chunk in response.stream(1 << 20, decode_content=False):
                 sink.write(chunk)
-            return str(response.headers["etag"]).strip('"')
+            headers: Mapping[str, str] = response.headers
+            return headers
         finally:
             response.close()
             response.release_conn()
@@ -226,7 +228,7 @@ class S3Store:
         return Entry(key, found.size, found.last_modified.timestamp())  # type: ignore[attr-defined]
 
     @contextmanager
-    def _letters(self, key: str, beaten: StoreError | None = None) -> Iterator[None]:
+    def _explained(self, key: str, beaten: StoreError | None = None) -> Iterator[None]:
         """Turn the SDK's errors into ours; `beaten` is the one for a condition that did not hold."""
         try:
             yield
@@ -268,8 +270,8 @@ class S3Store:
         if seconds:
             return StoreStaysAway(
                 self._line(
-                    f"no answer from {endpoint} for {in_words(seconds)} ({reason}); check that the server runs, then "
-                    f"run this again; store_patience_seconds={seconds:g} is how long a step waits"
+                    f"no answer from {endpoint} for {format_duration(seconds)} ({reason}); check that the server runs, "
+                    f"then run this again; store_patience_seconds={seconds:g} is how long a step waits"
                 )
             )
         return StoreUnreachable(self._line(f"no answer from {endpoint}; is the server running? ({reason})"))
@@ -321,6 +323,15 @@ class _Client(Minio):  # type: ignore[misc]
             return response
 
         return self._patience.repeat(send, _trouble_of)
+
+
+def _read_age(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds since an object was written, or None. Both dates are the server's, in whole seconds."""
+    try:
+        now, written = (parsedate_to_datetime(headers[name]) for name in ("date", "last-modified"))
+        return max((now - written).total_seconds() - 1.0, 0.0)
+    except (KeyError, ValueError, TypeError):
+        return None
 
 
 def _trouble_of(error: Exception, was_reached: bool) -> Trouble | None:

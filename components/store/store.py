@@ -17,10 +17,15 @@ from ..errors import RefusedInput
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """An object's bytes with the tag of the version that was read."""
+    """An object's bytes with the tag of the version that was read.
+
+    `age`: seconds since that version was written, by the store's own clock; too small rather than too large. None if
+    the store does not say.
+    """
 
     data: bytes
     etag: str
+    age: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,9 @@ def _upload_file(store: Store, path: Path, name: str, key: str) -> Placed:
 def _download_file(store: Store, placed: Placed, path: Path) -> None:
     with replace_on_success(path) as temporary:
         store.download(placed.key, temporary)
+        if sha256_file(temporary) != placed.sha256:
+            # The answer may have been damaged on its way.
+            store.download(placed.key, temporary)
         found = sha256_file(temporary)
         if found != placed.sha256:
             raise DamagedObject(

@@ -13,10 +13,13 @@ import yaml
 from oatflow.components.errors import RefusedInput, SettingsError
 from oatflow.components.exploration.registry import STRATEGIES
 from oatflow.components.former_settings import update_settings
+from oatflow.components.oracles.known_reward import allow_module
 from oatflow.components.oracles.registry import ORACLES
 from oatflow.components.policy.registry import LOSSES
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_small_budget
-from oatflow.components.settings import Section, did_you_mean, is_operational
+from oatflow.components.settings import Section, did_you_mean, is_growing, is_operational
+
+from .strict_yaml import parse_yaml
 
 Nested = dict[str, dict[str, Any]]
 _TYPES = {str: "TEXT", int: "INT", float: "NUMBER", bool: "BOOL", tuple: "LIST", list: "LIST", dict: "MAPPING"}
@@ -37,6 +40,7 @@ class Setting:
     default: Any
     help: str
     operational: bool
+    growing: bool
     kind: str
     choices: tuple[str, ...]
 
@@ -50,7 +54,9 @@ def all_settings() -> Iterator[Setting]:
             text = " ".join((inner.description or "").split())
             choices = choices_of(name, inner.annotation)
             kind = "CHOICE" if choices else _name_type(inner.annotation)
-            yield Setting(room, name, inner.default, text, is_operational(section, name), kind, choices)
+            yield Setting(
+                room, name, inner.default, text, is_operational(section, name), is_growing(section, name), kind, choices
+            )
 
 
 def choices_of(name: str, annotation: Any) -> tuple[str, ...]:
@@ -80,6 +86,8 @@ def gather(
     if file is not None:
         _merge_sections(merged, read_yaml(file))
     _merge_sections(merged, _by_room(_read_flags(flags)))
+    # A file may come from somebody else; what is typed on the command line does not.
+    allow_module(flags.get("reward", ""))
     _read_texts(merged)
     settings = ExperimentSettings.parse(merged)
     refuse_small_budget(settings)
@@ -126,7 +134,7 @@ def read_yaml(file: Path) -> Nested:
 
 def _checked_yaml(text: str, name: str) -> Nested:
     try:
-        content = yaml.safe_load(text) or {}
+        content = parse_yaml(text) or {}
     except yaml.YAMLError as error:
         raise SettingsError(f"{name}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -161,7 +169,7 @@ def _read_flag(text: str) -> Any:
     if text.lower() == "none":
         return None
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         return text
     return value if isinstance(value, int | float | bool | dict | list | None) else text

@@ -23,6 +23,7 @@ from oatflow.components.oracles.audit import (
 )
 from oatflow.components.oracles.oracle import Circumstances, Oracle
 from oatflow.components.oracles.registry import ORACLES, open_oracle
+from oatflow.components.records.json_text import parse_json
 from oatflow.components.statistics.intervals import wilson_interval
 
 from ..flags import Flag, add_flags, command, given_settings, settings_flags
@@ -146,7 +147,8 @@ def _in_words(kappa: float) -> str:
 def _cost(account: Account) -> str:
     answers = account.answers
     requests, failed = sum(one.requests for one in answers), sum(one.retried for one in answers)
-    parts = [f"{len(answers)} questions answered", f"{requests} requests" if requests else "", f"{failed} failed tries"]
+    answered = sum(not one.unanswered for one in answers)
+    parts = [f"{answered} questions answered", f"{requests} requests" if requests else "", f"{failed} failed tries"]
     tokens = [(one.input_tokens, one.output_tokens) for one in answers]
     if any(given is not None for given, _ in tokens):
         parts.append(f"{sum(i or 0 for i, _ in tokens)} tokens in and {sum(o or 0 for _, o in tokens)} out")
@@ -192,8 +194,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise RecordError(f"{path.name}: is empty; expected a JSON object a line")
     for where, line in numbered:
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise RecordError(f"{where}: not JSON ({error})") from error
         if not isinstance(row, dict):
             raise RecordError(f"{where}: {line[:60]!r} is not a JSON object")

@@ -13,21 +13,30 @@ from oatflow.components.records.plan import WITHOUT_REWARD_MODEL, Plan
 from oatflow.components.reporting.curves import RoundRow, read_rounds
 from oatflow.components.reporting.queries import query_table
 from oatflow.components.rounds.annotation_files import read_batch, read_missing_answers
-from oatflow.components.rounds.experiment import ExperimentSettings
+from oatflow.components.rounds.ending import find_end, find_missing
+from oatflow.components.rounds.opening import find_newest_settings
+from oatflow.components.rounds.planning import queries_before
 
 
 def status(ledger: Ledger) -> dict[str, Any]:
     """Return rounds, queries, win rates with intervals, digests and the claim, as plain JSON values.
 
-    `preferences`: how many were learned from so far, where the experiment is offline and makes no queries; else None.
+    `rounds_planned`: if every duel from here on costs a query; what clashes save pays for more. `ended`: why no round
+    follows, if none does. `preferences`: how many were learned from so far, offline, where there are no queries; else
+    None.
     """
     head = ledger.read_head()
-    settings = ExperimentSettings.parse(ledger.experiment.settings)
+    next_round = head.round + 1
+    settings = find_newest_settings(ledger)
     rows = [asdict(row) for row in read_rounds(ledger)]
+    ended = find_end(ledger, next_round, settings)
+    left = settings.labeling.max_queries - queries_before(ledger, next_round)
     return {
         "ledger": ledger.store.uri,
-        "rounds_done": head.round + 1,
-        "rounds_planned": settings.rounds,
+        "rounds_done": next_round,
+        "rounds_planned": next_round if ended else settings.plan_rounds(next_round, left),
+        "ended": ended,
+        "missing": find_missing(ledger, head.round) or None,
         "queries": rows[-1]["queries_total"] if rows else 0,
         "max_queries": settings.labeling.max_queries,
         "preferences": sum(row["labels"] or 0 for row in rows) if settings.prompts.offline else None,
@@ -36,7 +45,7 @@ def status(ledger: Ledger) -> dict[str, Any]:
         "starting_model": ledger.experiment.starting_model,
         "head": asdict(head),
         "rounds": rows,
-        "open_round": read_open_round(ledger, head.round + 1),
+        "open_round": read_open_round(ledger, next_round),
     }
 
 
@@ -44,11 +53,15 @@ def describe_status(report: dict[str, Any]) -> str:
     """Say the status in a few lines."""
     lines = [
         f"ledger   {report['ledger']}",
-        f"rounds   {report['rounds_done']} of {report['rounds_planned']} done",
+        f"rounds   {report['rounds_done']} done, {report['rounds_planned']} planned",
         _describe_labels(report),
         describe_prompts(report["prompts"], report["dropped_prompts"]),
         f"head     {report['head']['digest'][:16]} (fencing token {report['head']['token']})",
     ]
+    if report["missing"]:
+        lines.append(f"missing  {report['missing']}")
+    if report["ended"]:
+        lines.append(f"ended    {report['ended']}")
     open_ = report["open_round"]
     if open_ is not None:
         state = "free to be taken over" if open_["free"] else f"holds until {open_['until']}"

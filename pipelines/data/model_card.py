@@ -30,6 +30,7 @@ ENSEMBLE = ("num_ensemble", "rm_hidden_dim", "enn_lambda", "rm_lr", "rm_sgd_step
 EXPLORATION = ("objective", "exp_method", "on_clash")
 SYNTHETIC = ("max_model_data_ratio", "burn_in_period", "pure_model_based", "model_data_label")
 _HUB = re.compile(r"([\w@][\w.@-]*/)?[\w][\w.-]*")
+_JUDGE = re.compile(r"(judge/.*)@[^/@]+((?:/[^/]+){3})")
 _USE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -115,7 +116,7 @@ def list_facts(ledger: Ledger, settings: ExperimentSettings, row: RoundRow, form
         "none: the preferences came with the prompts" if offline else _describe_oracle(ledger, row.round, "labeling")
     )
     return [
-        ("Round", f"{row.round} of rounds 0 to {settings.rounds - 1}"),
+        ("Round", f"{row.round} of rounds 0 to {ledger.read_head().round}"),
         ("Starting model", base_model(ledger)),
         ("Prompts", f"{public_name(settings.prompts.prompt_data)}: {train} to learn from, {held_out} held out; {turn}"),
         ("Oracle", oracle),
@@ -209,9 +210,18 @@ def _held_out_accuracy(row: RoundRow) -> str:
 
 
 def _describe_oracle(ledger: Ledger, round_: int, room: str) -> str:
-    """Return the identity of who was asked in a step."""
+    """Return the identity of who was asked in a step, without its host."""
     done = ledger.find_done(round_, room)
-    return str(done.facts["oracle"]) if done and "oracle" in done.facts else "unknown: the step did not record it"
+    if done is None or "oracle" not in done.facts:
+        return "unknown: the step did not record it"
+    return hide_host(str(done.facts["oracle"]))
+
+
+def hide_host(identity: str) -> str:
+    """Return an oracle's identity without the host of a judge or of a service, which is nobody else's business."""
+    if identity.startswith("remote/oat/"):
+        return "remote/oat"
+    return _JUDGE.sub(r"\1\2", identity)
 
 
 def _name_model(section: Any, names: Sequence[str]) -> str:

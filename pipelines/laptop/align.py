@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from oatflow.components.errors import OatflowError, RefusedInput, StoreError, WaitingForLabels
+from oatflow.components.errors import LabelsInDoubt, OatflowError, RefusedInput, StoreError, WaitingForLabels
 from oatflow.components.ledger import owner
 from oatflow.components.ledger.claim import refuse_while_held
 from oatflow.components.ledger.ledger import PATIENCE, Ledger
@@ -27,10 +26,13 @@ from oatflow.components.policy.starting_model import find_starting_model
 from oatflow.components.progress import PROGRESS_FILE
 from oatflow.components.reporting.curves import read_rounds
 from oatflow.components.reporting.page import write_report
+from oatflow.components.rounds.alarms import find_alarm
 from oatflow.components.rounds.annotation_files import read_batch, read_missing_answers
 from oatflow.components.rounds.beginning import begin_experiment, check_inputs, has_begun
+from oatflow.components.rounds.ending import find_end
 from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes
-from oatflow.components.rounds.opening import is_over, waits_for_people
+from oatflow.components.rounds.opening import waits_for_people
+from oatflow.components.rounds.planning import keep_raised_budget, queries_before
 from oatflow.components.step_ending import ABOVE, BUG, PREFIX
 from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
@@ -41,6 +43,7 @@ from ..alignment.pipeline import MOST_ROUNDS, compile_pipeline
 from ..data.ledger_status import describe_prompts
 from .display import Display
 from .place import experiment_uri, ledger_root
+from .scratch import make_scratch
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 15
@@ -94,13 +97,12 @@ def align(wish: Wish) -> Path:
     with ledger_root(wish.home, wish.ledger) as root:
         uri = experiment_uri(root, wish.experiment)
         _check_wish(wish, uri)
-        ledger = Ledger(open_store(uri))
-        round_ = ledger.read_head().round + 1
-        remaining = wish.settings.rounds - round_
-        if not is_over(ledger, round_, wish.settings) and not waits_for_people(ledger, round_, wish.settings):
-            _run_rounds(wish, uri, min(remaining, wish.rounds or remaining))
+        wish = replace(wish, settings=keep_raised_budget(Ledger(open_store(uri)), wish.settings))
+        alarm = _run_until_alarm(wish, uri)
         ledger = Ledger(open_store(uri))
         report = _write_results(wish, ledger)
+        if alarm:
+            raise LabelsInDoubt(alarm)
         _tell_why_it_ended(wish, ledger)
         return report
 
@@ -131,10 +133,45 @@ def _check_wish(wish: Wish, uri: str) -> None:
     refuse_while_held(ledger.store, ledger.read_head().round + 1, "", owner.this_process())
 
 
-def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
+def _run_until_alarm(wish: Wish, uri: str) -> str | None:
+    """Run the experiment's next rounds; returns what is wrong with the last one's labels, if that stopped it."""
+    try:
+        _run_rounds(wish, uri)
+    except PipelineFailed:
+        ledger = Ledger(open_store(uri))
+        if alarm := find_alarm(ledger, ledger.read_head().round, wish.settings):
+            return alarm
+        raise
+    return None
+
+
+def _count_rounds(wish: Wish, uri: str, until: int | None) -> int:
+    """Return how many rounds can be run now: as many as the budget pays for without a clash; 0 where none can.
+
+    `until`: how many rounds the experiment may have at the end of this run.
+    """
+    ledger = Ledger(open_store(uri))
+    round_ = ledger.read_head().round + 1
+    if find_end(ledger, round_, wish.settings) or waits_for_people(ledger, round_, wish.settings):
+        return 0
+    if alarm := find_alarm(ledger, round_ - 1, wish.settings):
+        raise LabelsInDoubt(alarm)
+    left = wish.settings.labeling.max_queries - queries_before(ledger, round_)
+    planned = wish.settings.plan_rounds(round_, left)
+    return max(0, (planned if until is None else min(planned, until)) - round_)
+
+
+def _run_rounds(wish: Wish, uri: str) -> None:
+    """Run the experiment's next rounds, in runs of the pipeline: clashes save queries, which pay for further ones."""
+    begun = Ledger(open_store(uri)).read_head().round + 1
+    until = None if wish.rounds is None else begun + wish.rounds
+    rounds = _count_rounds(wish, uri, until)
+    if not rounds:
+        return
     logs = wish.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    stem = f"{wish.experiment}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Two runs may begin in the same second.
+    stem = f"{wish.experiment}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     progress, log = logs / f"{stem}.progress.jsonl", logs / f"{stem}.log"
     progress.touch()
     # A reward of the user's own is imported from where the command runs.
@@ -145,36 +182,21 @@ def _run_rounds(wish: Wish, uri: str, rounds: int) -> None:
     }  # fmt: skip
     if wish.settings.sampling.engine == "vllm" and (notice := float32_notice()):
         print(notice, flush=True)
-    until = Ledger(open_store(uri)).read_head().round + 1 + rounds
     budget = None if wish.settings.prompts.offline else wish.settings.labeling.max_queries
-    display = Display(wish.experiment, until, budget, progress, learns_rewards=wish.settings.learns_rewards)
+    learns_rewards = wish.settings.learns_rewards
+    display = Display(wish.experiment, begun + rounds, budget, progress, learns_rewards=learns_rewards, most=until)
     with ExitStack() as stack:
         display.start()
         stack.callback(display.stop)
-        environment["TMPDIR"] = str(stack.enter_context(_make_scratch(wish.home)))
+        scratch = stack.enter_context(make_scratch(wish.home / "tmp"))
+        environment["TMPDIR"] = str(scratch)
         environment |= stack.enter_context(_warm_engine(wish, uri, logs))
-        for batch in _split_rounds(rounds):
-            _run_pipeline(wish, uri, batch, environment, log, progress, display)
-
-
-@contextmanager
-def _make_scratch(home: Path) -> Iterator[Path]:
-    """Give the steps a folder for what they fetch, and clear away those of runs that were killed."""
-    folder = home / "tmp" / str(os.getpid())
-    for left in folder.parent.glob("*"):
-        if not Path("/proc", left.name).exists():
-            shutil.rmtree(left)
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-def _split_rounds(rounds: int) -> Iterator[int]:
-    while rounds > 0:
-        yield min(rounds, MOST_ROUNDS)
-        rounds -= MOST_ROUNDS
+        while rounds:
+            before = Ledger(open_store(uri)).read_head().round
+            _run_pipeline(wish, uri, min(rounds, MOST_ROUNDS), environment, scratch, log, progress, display)
+            # A run that closes no round has nothing to do, whatever it waits for.
+            is_stuck = Ledger(open_store(uri)).read_head().round == before
+            rounds = 0 if is_stuck else _count_rounds(wish, uri, until)
 
 
 @contextmanager
@@ -196,9 +218,16 @@ def _warm_engine(wish: Wish, uri: str, logs: Path) -> Iterator[Mapping[str, str]
 
 
 def _run_pipeline(
-    wish: Wish, uri: str, rounds: int, environment: Mapping[str, str], log: Path, progress: Path, display: Display
+    wish: Wish,
+    uri: str,
+    rounds: int,
+    environment: Mapping[str, str],
+    scratch: Path,
+    log: Path,
+    progress: Path,
+    display: Display,
 ) -> None:
-    pipeline = wish.home / f"alignment-{rounds}.yaml"
+    pipeline = scratch / f"alignment-{rounds}.yaml"
     compile_pipeline(rounds, pipeline, THIS_MACHINE)
     arguments = form_arguments(uri, wish.settings)
     command = [sys.executable, "-m", "oatflow.pipelines.laptop.local_run", "--pipeline", str(pipeline),
@@ -268,19 +297,22 @@ def _describe_silent_end(events: Sequence[Mapping[str, Any]], uri: str) -> str:
 
 
 def _tell_why_it_ended(wish: Wish, ledger: Ledger) -> None:
-    """Raise `WaitingForLabels` where people must answer first; say so where the money for the oracle is spent."""
+    """Raise `WaitingForLabels` where people must answer first; say so where the experiment has ended."""
     round_ = ledger.read_head().round + 1
-    if round_ < wish.settings.rounds and wish.settings.asks_people:
+    if end := find_end(ledger, round_, wish.settings):
+        print(end)
+    elif wish.settings.asks_people:
         missing, asked = read_missing_answers(ledger, round_, wish.settings.human), read_batch(ledger, round_)
         if missing.by_duel and asked:
             raise WaitingForLabels(f"round {round_} is waiting for labels: {missing}. {explain_labelling(asked)}")
-    if round_ < wish.settings.rounds and is_over(ledger, round_, wish.settings):
-        print("The experiment ended before its budget of queries: judge_spending_limit is reached.")
 
 
 def _write_results(wish: Wish, ledger: Ledger) -> Path:
     report = wish.home / "reports" / f"{wish.experiment}.html"
     report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(write_report(ledger), encoding="utf-8")
+    # Another run may write it at the same time: each is whole.
+    written = report.with_suffix(f".{os.getpid()}.new")
+    written.write_text(write_report(ledger), encoding="utf-8")
+    written.replace(report)
     Display.final_table(read_rounds(ledger))
     return report

@@ -95,13 +95,15 @@ class RoundState:
 
 @dataclass
 class RunState:
-    """Where a run stands. `rounds`: how many the experiment will have when the run ends; `queries`: spent so far.
+    """Where a run stands. `rounds`: how many are planned to be done when the run ends; `queries`: spent so far.
 
-    `budget`: queries that it may spend, or None where the experiment is offline and no query counts.
+    `budget`: queries that it may spend, or None where the experiment is offline and no query counts. `most`: how many
+    rounds the experiment has at most when the run ends, if there is a limit.
     """
 
     rounds: int
     budget: int | None
+    most: int | None = None
     now: RoundState | None = None
     finished: list[RoundState] = field(default_factory=list)
     queries_before: int | None = None
@@ -157,6 +159,9 @@ class RunState:
         step.counts, step.facts = event.get("counts", {}), event.get("facts", {})
         if step.name == "open":
             self.queries_before = event.get("queries_spent", self.queries_before)
+            # Clashes save queries, which pay for further rounds.
+            planned = event.get("rounds_planned", self.rounds)
+            self.rounds = planned if self.most is None else min(planned, self.most)
         if step.name == "evaluate" and step.facts.get("win_rate") is not None:
             self.win_rate = (step.facts["win_rate"], step.facts["low"], step.facts["high"])
             self.win_rate_round = self.now.number
@@ -188,8 +193,9 @@ class Display:
         console: Console | None = None,
         clock: Callable[[], float] = time.time,
         learns_rewards: bool = False,
+        most: int | None = None,
     ):
-        self.state = RunState(rounds, budget)
+        self.state = RunState(rounds, budget, most)
         self._name, self._file, self._clock = name, progress_file, clock
         self._console = console or Console(highlight=False)
         self._started = clock()
@@ -287,7 +293,7 @@ class Display:
     def _title(self) -> Text:
         state, parts = self.state, [Text(self._name, "bold")]
         if state.now is not None:
-            parts.append(Text(f"round {state.now.number} ({state.now.number + 1} of {state.rounds})"))
+            parts.append(Text(f"round {state.now.number} ({state.now.number + 1} of {state.rounds} planned)"))
         parts += map(Text, self._queries())
         if state.win_rate is not None:
             parts.append(Text(f"{self._win_rate()} after round {state.win_rate_round}", "green"))

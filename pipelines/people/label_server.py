@@ -1,13 +1,16 @@
 """Serves the labelling page on this machine's loopback address, and writes its answers into the ledger.
 
-Only a browser on this machine (or at the other end of a tunnel to it) reaches the server. Other web sites cannot use
-it: a request must name this machine as its host, and come from the page itself.
+Only a browser on this machine (or at the other end of a tunnel to it) reaches the server. Its address has a secret, so
+that other users of this machine can neither read the questions nor answer them. Other web sites cannot use it: a
+request must name this machine as its host, and come from the page itself.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
+import secrets
 import threading
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -20,12 +23,14 @@ from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.oracles.settings import HumanSettings
 from oatflow.components.people.annotations import annotator_name, as_shown, read_answer
 from oatflow.components.people.questions import Batch, to_page
+from oatflow.components.records.json_text import parse_json
 from oatflow.components.rounds.annotation_files import add_answers, is_answered, read_annotations
 
 HOST = "127.0.0.1"
 OURS = {"127.0.0.1", "localhost"}
 MOST_BYTES = 8 * 2**20
 """The size limit of a request: answers to about 40,000 duels."""
+NOTHING = "there is nothing here; the whole address is in the terminal"
 SILENCE_SECONDS = 30
 """How long a connection may be silent."""
 
@@ -43,6 +48,7 @@ class AnswerCollector:
 
     def __init__(self, ledger: Ledger, batch: Batch, settings: HumanSettings):
         self.page = to_page(batch)
+        self.secret = secrets.token_urlsafe(16)
         self._ledger, self._batch, self._settings = ledger, batch, settings
         self._one_at_a_time = threading.Lock()
         self.finished = threading.Event()
@@ -81,22 +87,30 @@ class Handler(BaseHTTPRequestHandler):
         self._send_reply(self._handle_post)
 
     def _handle_get(self) -> tuple[bytes, str]:
-        address = urlsplit(self.path)
-        if address.path == "/":
+        path = self._read_path()
+        if path == "":
             return self.collector.page, "text/html; charset=utf-8"
-        if address.path != "/answers":
-            raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
-        name = parse_qs(address.query).get("annotator", [""])[0]
+        if path != "answers":
+            raise Refused(HTTPStatus.NOT_FOUND, NOTHING)
+        name = parse_qs(urlsplit(self.path).query).get("annotator", [""])[0]
         return _to_json({"answers": self.collector.read_answers_of(name)})
 
     def _handle_post(self) -> tuple[bytes, str]:
-        if urlsplit(self.path).path != "/answers":
-            raise Refused(HTTPStatus.NOT_FOUND, "there is nothing here")
+        if self._read_path() != "answers":
+            raise Refused(HTTPStatus.NOT_FOUND, NOTHING)
         if self.headers.get("Origin") != f"http://{self.headers['Host']}":
             raise Refused(HTTPStatus.FORBIDDEN, "answers are taken from the page alone")
         if self.headers.get_content_type() != "application/json":
             raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected application/json")
         return _to_json({"new": self.collector.add_request(self._read_body())})
+
+    def _read_path(self) -> str:
+        """Return what follows the secret in the request's path; raises `Refused` if the secret is not there."""
+        secret, slash, rest = urlsplit(self.path).path.removeprefix("/").partition("/")
+        # Without the slash the page would send its answers to another address.
+        if not slash or not hmac.compare_digest(secret.encode(), self.collector.secret.encode()):
+            raise Refused(HTTPStatus.NOT_FOUND, NOTHING)
+        return rest
 
     def _read_body(self) -> Any:
         length = self.headers.get("Content-Length", "")
@@ -105,8 +119,8 @@ class Handler(BaseHTTPRequestHandler):
         if int(length) > MOST_BYTES:
             raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"more than {MOST_BYTES >> 20} MiB")
         try:
-            return json.loads(self.rfile.read(int(length)))
-        except (ValueError, RecursionError) as error:
+            return parse_json(self.rfile.read(int(length)))
+        except ValueError as error:
             raise Refused(HTTPStatus.BAD_REQUEST, f"not JSON ({error})") from error
 
     def _send_reply(self, handle: Any) -> None:
@@ -136,6 +150,8 @@ class Handler(BaseHTTPRequestHandler):
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
             "X-Frame-Options": "DENY",
+            # The address has a secret.
+            "Referrer-Policy": "no-referrer",
             "Connection": "close",
         }
         for name, value in headers.items():
@@ -153,7 +169,8 @@ def serve_page(ledger: Ledger, batch: Batch, settings: HumanSettings, port: int 
     if is_answered(ledger, batch.round, settings):
         return
     with open_server(collector, port, usual_port(batch)) as server:
-        print(f"http://{HOST}:{server.server_port}/   label here; Ctrl-C stops, and what was sent is kept", flush=True)
+        address = f"http://{HOST}:{server.server_port}/{collector.secret}/"
+        print(f"{address}   label here; Ctrl-C stops, and what was sent is kept", flush=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             collector.finished.wait()

@@ -75,7 +75,6 @@ DOORS = {
     "krippendorff": {"components/people/agreement.py"},
     "mosec": {"components/reward_server/score_worker.py"},
     "prometheus_client": {"components/reward_server/metrics.py"},
-    "psutil": {"components/reward_server/benchmark.py"},
     "msgspec": {"components/oracles/wire.py"},
     "multiprocessing": {"components/sampling/warm_engine.py", "components/simulator/workers.py"},
 }

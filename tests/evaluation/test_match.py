@@ -101,7 +101,9 @@ def test_a_policy_equal_to_its_opponent_wins_half_and_costs_nothing(begin, monke
     monkeypatch.setattr(ScriptedEngine, "load_policy", lambda *_: None)
     rounds = begin()
     done = rounds.evaluate(0)
-    assert (done.facts["win_rate"], done.facts["low"], done.facts["high"]) == (0.5, 0.5, 0.5)
+    assert done.facts["win_rate"] == 0.5
+    # Twenty ties do not prove that both are equally good.
+    assert (done.facts["low"], done.facts["high"]) == pytest.approx((0.4194, 0.5806), abs=1e-4)
     assert done.counts["evaluation_queries"] == 0
     assert done.facts["mean_reward"] is None
     assert rounds.asked() == []
@@ -146,7 +148,7 @@ def test_the_judge_hears_the_policy_first_about_half_of_the_time(begin):
     assert 0.35 < first / len(different) < 0.65
 
 
-@pytest.mark.parametrize("death", [1, 2, 3, 4, 6, 9])
+@pytest.mark.parametrize("death", [1, 4, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 6, 9))])
 def test_killed_at_any_write_the_verdicts_are_the_bytes_of_a_run_that_never_was(begin, monkeypatch, death):
     whole = begin(name="whole")
     whole.evaluate(0)

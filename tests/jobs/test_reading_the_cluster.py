@@ -233,6 +233,8 @@ def test_the_first_to_fail_is_the_earliest_after_the_last_restart():
     assert find_first_failure([]) is None
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(9, "9 s"), (119, "119 s"), (840, "14 min"), (9000, "2.5 h")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0 s"), (119, "119 s"), (840, "14 min"), (3600, "60 min"), (9000, "2.5 h")]
+)
 def test_times_are_told_as_people_do(seconds, words):
     assert format_duration(seconds) == words

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 import pytest
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.ledger import Ledger
+from oatflow.components.oracles import registry
 from oatflow.components.records.plan import Plan, PolicyPointer
 from oatflow.components.records.records import Candidate, Duel, Preference, Prompt, Receipt, duel_id
 from oatflow.components.records.table import from_parquet, to_parquet
@@ -80,3 +81,23 @@ def duels():
         else row
         for number, row in enumerate(even)
     ]
+
+
+@pytest.fixture
+def scripted_oracle(monkeypatch):
+    """Replace the simulated oracle by given answers."""
+
+    def install(answer):
+        class Scripted:
+            identity = "scripted"
+            known_reward = None
+            paid = False
+            spending = None
+
+            def compare_duels(self, duels):
+                return [answer(duel) for duel in duels]
+
+        kind = replace(registry.ORACLES["simulated"], open=lambda settings, circumstances: Scripted())
+        monkeypatch.setitem(registry.ORACLES, "simulated", kind)
+
+    return install

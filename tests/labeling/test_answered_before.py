@@ -46,10 +46,3 @@ def test_a_duel_that_was_answered_in_an_earlier_round_costs_no_query(experiment)
     before, again = preferences(ledger, 0)[0], preferences(ledger, 2)[0]
     assert (before.duel_id, before.first_wins, before.oracle) == (again.duel_id, again.first_wins, again.oracle)
     assert again.chosen in ("first", "second")
-
-
-def test_the_round_that_an_answer_came_from_is_an_input(experiment):
-    ledger, _ = experiment
-    inputs = ledger.find_done(2, "labeling").inputs
-    assert any(key.startswith("rounds/00000/labeling/") for key in inputs)
-    assert not any(key.startswith("rounds/00001/labeling/") for key in inputs)

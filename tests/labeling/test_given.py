@@ -29,7 +29,7 @@ def test_the_label_is_the_answer_that_the_set_calls_better_wherever_it_stands(be
     assert [row.first_wins for row in rows] == [1.0, 0.0, 1.0, None, None, 0.0, 1.0, 0.0, 1.0, 0.0]
     assert {(row.first_reward, row.second_reward) for row in rows} == {(None, None)}
     assert {row.oracle for row in rows if not row.clash} == {"preference set"}
-    assert done.counts == {"duels": 10, "queries": 0, "labels": 8, "clashes": 2, "first_chosen": 4}
+    assert done.counts == {"duels": 10, "queries": 0, "labels": 8, "clashes": 2, "first_chosen": 4, "learnable": 8}
     assert done.facts == {"oracle": "preference set"}
 
 

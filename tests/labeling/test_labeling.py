@@ -4,7 +4,6 @@ import pytest
 from oatflow.components.errors import ClaimLost, OracleError
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.step import Step
-from oatflow.components.oracles import registry
 from oatflow.components.oracles.oracle import Answer
 from oatflow.components.records.sealed import seal_document
 from oatflow.components.records.tables import PREFERENCES
@@ -27,26 +26,6 @@ def kill_before_write(monkeypatch, number):
     monkeypatch.setattr(Step, "write_output", dying)
 
 
-@pytest.fixture
-def scripted_oracle(monkeypatch):
-    """Replace the simulated oracle by given answers."""
-
-    def install(answer):
-        class Scripted:
-            identity = "scripted"
-            known_reward = None
-            paid = False
-            spending = None
-
-            def compare_duels(self, duels):
-                return [answer(duel) for duel in duels]
-
-        kind = replace(registry.ORACLES["simulated"], open=lambda settings, circumstances: Scripted())
-        monkeypatch.setitem(registry.ORACLES, "simulated", kind)
-
-    return install
-
-
 def test_every_duel_gets_its_preference_in_order(begin, duels):
     round_ = begin(duels)
     done = round_.label()
@@ -56,7 +35,8 @@ def test_every_duel_gets_its_preference_in_order(begin, duels):
     assert [row.chosen for row in rows] == [
         "first", "second", "first", None, None, "second", "first", "second", "first", "second",
     ]  # fmt: skip
-    assert done.counts == {"duels": 10, "queries": 8, "clashes": 2, "over_budget": 0, "first_chosen": 4}
+    assert done.counts == {"duels": 10, "queries": 8, "clashes": 2, "over_budget": 0, "first_chosen": 4,
+                           "learnable": 8, "first_wins": 4, "second_wins": 4}  # fmt: skip
     assert done.facts == {"oracle": "simulated/length/T=0.1"}
     assert set(done.timings) == {"startup", "ask", "work"}
     assert 0 <= done.timings["ask"] <= done.timings["work"]
@@ -109,7 +89,8 @@ def test_never_more_is_asked_than_the_budget_has_left(begin, duels):
     round_ = begin(duels, queries_left=5, oracle_batch_size=2)
     done = round_.label()
     assert len(round_.asked()) == 5
-    assert done.counts == {"duels": 10, "queries": 5, "clashes": 2, "over_budget": 3, "first_chosen": 3}
+    assert done.counts == {"duels": 10, "queries": 5, "clashes": 2, "over_budget": 3, "first_chosen": 3,
+                           "learnable": 5, "first_wins": 3, "second_wins": 2}  # fmt: skip
     assert [row.duel_id for row in round_.preferences()] == [duel.duel_id for duel in duels[:7]]
 
 
@@ -194,7 +175,11 @@ def test_nobody_without_the_claim_asks(begin, duels):
 
 def test_a_round_of_clashes_costs_nothing_and_still_has_its_table(begin, duels):
     round_ = begin(duels[3:5])
-    assert round_.label().counts == {"duels": 2, "queries": 0, "clashes": 2, "over_budget": 0, "first_chosen": 0}
+    done = round_.label()
+    assert done.counts == {"duels": 2, "queries": 0, "clashes": 2, "over_budget": 0, "first_chosen": 0,
+                           "learnable": 0, "first_wins": 0, "second_wins": 0}  # fmt: skip
+    (alarm,) = done.facts["alarms"]
+    assert "None of the round's 2 duels gave a pair to learn from: 2 clashes" in alarm
     assert round_.asked() == []
     assert [row.clash for row in round_.preferences()] == [True, True]
 

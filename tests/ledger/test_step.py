@@ -1,5 +1,6 @@
+import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from oatflow.components.errors import ClaimLost, DamagedObject, LedgerError
@@ -8,6 +9,7 @@ from oatflow.components.ledger.claim import Claim, take_claim
 from oatflow.components.ledger.ledger import Head, Ledger
 from oatflow.components.records.sealed import seal_document
 from oatflow.components.store.local import LocalStore
+from oatflow.components.store.transfer import download_folder
 
 
 @pytest.fixture
@@ -29,6 +31,12 @@ def lose_claim(ledger, run):
     claim_for(ledger, run)
 
 
+def let_claim_lapse(ledger):
+    """Let the claim be older than its lease."""
+    os.utime(ledger.store.folder / layout.claim_key(0), times=(0, time.time() - 65.0))
+    assert ledger.find_claim(0).has_lapsed
+
+
 def sampled(ledger, run="a", data=b"rows"):
     with ledger.open_step(0, "sampling", run) as step:
         if step.done is None:
@@ -42,6 +50,8 @@ def test_a_finished_step_is_adopted_when_run_again(ledger):
     again = sampled(ledger, data=b"other rows")
     assert again == first
     assert ledger.read_output("sampling", "duels.parquet", 0) == b"rows"
+    with ledger.open_step(0, "sampling", "a") as step:
+        assert step.done == first  # before any work is done again
 
 
 def test_what_a_killed_attempt_wrote_stands_and_is_returned_to_the_next(ledger):
@@ -116,20 +126,18 @@ def test_a_failure_is_told_to_whoever_watches(ledger, tmp_path, monkeypatch):
     monkeypatch.setenv("OATFLOW_PROGRESS", str(watched))
     with pytest.raises(RuntimeError), ledger.open_step(0, "sampling", "a"):
         raise RuntimeError("no memory left")
-    assert '"event": "failed", "error": "no memory left"' in watched.read_text()
+    assert '"event": "failed", "error": "RuntimeError: no memory left"' in watched.read_text()
 
 
 def test_a_claim_that_lapsed_is_renewed_before_an_act_that_cannot_be_undone(ledger):
     with ledger.open_step(0, "sampling", "a") as step:
-        body = asdict(ledger.find_claim(0)) | {"expires": time.time() - 5.0}
-        ledger.store.put(layout.claim_key(0), seal_document(body))
+        let_claim_lapse(ledger)
         step.write_output("duels.parquet", b"rows")
         assert not ledger.find_claim(0).has_lapsed
 
 
 def test_a_step_that_begins_after_an_outage_renews_the_claim_first(ledger):
-    body = asdict(ledger.find_claim(0)) | {"expires": time.time() - 5.0}
-    ledger.store.put(layout.claim_key(0), seal_document(body))
+    let_claim_lapse(ledger)
     with ledger.open_step(0, "sampling", "a"):
         assert not ledger.find_claim(0).has_lapsed
 
@@ -170,3 +178,61 @@ def test_a_step_on_one_machine_waits_as_its_run_chose_before_it_has_read_its_cla
     monkeypatch.setenv("OATFLOW_STORE_PATIENCE", "30.0")
     assert Ledger.open(ledger.store.uri).patience_seconds == 30
     assert Ledger.open(ledger.store.uri, 7).patience_seconds == 7
+
+
+class SpoiltOnce(LocalStore):
+    """Damages the first answer for each key, as a cache or a proxy in between may; `always`: all of them."""
+
+    always = False
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.spoilt = set()
+
+    def get(self, key):
+        blob = super().get(key)
+        if key in self.spoilt and not self.always:
+            return blob
+        self.spoilt.add(key)
+        return replace(blob, data=blob.data[:-3] + b"???")
+
+    def download(self, key, path):
+        path.write_bytes(self.get(key).data)
+
+
+def test_an_answer_that_was_damaged_on_its_way_is_read_again(ledger, tmp_path):
+    sampled(ledger)
+    with ledger.open_step(0, "policy", "a") as step:
+        (tmp_path / "weights").mkdir()
+        (tmp_path / "weights" / "model").write_bytes(b"weights")
+        step.upload_folder("model", tmp_path / "weights")
+        step.mark_done(counts={}, timings={})
+    spoilt = Ledger(SpoiltOnce(ledger.store.folder))
+    assert spoilt.read_head().round == -1
+    assert spoilt.read_output("sampling", "duels.parquet", 0) == b"rows"
+    assert spoilt.find_claim(0).run == "a"
+    placed = spoilt.find_done(0, "policy").list_folder("model")
+    download_folder(spoilt.store, placed, tmp_path / "fetched")
+    assert (tmp_path / "fetched" / "model").read_bytes() == b"weights"
+    spoilt.store.always = True
+    with pytest.raises(DamagedObject, match="restore"):
+        spoilt.read_head()
+
+
+def test_a_damaged_output_of_a_killed_attempt_is_noticed(ledger):
+    with pytest.raises(RuntimeError), ledger.open_step(0, "sampling", "a") as step:
+        step.write_output("candidates.parquet", b"first attempt")
+        raise RuntimeError("killed")
+    key = layout.output_key(0, "sampling", "candidates.parquet")
+    ledger.store.put(key, b"first attemqt")
+    with ledger.open_step(0, "sampling", "a") as step:
+        with pytest.raises(DamagedObject, match="was written; restore it from a backup"):
+            step.find_output("candidates.parquet")
+        with pytest.raises(DamagedObject, match="the step makes it again"):
+            step.write_output("candidates.parquet", b"second attempt")
+
+
+def test_an_output_whose_attempt_was_killed_before_its_digest_was_written_is_used(ledger):
+    ledger.store.put(layout.output_key(0, "sampling", "candidates.parquet"), b"first attempt")
+    with ledger.open_step(0, "sampling", "a") as step:
+        assert step.find_output("candidates.parquet") == b"first attempt"

@@ -18,6 +18,7 @@ from oatflow.components.records.records import duel_id
 from .faulty_service import FaultyService, _Handler, served
 
 FAULTS = ("error", "busy", "silent", "dropped", "slow", "truncated", "malformed")
+NOT_BILLED = ("error", "busy")
 MODEL = "judge-1"
 KEY = "sk-this-is-secret"
 
@@ -44,6 +45,10 @@ class OpenAIService(FaultyService):
     logprobs = "given"
     """given; missing: none in the reply; refused: HTTP 400."""
     counts_tokens = True
+    billed_tokens = 0
+    """Tokens of all questions and answers that its provider asks money for: also of those that never arrived."""
+    extra_tokens = 0
+    """Tokens of its own that it adds to each question."""
     lists_models = True
     says: Callable[[str, str, str], str | dict] | None = None
     """Text of the reply to a prompt and the two answers shown, or a whole choice."""
@@ -98,7 +103,11 @@ class _OpenAI(_Handler):
         if len(texts[1]) > 20_000:
             return self._refuse(400, "This model's maximum context length is 4096 tokens", "context_length_exceeded")
         good = json.dumps(self._completion(asked, texts)).encode()
-        if fault := self.service.fault_for(body):
+        fault = self.service.fault_for(body)
+        if fault not in NOT_BILLED:
+            with self.service.lock:
+                self.service.billed_tokens += count_tokens(asked) + self.service.extra_tokens + 1
+        if fault:
             return getattr(self, f"_{fault}")(good, [])
         # Counted first: whoever has the reply may look at the count.
         with self.service.lock:
@@ -116,14 +125,18 @@ class _OpenAI(_Handler):
         if asked.get("logprobs") and service.logprobs == "given" and not isinstance(said, dict):
             top = [{"token": token, "logprob": log(p), "bytes": None} for token, p in (("0", first), ("1", 1 - first))]
             choice["logprobs"] = {"content": [{"token": said, "logprob": -0.1, "top_logprobs": top}]}
-        characters = sum(len(message["content"]) for message in asked["messages"])
-        usage = {"prompt_tokens": characters // 4, "completion_tokens": 1, "total_tokens": characters // 4 + 1}
+        tokens = count_tokens(asked) + service.extra_tokens
+        usage = {"prompt_tokens": tokens, "completion_tokens": 1, "total_tokens": tokens + 1}
         completion = {"id": "1", "object": "chat.completion", "created": 0, "model": MODEL, "choices": [choice]}
         return {**completion, **({"usage": usage} if service.counts_tokens else {})}
 
     def _refuse(self, status: int, message: str, code: str | None):
         error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
         self._reply(status, {"content-type": "application/json"}, json.dumps({"error": error}).encode())
+
+
+def count_tokens(asked: dict) -> int:
+    return sum(len(message["content"]) for message in asked["messages"]) // 4
 
 
 def problem_of(asked: dict) -> str | None:

@@ -86,6 +86,46 @@ def test_nothing_in_a_text_is_a_marker_or_a_special_token(attack):
     assert not re.search(r"(?i)<<<\s*(begin|end)", neutralise_text(attack))
 
 
+SPECIAL_TOKENS = """
+    Llama 2: <s> </s> <unk> [INST] [/INST] <<SYS>> <</SYS>>
+    Llama 3 and 4: <|begin_of_text|> <|eot_id|> <|eom_id|> <|python_tag|> <|start_header_id|> <|header_start|> <|image|>
+    ChatML, Qwen, Yi, SmolLM: <|im_start|> <|im_end|> <|endoftext|> <|startoftext|> <think> </think> <tool_call>
+        </tool_call> <tool_response> <tools> <|vision_start|> <|object_ref_start|> <|fim_prefix|> <|im_sep|>
+    Gemma: <bos> <eos> <pad> <start_of_turn> <end_of_turn> <start_of_image> <image_soft_token> <unused0> <|turn> <turn|>
+        <|channel> <channel|> <|think|> <|tool_call> <tool_call|> <loc0001> <seg001>
+    Mistral: [AVAILABLE_TOOLS] [/AVAILABLE_TOOLS] [TOOL_CALLS] [TOOL_RESULTS] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [IMG]
+        [IMG_BREAK] [IMG_END] [PREFIX] [MIDDLE] [SUFFIX] [TOOL_CONTENT] [ARGS] [CALL_ID] [THINK] [/THINK] [AUDIO]
+        [BEGIN_AUDIO] [TRANSCRIBE] [MODEL_SETTINGS] [control_8] <SPECIAL_20>
+    Phi, Zephyr, OLMo, GLM: <|user|> <|assistant|> <|system|> <|end|> <|observation|> <|placeholder1|> [gMASK] [sMASK]
+        [MASK] <sop> <eop> <arg_key> </arg_value>
+    DeepSeek: <\uff5cbegin\u2581of\u2581sentence\uff5c> <\uff5cUser\uff5c> <\uff5ctool\u2581calls\u2581begin\uff5c>
+        <\uff5cDSML\uff5cfunction_calls> \uff5cDSML\uff5c <|EOT|>
+    Granite, StarCoder: <|start_of_role|> <|end_of_role|> <|end_of_text|> <fim_prefix> <filename> <reponame>
+        <jupyter_code> <issue_start>
+    GPT-OSS: <|start|> <|channel|> <|message|> <|return|> <|call|> <|constrain|>
+    Command: <BOS_TOKEN> <EOS_TOKEN> <PAD_TOKEN> <MASK_TOKEN> <|START_OF_TURN_TOKEN|> <|USER_TOKEN|> <|START_THINKING|>
+        <CLS> <SEP>
+    Kimi: <|im_system|> <|im_middle|> <|tool_calls_section_begin|> [BOS] [EOS] [PAD] [UNK]
+    Falcon: >>TITLE<< >>QUESTION<< >>ANSWER<<
+    InternLM, Baichuan: [UNUSED_TOKEN_146] <eoh> <eoa> <TOKENS_UNUSED_0> <reserved_106>
+    Seed, Ernie, MiniMax: <seed:bos> <seed:think> </seed:think> <mask:0> <minimax:tool_call> ]~b] ]~!b[ [e~[
+    Nemotron, T5: <extra_id_0> <extra_id_1>
+    EXAONE: [|system|] [|user|] [|assistant|] [|endofturn|]
+    Hunyuan, Ling, LongCat: <\uff5chy_User\uff5c> <role> </role> <longcat_think> <end_of_sentence>
+    BERT, bytes: [CLS] [SEP] <0x0A>
+    wide forms: \uff1c|im_start|\uff1e \uff1c\uff5cim_end\uff5c\uff1e \uff3bINST\uff3d
+"""
+
+
+@pytest.mark.parametrize("family", re.findall(r"^    (\S.*?): (.*(?:\n {8}.*)*)", SPECIAL_TOKENS, re.MULTILINE))
+def test_the_special_tokens_of_model_families_are_broken_up(family):
+    _, tokens = family
+    for token in tokens.split():
+        for text in (token, f"so{token}say 0", f"{token}{token}", f"<{token}>", token.lower()):
+            assert token not in neutralise_text(text), (token, text)
+        assert neutralise_text(token).replace(" ", "") == token
+
+
 def test_a_text_is_changed_by_single_spaces_alone():
     for attack in ATTACKS:
         assert neutralise_text(attack).replace(" ", "") == attack.replace(" ", "")
@@ -95,7 +135,9 @@ def test_a_text_is_changed_by_single_spaces_alone():
 
 @pytest.mark.parametrize("text", [
     "a <<< b >>> c", "<<<<<<< HEAD\n=======\n>>>>>>> main", ">>> print(1)", "xs |> f <| y", "if a<|b| then |c|>d",
-    "<sup>2</sup> <span>", "[1] [INSTALL]", "{first}", "a < b", "<strong>",
+    "<sup>2</sup> <span>", "[1] [INSTALL]", "{first}", "a < b", "<strong>", "<h1>Soup</h1>", "<https://a.b/c_d>",
+    "Array<string|number>", "std::vector<std::string>", "x[my_index] = y[0]", "[OK] [ERROR] [link](a_b.html)",
+    "#include <sys/types.h>", "| a | b |\n|---|---|", "cat >>LOG", "<div class=a_b>", "List<Integer>", "~b]", "]~[",
 ])  # fmt: skip
 def test_ordinary_texts_stay_as_they_are(text):
     assert neutralise_text(text) == text

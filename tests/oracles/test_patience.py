@@ -12,7 +12,7 @@ import pytest
 from oatflow.components.errors import OracleError
 from oatflow.components.oracles.concurrent import ask_all
 from oatflow.components.oracles.oracle import Answer, OracleFailed, SpendingLimit
-from oatflow.components.oracles.patience import Breaker, GaveUp, Pauses, TryAgain, duration
+from oatflow.components.oracles.patience import Breaker, GaveUp, Pauses, TryAgain
 
 from .clock import Time
 
@@ -207,13 +207,6 @@ def test_a_prober_that_ends_with_an_error_is_succeeded_by_another():
 
     results = in_threads(4, lambda which: patient.ask(attempt))
     assert sorted(type(result).__name__ for result in results) == ["OracleError", "OracleError", "tuple", "tuple"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0, "0 s"), (119, "119 s"), (600, "10 min"), (3600, "60 min"), (9000, "2.5 h")]
-)
-def test_durations_are_told_in_words(seconds, words):
-    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize("workers", [1, 3, 50])

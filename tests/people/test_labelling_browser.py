@@ -169,7 +169,7 @@ def served(asked):
     with open_server(collector, 0, 0) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield asked, f"http://127.0.0.1:{server.server_port}", collector
+        yield asked, f"http://127.0.0.1:{server.server_port}/{collector.secret}", collector
         server.shutdown()
         thread.join()
 
@@ -197,7 +197,7 @@ def start(browser, url, name="Ann"):
 def test_twenty_duels_are_labelled_with_the_keyboard_and_the_answers_arrive(browser, served):
     ledger, address, collector = served
     browser.look(1280)
-    start(browser, address, "Ann Example")
+    start(browser, f"{address}/", "Ann Example")
     assert browser.count() == "0 of 20"
     assert browser.value("document.title") != "broken"
     assert HOSTILE in browser.value("document.body.textContent")
@@ -241,7 +241,7 @@ def test_twenty_duels_are_labelled_with_the_keyboard_and_the_answers_arrive(brow
 
 def test_what_was_sent_is_known_to_another_browser_and_cannot_be_undone(browser, served):
     _, address, _ = served
-    start(browser, address)
+    start(browser, f"{address}/")
     for key in ["ArrowLeft", "ArrowRight", "t"]:
         browser.press(key)
     browser.value("document.getElementById('stop').click()")
@@ -249,7 +249,7 @@ def test_what_was_sent_is_known_to_another_browser_and_cannot_be_undone(browser,
     browser.press("Enter")
     browser.until("document.getElementById('end-text').textContent.includes('have arrived')")
     browser.value("localStorage.clear()")
-    start(browser, address, " ANN ")
+    start(browser, f"{address}/", " ANN ")
     assert browser.count() == "3 of 20"
     browser.press("u")
     assert browser.count() == "3 of 20"
@@ -379,11 +379,25 @@ def test_the_page_is_served_to_this_machine_by_its_name_alone(served):
     assert ask(address, "/answers")[0] == 422
 
 
+@pytest.mark.parametrize("secret", ["", "/", "/wrong", "/wrong/", "//", "/%2e"])
+def test_without_the_secret_of_its_address_nothing_is_shown_and_no_answer_is_taken(served, secret):
+    ledger, address, collector = served
+    elsewhere = address.rpartition("/")[0] + secret
+    row = {"duel_id": DUELS[0].duel_id, "annotator": "ann", "verdict": "left"}
+    body = json.dumps({"answers": [row]}).encode()
+    for path in ("", "/", "/answers?annotator=ann"):
+        status, reply = ask(elsewhere, path)
+        assert status == 404 and collector.secret.encode() not in reply
+    good = {"Origin": address.rpartition("/")[0], "Content_Type": "application/json"}
+    assert ask(elsewhere, body=body, **good)[0] == 404
+    assert read_annotations(ledger, 0) == []
+
+
 def test_only_the_page_itself_may_hand_in_answers(served):
     ledger, address, _ = served
     row = {"duel_id": DUELS[0].duel_id, "annotator": "ann", "verdict": "left"}
     body = json.dumps({"answers": [row]}).encode()
-    good = {"Origin": address, "Content_Type": "application/json"}
+    good = {"Origin": address.rpartition("/")[0], "Content_Type": "application/json"}
     assert ask(address, body=body, Content_Type="application/json")[0] == 403
     assert ask(address, body=body, **good | {"Origin": "http://evil.test"})[0] == 403
     assert ask(address, body=body, **good | {"Content_Type": "text/plain"})[0] == 415

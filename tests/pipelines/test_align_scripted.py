@@ -58,8 +58,11 @@ def finished(tmp_path_factory):
 
 def test_a_run_does_the_rounds_it_was_asked_for_and_the_next_run_carries_on(finished):
     folder, between, _ = finished
-    assert (between["rounds_done"], between["rounds_planned"]) == (1, 2)
-    assert status(folder)["rounds_done"] == 2
+    assert (between["rounds_done"], between["rounds_planned"]) == (1, 3)
+    # Its clashes have saved queries, which pay for a third round.
+    done = status(folder)
+    assert (done["rounds_done"], done["rounds_planned"], done["queries"]) == (3, 3, 16)
+    assert "16 of 16 queries are spent" in done["ended"]
 
 
 def test_status_reports_what_was_measured_from_the_ledger_alone(finished):
@@ -67,7 +70,7 @@ def test_status_reports_what_was_measured_from_the_ledger_alone(finished):
     assert report["queries"] <= report["max_queries"] == 16
     for row in report["rounds"]:
         assert 0 <= row["low"] <= row["win_rate"] <= row["high"] <= 1
-    assert report["head"]["round"] == 1 and len(report["head"]["digest"]) == 64
+    assert report["head"]["round"] == 2 and len(report["head"]["digest"]) == 64
 
 
 def test_the_report_is_one_page_that_needs_no_network(finished):
@@ -154,7 +157,7 @@ def test_offline_no_query_and_no_win_rate_is_shown_as_if_it_were(offline):
 def test_offline_status_says_what_was_learned_from_and_every_object_is_intact(offline):
     out = oatflow(offline[0], "status", "demo", "--verify")
     assert out.returncode == 0 and "each is what was written" in out.stdout
-    assert "learned  from 12 of 12 preferences of the set" in out.stdout and "queries" not in out.stdout
+    assert "learned  from 12 of 12 preferences of the set" in out.stdout and "queries  " not in out.stdout
 
 
 def start(folder):
@@ -229,3 +232,34 @@ def test_a_machines_own_store_that_is_killed_ends_the_command_with_the_cause(tmp
     last = said.strip().splitlines()[-1]
     assert re.search(r"no answer from http://127.0.0.1:\d+ for 3 s \(.*; check that the server runs", last)
     assert "Run the same command again to continue" in last
+
+
+def test_five_experiments_may_begin_at_once_in_one_home(tmp_path):
+    flags = ("align", "--preset", "scripted", "--rollout-batch-size", "4", "--max-queries", "4", "--max-eval", "2")
+    home = {**os.environ, "OATFLOW_HOME": str(tmp_path / "home")}
+    command = [*COMMAND, *flags, "--ledger", f"file://{tmp_path}/ledger"]
+    runs = [
+        subprocess.Popen(
+            [*command, "--new", f"demo-{number}"], env=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        for number in range(5)
+    ]
+    said = [run.communicate(timeout=600)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0] * 5, said
+    assert len(list((tmp_path / "home" / "reports").glob("demo-?.html"))) == 5
+    assert not list((tmp_path / "home").glob("alignment-*")) and not list((tmp_path / "home" / "tmp").glob("run-*"))
+
+
+def test_of_four_starts_of_one_experiment_one_works_and_the_others_say_who(tmp_path):
+    flags = ("align", "--preset", "scripted", "--rollout-batch-size", "4", "--max-queries", "4", "--max-eval", "2")
+    home = {**os.environ, "OATFLOW_HOME": str(tmp_path / "home")}
+    command = [*COMMAND, *flags, "--ledger", f"file://{tmp_path}/ledger", "--experiment", "demo"]
+    runs = [
+        subprocess.Popen(command, env=home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(4)
+    ]
+    said = [run.communicate(timeout=600)[0] for run in runs]
+    worked = [text for run, text in zip(runs, said, strict=True) if run.returncode == 0]
+    assert worked, said
+    for text in (text for run, text in zip(runs, said, strict=True) if run.returncode):
+        assert "Traceback" not in text and re.search(r"is being worked on|another run", text), text

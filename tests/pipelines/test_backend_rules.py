@@ -8,13 +8,12 @@ import yaml
 from oatflow.pipelines.alignment import round as rounds_module
 from oatflow.pipelines.alignment.backend_rules import RULES, PipelineRefused, check_backend_rules, find_breaches
 from oatflow.pipelines.alignment.build import Build
-from oatflow.pipelines.alignment.pipeline import compile_pipeline
 
 REFUSED = Path(__file__).parent / "refused-by-kfp"
 
 
 def read(path):
-    spec, platform = yaml.safe_load_all(Path(path).read_text())
+    spec, platform = yaml.load_all(Path(path).read_text(), yaml.CSafeLoader)
     return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
@@ -50,7 +49,8 @@ def test_the_error_is_one_line_that_names_task_rule_and_remedy():
 # What we compile.
 
 BUILDS = [
-    Build(), Build(gpu=False), Build(train_backend="trainjob"), Build(train_backend="local", gpu=False, retries=0),
+    Build(), Build(gpu=False), Build(train_backend="trainjob"),
+    Build(train_backend="local", gpu=False, retries=0, image_pull_secrets=("pull",)),
     Build(train_backend="local"), Build(registry="registry.example:5000/team", image_pull_secrets=("pull", "other")),
 ]  # fmt: skip
 
@@ -64,16 +64,16 @@ def compiled_cases():
             yield pytest.param(rounds, build, marks=marks, id=f"{build}-{rounds}")
 
 
-@pytest.mark.parametrize(("rounds", "build"), compiled_cases())
-def test_every_pipeline_that_we_compile_breaks_no_rule(rounds, build, tmp_path):
-    compile_pipeline(rounds, tmp_path / "pipeline.yaml", build)
-    assert find_breaches(*read(tmp_path / "pipeline.yaml")) == []
+@pytest.mark.parametrize(("rounds", "build"), list(compiled_cases()))
+def test_every_pipeline_that_we_compile_breaks_no_rule(rounds, build, compiled):
+    package = compiled(rounds, build)
+    assert find_breaches(package.spec, package.kubernetes) == []
 
 
-def test_a_pipeline_that_breaks_a_rule_is_not_compiled(tmp_path, monkeypatch):
+def test_a_pipeline_that_breaks_a_rule_is_not_compiled(compile_apart, tmp_path, monkeypatch):
     monkeypatch.setattr(rounds_module, "disable_cache", lambda task: task)
     with pytest.raises(PipelineRefused, match=r"breaks 'no cache': .*; switch it off for the task"):
-        compile_pipeline(1, tmp_path / "pipeline.yaml")
+        compile_apart(1, tmp_path / "pipeline.yaml")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
@@ -21,26 +20,14 @@ from oatflow.pipelines.alignment.round import POD_FIELDS
 GOLDEN = Path(__file__).parents[1] / "golden" / "alignment-2.yaml"
 STEPS = ("open-round", "sample", "label", "train", "fit-reward-model", "evaluate", "close-round")
 EXECUTORS = {*STEPS, "open-next-round"}
+ONE = Build(train_backend="local", gpu=False, retries=0, image_pull_secrets=("pull",))
 TYPES = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool, "STRUCT": dict, "LIST": list}
 
 
 @pytest.fixture(scope="module")
-def package(tmp_path_factory):
-    """Return a maker of compiled packages: path, pipeline spec, and what Kubernetes is told of each executor."""
-    folder = tmp_path_factory.mktemp("compiled")
-
-    def make(rounds=2, build=None):
-        path = folder / f"{rounds}.yaml"
-        compile_pipeline(rounds, path, build)
-        spec, platform = yaml.safe_load_all(path.read_text())
-        return path, spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def compiled(package):
-    return package()
+def package(compiled):
+    """The pipeline of two rounds."""
+    return compiled(2)
 
 
 def groups(spec):
@@ -59,20 +46,19 @@ def in_round(number, names=STEPS):
     return {name if number == 1 else f"{name}-{number}" for name in names}
 
 
-def test_the_compiled_pipeline_is_the_golden_one_byte_for_byte(compiled):
+def test_the_compiled_pipeline_is_the_golden_one_byte_for_byte(package):
     # After a change that is meant: oatflow compile --rounds 2 --out tests/golden/alignment-2.yaml
-    assert compiled[0].read_bytes() == GOLDEN.read_bytes()
+    assert package.path.read_bytes() == GOLDEN.read_bytes()
 
 
-def test_compiling_twice_gives_the_same_bytes(compiled, tmp_path):
-    compile_pipeline(2, tmp_path / "again.yaml")
-    assert (tmp_path / "again.yaml").read_bytes() == compiled[0].read_bytes()
+def test_compiling_twice_gives_the_same_bytes(package, compile_apart, tmp_path):
+    compile_apart(2, tmp_path / "again.yaml")
+    assert (tmp_path / "again.yaml").read_bytes() == package.path.read_bytes()
 
 
-@pytest.mark.parametrize("build", [Build(), Build(train_backend="local", gpu=False, retries=0)], ids=["cluster", "one"])
-def test_it_parses_strictly_as_what_kfp_and_its_kubernetes_extension_define(package, build):
-    path, _, _ = package(2, build)
-    spec, platform = yaml.safe_load_all(path.read_text())
+@pytest.mark.parametrize("build", [Build(), ONE], ids=["cluster", "one"])
+def test_it_parses_strictly_as_what_kfp_and_its_kubernetes_extension_define(compiled, build):
+    spec, platform = compiled(2, build).spec, compiled(2, build).platform
     json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
     json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
     json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
@@ -80,26 +66,26 @@ def test_it_parses_strictly_as_what_kfp_and_its_kubernetes_extension_define(pack
         json_format.ParseDict(executor, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
 
 
-def test_ten_rounds_stay_below_300_kilobytes(package):
-    assert package(10)[0].stat().st_size < 300_000
+def test_ten_rounds_stay_below_300_kilobytes(compiled):
+    assert compiled(10).path.stat().st_size < 300_000
 
 
-def test_a_single_round_stands_in_the_pipeline_itself(package):
-    _, spec, _ = package(1)
+def test_a_single_round_stands_in_the_pipeline_itself(compiled):
+    spec = compiled(1).spec
     assert set(spec["root"]["dag"]["tasks"]) == {"open-round", "condition-1"}
     assert set(tasks(spec)) == {*STEPS, "condition-1", "condition-2"}
 
 
-def test_rounds_run_one_after_the_other(package):
-    _, spec, _ = package(10)
+def test_rounds_run_one_after_the_other(compiled):
+    spec = compiled(10).spec
     names = ["round", *(f"round-{number}" for number in range(2, 11))]
     after = {name: task.get("dependentTasks", []) for name, task in spec["root"]["dag"]["tasks"].items()}
     assert after == {name: names[:place][-1:] for place, name in enumerate(names)}
 
 
-def test_every_task_of_a_run_is_named_after_its_round_and_shown_so(package):
+def test_every_task_of_a_run_is_named_after_its_round_and_shown_so(compiled):
     """KFP's UI finds tasks by name within the whole run, and would show the last round's report for all."""
-    _, spec, _ = package(3)
+    spec = compiled(3).spec
     names = [name for _, component, _ in groups(spec) for name in component["dag"]["tasks"]]
     everything = ("round", "condition-1", "condition-2", *STEPS)
     assert sorted(names) == sorted(set().union(*(in_round(number, everything) for number in (1, 2, 3))))
@@ -108,8 +94,8 @@ def test_every_task_of_a_run_is_named_after_its_round_and_shown_so(package):
     assert all(shown[name] == name for name in shown if not name.startswith("condition"))
 
 
-def test_rounds_have_dags_of_their_own_and_share_their_steps(package):
-    _, spec, _ = package(3)
+def test_rounds_have_dags_of_their_own_and_share_their_steps(compiled):
+    spec = compiled(3).spec
     components = [task["componentRef"]["name"] for task in tasks(spec).values()]
     dags = [name for name in components if "dag" in spec["components"][name]]
     assert len(dags) == len(set(dags)) == 9
@@ -117,9 +103,9 @@ def test_rounds_have_dags_of_their_own_and_share_their_steps(package):
     assert set(spec["components"]) == set(components)
 
 
-def test_a_later_round_takes_only_what_its_pods_need(package):
+def test_a_later_round_takes_only_what_its_pods_need(compiled):
     """The settings are in the ledger by then; each input is held many times by the object that Kubernetes keeps."""
-    _, spec, _ = package(2)
+    spec = compiled(2).spec
     first, second = (
         set(spec["components"][name]["inputDefinitions"]["parameters"]) for name in ("comp-round", "comp-round-2")
     )
@@ -129,17 +115,17 @@ def test_a_later_round_takes_only_what_its_pods_need(package):
     assert {name for name in opened if not name.startswith("pipelinechannel--")} == {"ledger", "run"}
 
 
-def test_no_task_is_ever_cached(compiled):
-    found = tasks(compiled[1])
+def test_no_task_is_ever_cached(package):
+    found = tasks(package.spec)
     assert found.keys() >= {"round", "round-2", *in_round(1), *in_round(2)}
     for name, task in found.items():
         if not name.startswith("condition"):
             assert not task.get("cachingOptions", {}).get("enableCache"), name
 
 
-def test_every_input_that_a_task_takes_from_its_pipeline_is_one_that_the_pipeline_has(compiled):
+def test_every_input_that_a_task_takes_from_its_pipeline_is_one_that_the_pipeline_has(package):
     """KFP forgets, below a condition, the parameters that only a resource or a secret needs."""
-    _, spec, kubernetes = compiled
+    spec, kubernetes = package.spec, package.kubernetes
     for group, component, inputs in groups(spec):
         for name, task in component["dag"]["tasks"].items():
             executor = spec["components"][task["componentRef"]["name"]].get("executorLabel")
@@ -151,16 +137,16 @@ def test_every_input_that_a_task_takes_from_its_pipeline_is_one_that_the_pipelin
             assert set(re.findall(r"inputs\.parameters\['([^']+)'\]", container)) <= own, (group, name)
 
 
-def test_every_step_has_an_image_with_a_version_and_installs_nothing(compiled):
-    for name, executor in compiled[1]["deploymentSpec"]["executors"].items():
+def test_every_step_has_an_image_with_a_version_and_installs_nothing(package):
+    for name, executor in package.spec["deploymentSpec"]["executors"].items():
         if "container" in executor:
             image = executor["container"]["image"]
             assert re.fullmatch(r"ghcr\.io/oatflow/\w+:\d+\.\d+\.\d+", image), name
             assert "pip install" not in "".join(executor["container"]["command"]), name
 
 
-def test_every_step_has_limits_a_deadline_and_does_not_run_as_root(compiled):
-    _, spec, kubernetes = compiled
+def test_every_step_has_limits_a_deadline_and_does_not_run_as_root(package):
+    spec, kubernetes = package.spec, package.kubernetes
     assert {name.removeprefix("exec-") for name in kubernetes} == EXECUTORS
     for name, told in kubernetes.items():
         resources = spec["deploymentSpec"]["executors"][name]["container"]["resources"]
@@ -169,9 +155,9 @@ def test_every_step_has_limits_a_deadline_and_does_not_run_as_root(compiled):
         assert told["securityContext"] == {"runAsNonRoot": True}, name
 
 
-def test_a_pod_that_fails_is_replaced_a_bounded_number_of_times(compiled):
+def test_a_pod_that_fails_is_replaced_a_bounded_number_of_times(package):
     steps = in_round(1) | in_round(2)
-    assert {tasks(compiled[1])[step]["retryPolicy"]["maxRetryCount"] for step in steps} == {2}
+    assert {tasks(package.spec)[step]["retryPolicy"]["maxRetryCount"] for step in steps} == {2}
 
 
 def resources(spec, step):
@@ -180,13 +166,13 @@ def resources(spec, step):
     return {name: re.search(r"--(\w+)'", found[name])[1] for name in found if name != "accelerator"}
 
 
-def test_light_steps_request_little(compiled):
+def test_light_steps_request_little(package):
     for step in ("open-round", "open-next-round", "train", "fit-reward-model", "close-round"):
-        assert resources(compiled[1], step) == {
+        assert resources(package.spec, step) == {
             "resourceCpuLimit": "light_cpu", "resourceMemoryLimit": "light_memory",
             "resourceCpuRequest": "light_cpu_request", "resourceMemoryRequest": "light_memory_request",
         }, step  # fmt: skip
-    fields = compiled[1]["root"]["inputDefinitions"]["parameters"]
+    fields = package.spec["root"]["inputDefinitions"]["parameters"]
     assert [fields[name]["defaultValue"] for name in ("light_cpu_request", "light_memory_request")] == ["100m", "512Mi"]
     assert [fields[name]["defaultValue"] for name in ("light_cpu", "light_memory")] == ["1", "4Gi"]
 
@@ -212,8 +198,8 @@ TRACKING_KEYS = ("WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN")
 ORACLE_KEYS = ("OATFLOW_ORACLE_TOKEN", "OATFLOW_JUDGE_KEY", "OPENAI_API_KEY")
 
 
-def test_every_secret_is_a_reference_that_the_form_names(compiled):
-    _, spec, kubernetes = compiled
+def test_every_secret_is_a_reference_that_the_form_names(package):
+    spec, kubernetes = package.spec, package.kubernetes
     for name, told in kubernetes.items():
         variables = {}
         for secret in told["secretAsEnv"]:
@@ -229,13 +215,13 @@ def test_every_secret_is_a_reference_that_the_form_names(compiled):
     assert not [e for e in spec["deploymentSpec"]["executors"].values() if e.get("container", {}).get("env")]
 
 
-def test_the_steps_that_deal_with_jobs_know_which_pod_they_are(compiled):
-    knows = {name for name, told in compiled[2].items() if "fieldPathAsEnv" in told}
+def test_the_steps_that_deal_with_jobs_know_which_pod_they_are(package):
+    knows = {name for name, told in package.kubernetes.items() if "fieldPathAsEnv" in told}
     assert knows == {"exec-open-round", "exec-open-next-round", "exec-train"}
 
 
-def test_gpus_are_asked_for_by_text_as_kfp_drops_numbers(compiled):
-    parameters = compiled[1]["root"]["inputDefinitions"]["parameters"]
+def test_gpus_are_asked_for_by_text_as_kfp_drops_numbers(package):
+    parameters = package.spec["root"]["inputDefinitions"]["parameters"]
     for name in ("sampler_gpus", "oracle_gpus", "sampler_cpu", "sampler_memory", "train_pod_cpu", "train_pod_memory"):
         assert parameters[name]["parameterType"] == "STRING", name
 
@@ -253,15 +239,15 @@ def producer(source):
     ("condition-1-2", "int(inputs.parameter_values['pipelinechannel--open-round-2-Output']) >= 0"),
     ("condition-2-2", "int(inputs.parameter_values['pipelinechannel--label-2-Output']) == 1"),
 ])  # fmt: skip
-def test_a_round_goes_on_only_when_it_is_open_and_its_duels_are_labelled(compiled, condition, expected):
-    assert tasks(compiled[1])[condition]["triggerPolicy"]["condition"] == expected
+def test_a_round_goes_on_only_when_it_is_open_and_its_duels_are_labelled(package, condition, expected):
+    assert tasks(package.spec)[condition]["triggerPolicy"]["condition"] == expected
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_the_graph_is_the_way_the_data_goes(compiled, number):
+def test_the_graph_is_the_way_the_data_goes(package, number):
     comes_from = {
         (producer(source), name)
-        for name, task in tasks(compiled[1]).items()
+        for name, task in tasks(package.spec).items()
         for source in task.get("inputs", {}).get("artifacts", {}).values()
         if name in in_round(number)
     }
@@ -273,9 +259,9 @@ def test_the_graph_is_the_way_the_data_goes(compiled, number):
     assert comes_from == {(first + end, then + end) for first, then in edges}
 
 
-def test_nothing_is_imported(compiled):
+def test_nothing_is_imported(package):
     """An importer's DAG never ends in KFP: the policy's address is in the metadata of what `train` writes."""
-    assert all("container" in executor for executor in compiled[1]["deploymentSpec"]["executors"].values())
+    assert all("container" in executor for executor in package.spec["deploymentSpec"]["executors"].values())
 
 
 @pytest.mark.parametrize("rounds", [0, 11])
@@ -284,16 +270,16 @@ def test_a_number_of_rounds_that_cannot_be_unrolled_is_refused(rounds, tmp_path)
         compile_pipeline(rounds, tmp_path / "p.yaml")
 
 
-def test_a_file_that_cannot_be_written_is_refused_by_name(tmp_path):
+def test_a_file_that_cannot_be_written_is_refused_by_name(compile_apart, tmp_path):
     with pytest.raises(RefusedInput, match=r"out='.*/missing/p.yaml': cannot be written .*; name a file"):
-        compile_pipeline(1, tmp_path / "missing" / "p.yaml")
+        compile_apart(1, tmp_path / "missing" / "p.yaml")
 
 
 # The form.
 
 
-def test_the_form_asks_for_what_nobody_can_guess_and_fills_in_the_rest(compiled):
-    parameters = compiled[1]["root"]["inputDefinitions"]["parameters"]
+def test_the_form_asks_for_what_nobody_can_guess_and_fills_in_the_rest(package):
+    parameters = package.spec["root"]["inputDefinitions"]["parameters"]
     required = {name for name, field in parameters.items() if not field.get("isOptional")}
     assert required == {"ledger", "prompt_data", "pretrain"}
     differ = {"train_backend": "pytorchjob", "train_pod_gpus": "1"}
@@ -303,14 +289,14 @@ def test_the_form_asks_for_what_nobody_can_guess_and_fills_in_the_rest(compiled)
             assert parameters[setting.name]["defaultValue"] == expected, setting.name
 
 
-def test_every_field_says_what_it_is_and_which_values_it_takes(compiled):
-    parameters = compiled[1]["root"]["inputDefinitions"]["parameters"]
+def test_every_field_says_what_it_is_and_which_values_it_takes(package):
+    parameters = package.spec["root"]["inputDefinitions"]["parameters"]
     assert all(len(field["description"]) > 20 for field in parameters.values())
     assert "One of: local, pytorchjob, trainjob." in parameters["train_backend"]["description"]
 
 
-def test_the_fields_are_the_settings_under_their_own_names_and_types(compiled):
-    parameters = compiled[1]["root"]["inputDefinitions"]["parameters"]
+def test_the_fields_are_the_settings_under_their_own_names_and_types(package):
+    parameters = package.spec["root"]["inputDefinitions"]["parameters"]
     assert set(parameters) == {"ledger", MORE, *FORM}
     names = [setting.name for setting in all_settings()]
     assert len(names) == len(set(names)), "a field has one setting"
@@ -347,8 +333,8 @@ def test_all_parameters_fit_into_what_kfp_takes():
 # What is decided at compile time.
 
 
-def test_a_train_step_that_trains_by_itself_has_the_trainers_image_and_resources(package):
-    _, spec, _ = package(1, Build(train_backend="local", gpu=False))
+def test_a_train_step_that_trains_by_itself_has_the_trainers_image_and_resources(compiled):
+    spec = compiled(1, ONE).spec
     container = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
     assert container["image"] == "ghcr.io/oatflow/trainer:0.1.0-cpu"
     assert (
@@ -357,8 +343,9 @@ def test_a_train_step_that_trains_by_itself_has_the_trainers_image_and_resources
     assert spec["root"]["inputDefinitions"]["parameters"]["train_backend"]["defaultValue"] == "local"
 
 
-def test_images_may_come_from_a_registry_of_ones_own(package):
-    _, spec, kubernetes = package(1, Build(registry="registry.example:5000/team", image_pull_secrets=("pull",)))
+def test_images_may_come_from_a_registry_of_ones_own(compiled):
+    made = compiled(1, Build(registry="registry.example:5000/team", image_pull_secrets=("pull",)))
+    spec, kubernetes = made.spec, made.kubernetes
     images = {e["container"]["image"] for e in spec["deploymentSpec"]["executors"].values() if "container" in e}
     assert images == {f"registry.example:5000/team/{name}:0.1.0" for name in ("control", "sampler", "oracle")}
     parameters = spec["root"]["inputDefinitions"]["parameters"]

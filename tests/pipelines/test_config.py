@@ -116,6 +116,7 @@ def test_the_help_shows_the_values_of_the_preset_given_before_it(capsys):
     assert "prompts in one round (128)" in read_help(capsys, "align", "--preset", "none", "--help")
 
 
+@pytest.mark.slow
 def test_a_setting_that_may_be_null_is_so_by_default_as_kfp_hands_no_null_over():
     for setting in all_settings():
         try:

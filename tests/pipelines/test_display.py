@@ -182,7 +182,7 @@ def test_a_terminal_sees_round_queries_bar_and_win_rate(tmp_path):
     console = Console(file=io.StringIO(), width=120)
     console.print(run.display._draw())
     shown = console.file.getvalue()
-    assert "first-light   round 1 (2 of 3)   3 of 9 queries   win rate 50% [40, 60] after round 0" in shown
+    assert "first-light   round 1 (2 of 3 planned)   3 of 9 queries   win rate 50% [40, 60] after round 0" in shown
     assert "━" in shown and "4/8 loss 0.50" in shown
     assert "2 min 00 s elapsed, about 3 min 00 s left" in shown
     run.tell("train", 1, "failed", error="out of memory")

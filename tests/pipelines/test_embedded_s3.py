@@ -151,6 +151,41 @@ def test_a_server_that_was_killed_is_replaced(tmp_path: Path, start: Start) -> N
 
 
 @pytest.mark.slow
+def test_a_server_whose_process_cannot_be_seen_from_here_is_asked_and_shared(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a container that shares its host's network and home, and not its processes."""
+    first = start()
+    endpoint = endpoint_of(first)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(module, "_read_start", lambda pid: "0")
+        with embedded_s3(tmp_path) as server:
+            assert server.endpoint == endpoint
+            open_store(server).put("a", b"1")
+    assert is_alive(pid_of(tmp_path))
+    leave(first)
+    assert not is_alive(pid_of(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_server_in_use_that_cannot_be_reached_from_here_is_left_alone_and_named(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start()
+    endpoint = endpoint_of(first)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(module, "_read_start", lambda pid: "0")
+        elsewhere.setattr(module, "_find_place", lambda: "a container")
+        elsewhere.setattr(module, "_is_listening", lambda endpoint: False)
+        unreachable = f"does not answer at {endpoint} from here: another container"
+        with pytest.raises(StoreUnreachable, match=unreachable) as said:
+            embedded_s3(tmp_path).__enter__()
+    assert "\n" not in str(said.value)
+    assert is_alive(pid_of(tmp_path))
+    leave(first)
+
+
+@pytest.mark.slow
 def test_ctrl_c_reaches_the_user_and_not_the_server(tmp_path: Path, start: Start) -> None:
     user = start()
     endpoint_of(user)

@@ -18,7 +18,7 @@ from oatflow.components.sampling.settings import SamplingSettings
 from oatflow.components.sampling.warm_engine import WARM_ENGINE, connect_engine, start_warm_engine
 from oatflow.pipelines.cli import main
 from oatflow.pipelines.data.export import with_dtype
-from oatflow.pipelines.data.model_card import list_chosen, list_explored, public_name
+from oatflow.pipelines.data.model_card import hide_host, list_chosen, list_explored, public_name
 
 ORACLE = "simulated/vader-3.3.2/T=0.1"
 JUDGED = {"win_rate": 0.75, "low": 0.5, "high": 1.0, "mean_probability": 0.7, "oracle": ORACLE}
@@ -395,6 +395,20 @@ def test_a_starting_model_whose_name_is_none_for_the_hub_is_left_out_of_the_fron
 )
 def test_a_name_is_shown_without_the_place(name, shown):
     assert public_name(name) == shown
+
+
+@pytest.mark.parametrize(
+    "identity, shown",
+    [
+        ("judge/gpt-5@llm.inside.example/0a1b/both/logprobs", "judge/gpt-5/0a1b/both/logprobs"),
+        ("judge/org/model@v2@10.0.0.7:8443/0a1b/random/text", "judge/org/model@v2/0a1b/random/text"),
+        ("remote/oat/scores.inside.example", "remote/oat"),
+        ("remote/reward_model/Skywork@0123456789ab/T=1", "remote/reward_model/Skywork@0123456789ab/T=1"),
+        ("simulated/rewards:warmth@0123/T=0.1", "simulated/rewards:warmth@0123/T=0.1"),
+    ],
+)
+def test_an_oracle_is_shown_without_its_host(identity, shown):
+    assert hide_host(identity) == shown
 
 
 @pytest.mark.slow

@@ -122,12 +122,12 @@ def test_the_served_page_stops_when_everything_is_answered(asked, tmp_path, monk
     monkeypatch.setattr(sys, "stdout", printed)
     thread = threading.Thread(target=label_round, args=(asked, "demo", tmp_path, LabelOptions(serve=True)))
     thread.start()
-    while not (address := re.search(r"http://127.0.0.1:\d+", printed.getvalue())):
+    while not (address := re.search(r"(http://127.0.0.1:\d+)/[\w-]+/", printed.getvalue())):
         assert thread.is_alive()
         time.sleep(0.01)
     rows = [json.loads(line) for line in answers().splitlines()]
-    headers = {"Origin": address[0], "Content-Type": "application/json"}
-    request = urllib.request.Request(f"{address[0]}/answers", json.dumps({"answers": rows}).encode(), headers)
+    headers = {"Origin": address[1], "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address[0]}answers", json.dumps({"answers": rows}).encode(), headers)
     assert json.loads(urllib.request.urlopen(request, timeout=30).read()) == {"new": 3}
     thread.join(30)
     assert not thread.is_alive()

@@ -190,7 +190,6 @@ def test_a_step_that_was_killed_is_named(explained, monkeypatch):
 
 def test_a_bug_in_a_step_is_said_to_be_ours(explained):
     failed = {"step": "label", "event": "failed", "error": "KeyError: 'x'"}
-    log = "oatflow: this is a bug in oatflow, please report it with the traceback above: KeyError: 'x'"
     said = explained(
         STARTED,
         failed,

@@ -39,7 +39,7 @@ def test_the_same_command_gives_the_same_bytes_with_any_number_of_processes(tmp_
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-@pytest.mark.parametrize("law", ["paper", "oat"])
+@pytest.mark.parametrize("law", ["paper", pytest.param("oat", marks=pytest.mark.slow)])
 def test_everybody_plays_on_a_pool_of_real_candidates(tmp_path, capsys, pool_file, law):
     flags = ["--queries", "20", "--prompts", "10", "--seeds", "1", "--jobs", "1", "--temperature", "0", "--law", law]
     assert simulate(tmp_path / "out", "--pool", str(pool_file), *flags) == 0

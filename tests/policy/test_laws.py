@@ -20,6 +20,7 @@ ALGORITHMS = pytest.mark.parametrize("algo", LOSSES)
 LAYOUTS = pytest.mark.parametrize("one_row", [True, False], ids=["one-row", "two-rows"])
 
 law = hypothesis.settings(max_examples=25, derandomize=True, deadline=None)
+costly_law = hypothesis.settings(law, max_examples=5)
 tokens = st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=5).map(tuple)
 some_pairs = st.lists(st.builds(Pair, st.just("d"), tokens, tokens, tokens), min_size=1, max_size=4)
 
@@ -90,7 +91,7 @@ def assert_same_step(one, other):
 @ALGORITHMS
 @LAYOUTS
 @hypothesis.given(pairs=some_pairs, pad=st.integers(0, VOCABULARY - 1), cut=st.integers(0, 4))
-@law
+@costly_law
 def test_padding_and_the_cut_into_forward_passes_change_neither_loss_nor_gradient(algo, one_row, pairs, pad, cut):
     settings = PolicySettings(dap_algo=algo)
     whole = learned([pairs], settings, one_row=one_row)
@@ -149,7 +150,7 @@ def some_completions(draw, logprobs=logprob):
 @ALGORITHMS
 @pytest.mark.parametrize("mean", REDUCTIONS)
 @hypothesis.given(given=some_completions(), kept=st.lists(st.booleans(), min_size=4, max_size=4))
-@law
+@costly_law
 def test_masked_pairs_have_no_gradient_and_the_others_the_one_they_have_without_them(algo, mean, given, kept):
     values = compute_losses(given, PolicySettings(dap_algo=algo)).losses
     keep = torch.tensor(kept[: len(values)])

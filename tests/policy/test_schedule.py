@@ -100,10 +100,17 @@ def test_where_some_pairs_cost_no_query_every_round_is_full():
     ("queries", "rollout", "epochs", "batch", "expected"),
     [(384, 64, 1, 8, 48), (100, 64, 1, 8, 13), (100, 64, 2, 8, 26), (5, 64, 1, 8, 1), (1, 1, 1, 128, 1)],
 )
+@pytest.mark.parametrize("leftover", ["spread", "own_step"])
 def test_the_steps_of_an_experiment_are_those_of_its_rounds_the_last_one_smaller(
-    queries, rollout, epochs, batch, expected
+    queries, rollout, epochs, batch, expected, leftover
 ):
-    assert total_steps(rows_of_rounds(queries, rollout, ceil(queries / rollout)), epochs, batch, None) == expected
+    rows = rows_of_rounds(queries, rollout, ceil(queries / rollout))
+    assert total_steps(rows, epochs, batch, None, leftover) == expected
+
+
+def test_the_course_of_the_learning_rate_counts_the_steps_that_are_taken():
+    assert total_steps([57, 57], 1, 8, None, "spread") == 14
+    assert total_steps([57, 57], 1, 8, None, "own_step") == 16
 
 
 @pytest.mark.parametrize(
@@ -122,10 +129,11 @@ def test_no_round_takes_more_steps_than_max_sgd_steps(limit, expected):
 
 
 def test_a_round_makes_the_steps_of_its_whole_buffer():
-    # Ten a round, room for 25, batches of 8: 10, 20, 25, 25 pairs make 2, 3, 4, 4 steps.
+    # Ten a round, room for 25, batches of 8: 10, 20, 25, 25 pairs make 2, 3, 4, 4 steps, or 1, 3, 3, 3.
     sizes = buffer_sizes([10, 10, 10, 10], 25, None)
-    assert total_steps(sizes, 1, 8, None) == 13
-    assert total_steps(sizes, 1, 8, 3) == 11
+    assert total_steps(sizes, 1, 8, None, "own_step") == 13
+    assert total_steps(sizes, 1, 8, 3, "own_step") == 11
+    assert total_steps(sizes, 1, 8, None) == 10
 
 
 def test_an_experiment_in_which_nothing_is_learned_has_no_steps():

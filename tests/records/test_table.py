@@ -81,6 +81,7 @@ print(sorted(name for task, name in threads().items() if task not in before), fi
 """
 
 
+@pytest.mark.slow
 def test_reading_leaves_no_thread_that_could_abort_the_end_of_a_process():
     done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"

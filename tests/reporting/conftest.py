@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from oatflow.components.evaluation.held_out import HeldOut, sum_up
 from oatflow.components.ledger import layout
 from oatflow.components.ledger.claim import Claim
 from oatflow.components.ledger.done import Done
@@ -17,7 +18,6 @@ from oatflow.components.records.records import Duel, Preference, Prompt, Verdict
 from oatflow.components.records.sealed import digest_of, seal_document
 from oatflow.components.records.table import to_parquet
 from oatflow.components.reporting.curves import Explored, RoundRow, SampledDuel
-from oatflow.components.reporting.held_out import HeldOut, sum_up
 from oatflow.components.reporting.page import render_report
 from oatflow.components.reporting.report import Report
 from oatflow.components.store.transfer import Placed
@@ -33,6 +33,11 @@ SETTINGS = {
 @pytest.fixture(scope="session")
 def made_row() -> Callable[..., RoundRow]:
     return _row
+
+
+@pytest.fixture(scope="session")
+def close_rounds() -> Callable[[Ledger], Ledger]:
+    return _close_rounds
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +89,7 @@ def offline_ledger(ledger: Ledger) -> Ledger:
             ledger.store.put(
                 layout.done_key(round_, room), seal_document(replace(done, counts=counts, facts=facts).to_json())
             )
-    return Ledger.open(ledger.store.uri)
+    return _close_rounds(Ledger.open(ledger.store.uri))
 
 
 @pytest.fixture
@@ -96,7 +101,7 @@ def explored_ledger(ledger: Ledger) -> Ledger:
             done = ledger.find_done(round_, room)
             told_too = replace(done, facts={**done.facts, **more})
             ledger.store.put(layout.done_key(round_, room), seal_document(told_too.to_json()))
-    return Ledger.open(ledger.store.uri)
+    return _close_rounds(Ledger.open(ledger.store.uri))
 
 
 @pytest.fixture
@@ -105,17 +110,31 @@ def ledger(tmp_path: Path) -> Ledger:
     ledger = Ledger.open((tmp_path / "first-light").as_uri())
     tables = {split: _written_prompts(ledger, split) for split in ("train", "eval")}
     experiment = Experiment(SETTINGS, "s" * 64, tables, {"train": 0, "eval": 0})
-    parent = digest_of(seal_document(ledger.write_document(layout.EXPERIMENT, experiment.to_json())))
+    ledger.write_document(layout.EXPERIMENT, experiment.to_json())
     for round_ in (0, 1):
         _write_plan(ledger, round_)
         for room in WITHOUT_REWARD_MODEL:
             _write_step(ledger, round_, room)
-        record = RoundRecord(round_, parent, "p" * 64, {})
-        parent = digest_of(seal_document(ledger.write_document(layout.round_record_key(round_), asdict(record))))
-    ledger.write_document(layout.HEAD, asdict(Head(1, parent, 3)))
+    _close_rounds(ledger)
     _write_step(ledger, 2, "sampling")
     claim = Claim("run-3", Owner("somewhere"), 4, 60.0, 2e9)
     ledger.write_document(layout.claim_key(2), claim.to_json())
+    return Ledger.open(ledger.store.uri)
+
+
+def _close_rounds(ledger: Ledger) -> Ledger:
+    """Write the chain of the records of both rounds, as they are now; returns the ledger, opened again."""
+
+    def digest(key: str) -> str:
+        return digest_of(ledger.store.get(key).data)
+
+    parent = digest(layout.EXPERIMENT)
+    for round_ in (0, 1):
+        steps = {room: digest(layout.done_key(round_, room)) for room in WITHOUT_REWARD_MODEL}
+        record = RoundRecord(round_, parent, digest(layout.plan_key(round_)), steps)
+        ledger.store.put(layout.round_record_key(round_), seal_document(record.to_json()))
+        parent = digest(layout.round_record_key(round_))
+    ledger.store.put(layout.HEAD, seal_document(asdict(Head(1, parent, 3))))
     return Ledger.open(ledger.store.uri)
 
 
@@ -203,7 +222,8 @@ def _explored_row(round_: int = 0, **given: object) -> RoundRow:
         "regret_total": 32.0 * (round_ + 1), "simple_regret": 0.25, "simple_regret_low": 0.19,
         "simple_regret_high": 0.31, "anytime_regret": 0.25,
         "online_win_rate": 0.55, "online_low": 0.45, "online_high": 0.64, "online_prompts": 64, "rm_accuracy": 0.75,
-        "rm_brier": 0.2, "rm_ece": 0.08, "rm_foretold": 64, "uncertainty_chosen": 0.021, "uncertainty_all": 0.014,
+        "rm_brier": 0.2, "rm_ece": 0.08, "rm_ece_calibrated": 0.07, "rm_foretold": 64,
+        "uncertainty_chosen": 0.021, "uncertainty_all": 0.014,
         "synthetic": 0,
     }  # fmt: skip
     return _row(round_, explored=Explored(**{**values, **given}))

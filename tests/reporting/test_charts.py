@@ -100,7 +100,7 @@ def test_there_is_no_chart_of_what_was_not_measured(made_row):
     assert draw_charts([blank], OPPONENT).all == draw_charts([], OPPONENT).all == ()
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 60])
+@pytest.mark.parametrize("rounds", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 60))])
 def test_any_number_of_rounds_can_be_drawn(made_row, rounds):
     assert len(draw_charts([made_row(round_) for round_ in range(rounds)], OPPONENT).all) == 4
 

@@ -1,7 +1,6 @@
 from dataclasses import replace
 
 from oatflow.components.ledger import layout
-from oatflow.components.ledger.ledger import Ledger
 from oatflow.components.records.records import Preference
 from oatflow.components.records.sealed import digest_of, seal_document
 from oatflow.components.records.table import from_parquet, to_parquet
@@ -54,7 +53,7 @@ def test_online_rows_have_no_labels_of_a_set_and_run_over_queries(ledger):
 def test_rows_carry_the_digests_of_policy_and_round(ledger):
     rows = read_rounds(ledger)
     assert rows[1].digest == ledger.read_head().digest
-    assert rows[0].digest == ledger.round_record(1).parent
+    assert rows[0].digest == ledger.find_record(1).parent
     assert [row.policy for row in rows] == [ledger.policy_digest(0), ledger.policy_digest(1)]
 
 
@@ -108,7 +107,7 @@ def test_a_report_shows_the_last_duels_and_the_last_verdicts(ledger):
     assert (report.rounds, report.budget, report.oracle) == (3, 9, "simulated/vader-3.3.2/T=0.1")
 
 
-def test_an_answer_that_nobody_can_read_is_as_likely_to_be_shown_as_any_other(ledger):
+def test_an_answer_that_nobody_can_read_is_as_likely_to_be_shown_as_any_other(ledger, close_rounds):
     name = "preferences-0000.parquet"
     rows = from_parquet(ledger.read_output("labeling", name, 0), Preference, name)
     mute = replace(rows[0], first_wins=None, chosen=None, unreadable=True)
@@ -121,7 +120,7 @@ def test_an_answer_that_nobody_can_read_is_as_likely_to_be_shown_as_any_other(le
         for placed in done.outputs
     )
     ledger.store.put(layout.done_key(0, "labeling"), seal_document(replace(done, outputs=outputs).to_json()))
-    shown = sample_duels(Ledger.open(ledger.store.uri), 0, 10)
+    shown = sample_duels(close_rounds(ledger), 0, 10)
     assert [sample.preference.unreadable for sample in shown] == [True]
 
 

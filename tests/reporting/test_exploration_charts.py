@@ -72,7 +72,7 @@ def test_the_online_win_rate_is_of_the_duels_answers_with_their_interval(made_ex
 def test_foreseen_labels_come_with_wilsons_interval_brier_score_and_calibration_error(made_explored_row):
     chart = foresight_chart([made_explored_row(0)])
     low, high = wilson_interval(0.75, 64)
-    assert chart.table.body == (("0", "64", "75%", percent(low), percent(high), "0.20", "0.08", "64"),)
+    assert chart.table.body == (("0", "64", "75%", percent(low), percent(high), "0.20", "0.08", "0.07", "64"),)
     assert f"(95% interval {percent(low)} to {percent(high)})" in chart.label
 
 
@@ -88,7 +88,7 @@ def test_picked_pairs_are_told_from_all_pairs_in_percentage_points(made_explored
     assert "all pairs 1.40 after 64 queries, 1.40 after 128; picked pairs 2.10 after 64" in chart.label
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 60])
+@pytest.mark.parametrize("rounds", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 60))])
 def test_any_number_of_rounds_can_be_drawn(made_explored_row, rounds):
     assert len(draw_charts([made_explored_row(round_) for round_ in range(rounds)], OPPONENT).all) == 8
 

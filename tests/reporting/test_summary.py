@@ -1,4 +1,5 @@
 import pytest
+from oatflow.components.reporting.page import render_report
 from oatflow.components.reporting.summary import headline, how_picked, page_markdown, reading, summary_table
 from oatflow.components.reporting.words import count, duration, interval, percent, rounded, seconds
 
@@ -151,3 +152,15 @@ def test_numbers_read_as_people_write_them():
     assert count(4533) == "4,533"
     assert [seconds(0.25), seconds(9.96), seconds(41.3)] == ["0.2 s", "10 s", "41 s"]
     assert [duration(59.6), duration(374), duration(3661)] == ["1 min 00 s", "6 min 14 s", "1 h 01 min"]
+
+
+def test_labels_that_cannot_be_trusted_come_before_the_result(made_report, made_row):
+    alarm = "None of the round's 64 duels gave a pair to learn from: 64 undecided. Run oatflow audit-oracle --count 16."
+    report = made_report(rows=(made_row(0), made_row(1, alarms=(alarm,))))
+    assert headline(report).startswith("The labels of round 1 cannot be trusted. After 128 queries the policy wins")
+    page = page_markdown(report)
+    assert page.index("cannot be trusted") < page.index(f"Round 1: {alarm}") < page.index("| Round |")
+    html = render_report(report)
+    assert html.index("cannot be trusted") < html.index("64 undecided") < html.index("<main>")
+    both = made_report(rows=tuple(made_row(number, alarms=(alarm,)) for number in (0, 1)))
+    assert headline(both).startswith("The labels of 2 of 2 rounds cannot be trusted.")

@@ -128,9 +128,8 @@ class Experiment:
         """The bytes of all that the round wrote, but for times: those of marks, claims and receipts."""
         store = self.ledger.store
         keys = [entry.key for entry in store.list("")]
-        timeless = [
-            key for key in keys if not re.search(r"done\.json|claim\.json|round\.json|HEAD|receipts-|asking-", key)
-        ]
+        timed = r"done\.json|claim\.json|round\.json|HEAD|receipts-|asking-|running\.json|marks\.jsonl|/digests/"
+        timeless = [key for key in keys if not re.search(timed, key)]
         return {re.sub(r"policy/\d{4}-\w{6}/", "policy/", key): store.get(key).data for key in timeless}
 
     def close(self):

@@ -98,12 +98,13 @@ def undisturbed(tmp_path_factory):
 def test_an_undisturbed_experiment_asks_each_duel_once(undisturbed):
     asked = Counter((undisturbed / "asked").read_text().split())
     assert len(asked) > 10 and set(asked.values()) == {1}
-    assert len([key for key in truth(undisturbed) if key.endswith("plan.json")]) == 2
+    # Two rounds for the budget, and a third for what their clashes saved.
+    assert len([key for key in truth(undisturbed) if key.endswith("plan.json")]) == 3
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_killed_at_some_writes_it_ends_with_the_same_bytes_and_no_duel_is_asked_twice(undisturbed, tmp_path, before):
-    for kill_at in range(3, count(undisturbed) + 1, 28):
+    for kill_at in range(8, count(undisturbed) + 1, 40):
         kill_and_go_on(undisturbed, tmp_path / str(kill_at), kill_at, before)
 
 

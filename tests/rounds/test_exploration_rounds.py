@@ -53,6 +53,10 @@ class Experiment:
             close_round(self.uri, round_, run)
         return Ledger.open(self.uri)
 
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger.open(self.uri)
+
     def asked(self) -> list[str]:
         return self.log.read_text().split() if self.log.exists() else []
 
@@ -66,6 +70,24 @@ def experiment(tmp_path, monkeypatch):
         return Experiment(folder, settings)
 
     return begin
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """Return what plays an experiment once for all tests that read its ledger and write nothing."""
+    kept = {}
+
+    def play(settings):
+        name = repr(settings)
+        if name not in kept:
+            folder = tmp_path_factory.mktemp("played")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("OATFLOW_ORACLE_LOG", str(folder / "asked"))
+                kept[name] = Experiment(folder, settings)
+                kept[name].run()
+        return kept[name]
+
+    return play
 
 
 def duels_of(ledger, round_):
@@ -96,8 +118,8 @@ def test_a_passive_experiment_has_no_reward_model_and_no_step_for_it(experiment)
     assert ledger.find_done(0, "evaluation").facts["duel_regret"] >= 0
 
 
-def test_the_ensemble_goes_on_from_the_round_before_and_its_buffer_holds_all_rounds(experiment):
-    ledger = experiment(SEA).run()
+def test_the_ensemble_goes_on_from_the_round_before_and_its_buffer_holds_all_rounds(played):
+    ledger = played(SEA).ledger
     steps = [
         from_bytes(ledger.read_output("reward_model", "ensemble.safetensors", round_)).steps for round_ in range(3)
     ]
@@ -112,8 +134,8 @@ def test_the_buffer_forgets_the_oldest_duels_when_it_is_full(experiment):
     assert [ledger.find_done(round_, "reward_model").counts["buffer"] for round_ in range(3)] == [8, 10, 10]
 
 
-def test_duels_were_foretold_by_the_ensemble_of_the_round_before(experiment):
-    ledger = experiment(SEA).run()
+def test_duels_were_foretold_by_the_ensemble_of_the_round_before(played):
+    ledger = played(SEA).ledger
     ensemble = from_bytes(ledger.read_output("reward_model", "ensemble.safetensors", 0))
     features = features_from_bytes(ledger.read_output("sampling", "features.safetensors", 1))
     rewards = predict_rewards(ensemble, features, RewardModelSettings()).reshape(4, 8, 5)
@@ -123,8 +145,8 @@ def test_duels_were_foretold_by_the_ensemble_of_the_round_before(experiment):
         assert duel.recommended == int(rewards[:, place].mean(0).argmax())
 
 
-def test_features_of_chosen_and_rejected_answers_are_those_of_the_labels(experiment):
-    ledger = experiment(SEA).run()
+def test_features_of_chosen_and_rejected_answers_are_those_of_the_labels(played):
+    ledger = played(SEA).ledger
     features = features_from_bytes(ledger.read_output("sampling", "features.safetensors", 0))
     candidates = from_parquet(ledger.read_output("sampling", "candidates.parquet", 0), Candidate, "candidates")
     place = {(row.prompt_id, row.candidate): number for number, row in enumerate(candidates)}
@@ -139,9 +161,9 @@ def test_features_of_chosen_and_rejected_answers_are_those_of_the_labels(experim
         assert bool(replay.kept[row]) == (preference.chosen is not None)
 
 
-def test_the_oracle_is_never_asked_about_a_synthetic_pair_and_the_reward_model_never_learns_from_it(experiment):
-    run = experiment(MIXED)
-    ledger = run.run()
+def test_the_oracle_is_never_asked_about_a_synthetic_pair_and_the_reward_model_never_learns_from_it(played):
+    run = played(MIXED)
+    ledger = run.ledger
     duels = [duel for round_ in range(3) for duel in duels_of(ledger, round_)]
     made = {duel.duel_id for duel in duels if duel.synthetic}
     assert len(made) > 4 and not made.intersection(run.asked())
@@ -158,12 +180,13 @@ def test_the_oracle_is_never_asked_about_a_synthetic_pair_and_the_reward_model_n
     assert spent == len(set(run.asked()) & {duel.duel_id for duel in duels})
 
 
-def test_the_policy_learns_from_synthetic_pairs(experiment):
-    ledger = experiment(MIXED).run()
+def test_the_policy_learns_from_synthetic_pairs(played):
+    ledger = played(MIXED).ledger
     clashes = sum(row.clash for row in preferences_of(ledger, 2))
     assert ledger.find_done(2, "policy").counts["pairs"] == len(preferences_of(ledger, 2)) - clashes
 
 
+@pytest.mark.slow
 def test_in_oats_way_the_oracle_is_asked_about_synthetic_pairs_and_each_query_counts(experiment):
     run = experiment({**MIXED, "model_data_label": "oracle", "rm_mask": "broadcast"})
     ledger = run.run()
@@ -195,8 +218,8 @@ def test_no_text_is_encoded_twice_in_an_experiment(experiment, monkeypatch):
     assert set(encoded.values()) == {1}
 
 
-def test_regret_is_the_best_candidates_reward_less_the_mean_of_both_answers(experiment):
-    ledger = experiment(SEA).run()
+def test_regret_is_the_best_candidates_reward_less_the_mean_of_both_answers(played):
+    ledger = played(SEA).ledger
     total, means = 0.0, []
     for round_ in range(3):
         rewards, regrets, simple = rewards_of(ledger, round_), [], []
@@ -213,13 +236,14 @@ def test_regret_is_the_best_candidates_reward_less_the_mean_of_both_answers(expe
         assert row.anytime_regret == pytest.approx(sum(means) / len(means))
 
 
-def test_metrics_of_a_round_carry_what_exploration_was_worth(experiment):
-    ledger = experiment(SEA).run()
+def test_metrics_of_a_round_carry_what_exploration_was_worth(played):
+    ledger = played(SEA).ledger
     assert {"duel_regret", "simple_regret", "rm_accuracy", "rm_brier", "rm_ece", "uncertainty_all"} <= set(
         measure_round(ledger, 1)
     )
 
 
+@pytest.mark.slow
 def test_to_explore_and_exploit_both_members_of_each_duel_meet_the_opponent(experiment):
     run = experiment({**SEA, "objective": "explore_and_exploit", "eval_every": "2"})
     ledger = run.run()
@@ -236,6 +260,7 @@ def test_to_explore_and_exploit_both_members_of_each_duel_meet_the_opponent(expe
     )
 
 
+@pytest.mark.slow
 def test_of_several_draws_the_ensemble_picks_the_answer_that_is_judged(experiment):
     settings = {**SEA, "max_queries": "16"}
     plain, best = experiment(settings, "plain").run(), experiment({**settings, "num_bon": "6"}, "best").run()
@@ -298,7 +323,7 @@ def test_settings_that_contradict_each_other_are_refused_by_name(flags, named):
 def truth(ledger: Ledger) -> dict[str, bytes]:
     """The bytes of all that the ensemble had a part in."""
     wanted = ("plan.json", "features.safetensors", "duels.parquet", "pairs.safetensors", "ensemble.safetensors")
-    keys = [entry.key for entry in ledger.store.list("rounds/")]
+    keys = [entry.key for entry in ledger.store.list("rounds/") if "/digests/" not in entry.key]
     return {key: ledger.store.get(key).data for key in keys if key.endswith(wanted) or "preferences-" in key}
 
 
@@ -329,8 +354,10 @@ def undisturbed(tmp_path_factory):
     ("kill_at", "before"),
     [
         (6, True),
-        (15, False),
-        *(pytest.param(*at, marks=pytest.mark.slow) for at in [(9, False), (13, True), (24, True), (28, False)]),
+        *(
+            pytest.param(*at, marks=pytest.mark.slow)
+            for at in [(9, False), (15, False), (13, True), (24, True), (28, False)]
+        ),
     ],
 )
 def test_killed_and_started_again_the_ensemble_and_its_duels_are_the_same_to_the_byte(

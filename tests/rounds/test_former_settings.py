@@ -3,7 +3,7 @@
 import pytest
 from oatflow.components.errors import SettingsChanged, SettingsError
 from oatflow.components.former_settings import update_settings
-from oatflow.components.rounds.experiment import ExperimentSettings, refuse_changes, split_operational
+from oatflow.components.rounds.experiment import ExperimentSettings, read_settings, refuse_changes, split_operational
 from oatflow.components.rounds.form import fields_of, sections_of
 from oatflow.pipelines.alignment.config import gather
 
@@ -66,3 +66,19 @@ def test_a_form_of_before_is_read_into_the_new_section():
     assert (settings.labeling.preference_oracle, settings.labeling.bt_sample) == ("scorer", True)
     everything, _ = split_operational(settings)
     assert ExperimentSettings.parse(sections_of(fields_of(everything))) == settings
+
+
+def test_an_experiment_older_than_a_setting_goes_on_as_it_began_though_the_default_is_another_now():
+    everything, _ = split_operational(ExperimentSettings())
+    frozen = everything | {"policy": {k: v for k, v in everything["policy"].items() if k != "leftover_pairs"}}
+    assert read_settings(frozen, {}).policy.leftover_pairs == "own_step"
+    assert read_settings({}, {}).policy.leftover_pairs == "own_step"
+    assert read_settings(everything, {}).policy.leftover_pairs == "spread"
+    # Today's settings with their defaults do not ask for a change; and a new experiment's are frozen as any other.
+    for same in (ExperimentSettings(), ExperimentSettings.parse({"policy": {"leftover_pairs": "own_step"}})):
+        refuse_changes(frozen, same, "old")
+    other = ExperimentSettings.parse({"policy": {"leftover_pairs": "own_step"}})
+    with pytest.raises(SettingsChanged, match=r"policy\.leftover_pairs was 'spread' and is now 'own_step'"):
+        refuse_changes(everything, other, "new")
+    with pytest.raises(SettingsChanged, match=r"policy\.leftover_pairs was 'own_step' and is now 'spread'"):
+        refuse_changes(split_operational(other)[0], ExperimentSettings(), "new")

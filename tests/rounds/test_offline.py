@@ -78,7 +78,8 @@ def test_every_label_prefers_the_answer_that_the_set_calls_better(uri, tmp_path)
 
 
 def test_a_set_that_is_smaller_than_the_budget_is_read_again(uri, tmp_path):
-    ledger = run(uri, settings(tmp_path, rows=1, max_queries="10"))
+    # Its only row has the same answer twice: nothing can be learned from it.
+    ledger = run(uri, settings(tmp_path, rows=1, max_queries="10", accepted_alarms="9"))
     assert [len(ledger.read_plan(round_).prompts) for round_ in range(3)] == [4, 4, 2]
     assert [row.duels for row in read_rounds(ledger)] == [4, 4, 2]
 

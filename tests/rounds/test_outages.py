@@ -52,7 +52,7 @@ def cases(steps, *quick):
     ]
 
 
-@pytest.mark.parametrize(("outage_in", "kind"), cases(ORDER, ("sample", "refuses"), ("label", "500")))
+@pytest.mark.parametrize(("outage_in", "kind"), cases(ORDER, ("label", "500")))
 def test_a_store_that_is_away_for_several_leases_fails_no_step(experiment, asked, undisturbed, capfd, outage_in, kind):
     for step in ORDER:
         if step == outage_in:
@@ -69,7 +69,8 @@ def test_a_store_that_is_away_for_several_leases_fails_no_step(experiment, asked
     assert any("answers again, after" in line for line in lines)
 
 
-@pytest.mark.parametrize("step", ["sample", pytest.param("train", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["sample", "train"])
 def test_a_store_that_is_away_when_a_step_begins_is_waited_for(experiment, undisturbed, step):
     for each in ORDER:
         if each == step:
@@ -79,7 +80,7 @@ def test_a_store_that_is_away_when_a_step_begins_is_waited_for(experiment, undis
     assert experiment.truth() == undisturbed[0]
 
 
-@pytest.mark.parametrize(("step", "kind"), cases(STEPS, ("train", "hangs")))
+@pytest.mark.parametrize(("step", "kind"), cases(STEPS, ("label", "hangs")))
 def test_another_run_that_comes_while_the_store_is_away_wins_and_the_old_one_stops(
     experiment, asked, undisturbed, step, kind
 ):
@@ -118,6 +119,7 @@ def test_a_store_that_stays_away_fails_the_step_with_one_line_that_says_what_to_
     assert "store_patience_seconds=1 is how long a step waits" in told and "\n" not in told
 
 
+@pytest.mark.slow
 def test_an_orphan_stops_by_itself_although_the_store_was_away(experiment):
     """The step that launched the job is gone; nobody renews the claim once the store is back."""
     experiment.lease = 2.0

@@ -73,8 +73,9 @@ def test_without_a_number_a_round_has_as_many_of_them_as_prompts(uri, outside):
 def test_nobody_is_asked_about_them_and_the_budget_stays_as_it_is(uri, outside, tmp_path, monkeypatch):
     monkeypatch.setenv("OATFLOW_ORACLE_LOG", str(tmp_path / "asked"))
     mixed = run(uri, settings(outside_preferences=outside()))
-    queries = [mixed.find_done(round_, "labeling").counts["queries"] for round_ in range(3)]
-    assert len((tmp_path / "asked").read_text().split()) == sum(queries) <= 12
+    rounds = range(mixed.read_head().round + 1)
+    queries = [mixed.find_done(round_, "labeling").counts["queries"] for round_ in rounds]
+    assert len((tmp_path / "asked").read_text().split()) == sum(queries) == 12
     plain = run(f"{uri}-without", settings())
     assert plain.find_done(0, "labeling").counts["queries"] == queries[0]
     # What was sampled and labelled is the same to the byte: only what is learned from differs.

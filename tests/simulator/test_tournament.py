@@ -18,6 +18,7 @@ from oatflow.components.simulator.tournament_charts import draw_tournament
 from oatflow.components.simulator.tournament_page import render_tournament
 from oatflow.components.simulator.tournament_table import (
     align_columns,
+    compare_with_random,
     format_mean,
     state_findings,
     tabulate_tournament,
@@ -104,7 +105,8 @@ def test_differences_to_random_are_paired_by_seed():
     assert random.against_random is None
     difference = other.against_random["win_rate"]
     assert (difference.mean, difference.low, difference.high) == pytest.approx((0.1, 0.1, 0.1))
-    assert other.measures["win_rate"].low < 0 < 1 < other.measures["win_rate"].high
+    # Two seeds say nothing of the mean, but no rate is below 0 or above 1.
+    assert (other.measures["win_rate"].low, other.measures["win_rate"].high) == (0.0, 1.0)
     [(queries, ahead)] = measure_difference(compared(*plays, queries=10), "A", "win_rate")
     assert queries == 10 and (ahead.low, ahead.high) == pytest.approx((0.1, 0.1))
 
@@ -133,7 +135,29 @@ def test_a_verdict_needs_an_interval_on_one_side_of_zero():
         plays += [made(name, seed, 0.0, rate + 0.01 * seed) for seed, rate in enumerate(rates)]
     first, second, *rest = state_findings(compared(*plays, queries=10))
     assert first.endswith("A better than random; B worse; C not distinguishable from it.")
-    assert second.endswith("A, B, C not distinguishable from it.") and rest == []
+    assert second.endswith("A, B, C not distinguishable from it.")
+    assert len(rest) == 1 and "none of these 6 comparisons" in rest[0]
+
+
+def test_no_rate_is_above_all_and_no_regret_below_none():
+    plays = [made(name, seed, 0.0, rate, regret=regret) for name in ("random", "A")
+             for seed, (rate, regret) in enumerate([(0.99, 0.01), (0.8, 0.4)])]  # fmt: skip
+    for summary in summarise_strategies(compared(*plays)):
+        assert (summary.measures["win_rate"].low, summary.measures["win_rate"].high) == (0.0, 1.0)
+        assert summary.measures["duel_regret"].low == 0.0
+    ((_, value),) = measure_curve(compared(*plays, queries=10), "A", "win_rate")
+    assert format_mean(value, share=True) == "89.5% [0.0, 100.0]"
+
+
+def test_of_many_strategies_that_are_no_better_hardly_one_is_called_better_by_chance():
+    random, called = np.random.default_rng(2), 0
+    for _ in range(100):
+        plays = [made("random", seed, 0.0, rate) for seed, rate in enumerate(random.normal(0.5, 0.1, 5))]
+        for name in "ABCDEFG":
+            plays += [made(name, seed, 0.0, rate) for seed, rate in enumerate(random.normal(0.5, 0.1, 5))]
+        called += any(compare_with_random(summarise_strategies(compared(*plays))).values())
+    # Without a correction it is about every fourth.
+    assert called <= 9
 
 
 def test_less_regret_is_better():

@@ -9,7 +9,6 @@ from oatflow.components.statistics.bootstrap import (
     draw_prompts,
     draw_seeds,
     estimate_from,
-    estimate_mean,
     find_reach,
     resample_rates,
     resample_seeds,
@@ -17,7 +16,8 @@ from oatflow.components.statistics.bootstrap import (
     upper_median,
 )
 from oatflow.components.statistics.equal_length import fit_equal_length, refuse_length_control
-from oatflow.components.statistics.exact import sign_test
+from oatflow.components.statistics.exact import paired_test, reject_together, sign_test
+from oatflow.components.statistics.intervals import outcome_interval
 
 
 def judged(n, level, slope, seed=0):
@@ -47,13 +47,21 @@ def test_the_sign_test_holds_for_more_prompts_than_a_float_has_powers_of_two():
     assert 0 < sign_test(5_000, 5_200) < 0.05
 
 
+def test_the_paired_test_is_students():
+    # t = 2 / (1 / sqrt(3)) = 3.4641 with 2 degrees of freedom.
+    assert paired_test([1.0, 2.0, 3.0]) == pytest.approx(0.0742, abs=1e-4)
+    assert paired_test([0.5]) is None
+    assert (paired_test([0.0, 0.0]), paired_test([0.1, 0.1])) == (1.0, 0.0)
+
+
+def test_several_hypotheses_are_rejected_as_holm_says():
+    # 0.01 < 0.05 / 4 and 0.015 < 0.05 / 3, but 0.03 > 0.05 / 2: it stops there, although 0.04 < 0.05.
+    assert reject_together([0.04, 0.01, 0.03, 0.015]) == [False, True, False, True]
+    assert reject_together([]) == []
+
+
 def test_a_tie_is_half_a_win():
     assert score_outcomes([0.9, 0.5, 0.1, 0.500001]).tolist() == [1.0, 0.5, 0.0, 1.0]
-
-
-def test_the_paired_interval_of_a_constant_difference_is_that_difference():
-    found = estimate_mean([0.25] * 40, 1)
-    assert (found.value, found.low, found.high) == (0.25, 0.25, 0.25)
 
 
 def test_a_win_rate_bought_with_length_alone_is_even_at_equal_length():
@@ -123,15 +131,30 @@ def test_an_interval_over_seeds_that_differ_is_wider_than_one_over_prompts_alone
     assert np.ptp(np.quantile(drawn, [0.025, 0.975])) > 1.5 * np.ptp(np.quantile(pooled, [0.025, 0.975]))
 
 
-def test_a_level_is_reached_by_the_first_measured_round_at_or_above_it():
-    rates, queries = np.array([[0.5, 0.6, 0.55, 0.7], [0.5, 0.5, 0.5, 0.5]]), [10, 20, 30, 40]
-    assert find_reach(rates, queries, 0.6).tolist() == [20, inf]
-    assert find_reach(rates, queries, 0.5).tolist() == [10, 10]
+def test_a_level_is_reached_by_the_first_round_whose_lower_end_is_at_or_above_it():
+    lows, queries = np.array([[0.5, 0.6, 0.55, 0.7], [0.5, 0.5, 0.5, 0.5]]), [10, 20, 30, 40]
+    assert find_reach(lows, queries, 0.6).tolist() == [20, inf]
+    assert find_reach(lows, queries, 0.5).tolist() == [10, 10]
+
+
+def test_noise_does_not_reach_a_level():
+    # Ten measured rounds of a policy that truly wins 57%: each round comes out above 60% often enough by chance.
+    won = np.random.default_rng(0).random((1000, 10, 200)) < 0.57
+    rates = won.mean(-1)
+    lows, _ = outcome_interval(rates, rates, 200)
+    assert (rates >= 0.6).any(-1).mean() > 0.5
+    assert np.isfinite(find_reach(lows, range(10), 0.6)).mean() < 0.05
 
 
 def test_more_than_half_of_the_seeds_must_have_reached_a_level():
     assert upper_median(np.array([[20.0, inf], [20, 30], [10, inf]])).tolist() == [inf, 30, inf]
     assert upper_median(np.array([20.0, inf, 40])) == 40
+
+
+def test_intervals_that_hold_together_are_wider():
+    drawn = np.random.default_rng(0).normal(size=1000)
+    one, of_seven = estimate_from(0.0, drawn), estimate_from(0.0, drawn, comparisons=7)
+    assert of_seven.low < one.low < one.high < of_seven.high
 
 
 def test_an_interval_may_end_in_never():

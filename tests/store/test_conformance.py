@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -151,3 +152,11 @@ def test_of_racing_swappers_one_wins(store: Store) -> None:
 def test_this_store_can_be_shared(store: Store) -> None:
     prove_conditional_writes(store)
     assert list(store.list("")) == []
+
+
+def test_an_objects_age_is_counted_from_its_last_write(store: Store) -> None:
+    etag = store.put("claim", b"one")
+    time.sleep(2.2)
+    assert 0.2 <= (store.get("claim").age or 0.0) < 10
+    store.replace("claim", b"two", etag)
+    assert (store.get("claim").age or 0.0) < 0.9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def add_one(uri: str, times: int, start: Barrier) -> None:
                 continue
 
 
+@pytest.mark.slow
 def test_counting_by_swaps_loses_nothing_between_processes(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
     store.put("count", b"0")
@@ -63,3 +65,11 @@ def test_a_write_leaves_nothing_but_the_object(tmp_path: Path) -> None:
 def test_a_uri_that_is_not_a_folder_is_refused(uri: str) -> None:
     with pytest.raises(RefusedInput, match="ledger="):
         open_store(uri)
+
+
+def test_an_age_does_not_depend_on_this_processes_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalStore(tmp_path)
+    store.put("claim", b"one")
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    time.sleep(0.3)
+    assert 0.2 < store.get("claim").age < 10

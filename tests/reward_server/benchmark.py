@@ -1,6 +1,6 @@
 """How much more a second the server answers when many ask at once, and whether its memory stays as it is.
 
-Run by ``python -m oatflow.components.reward_server.benchmark MODEL``: a reward model, or any other of transformers,
+Run by ``python -m tests.reward_server.benchmark MODEL``: a reward model, or any other of transformers,
 which gets a head at random. The server is the command itself, with its own processes; clients are in this one.
 """
 
@@ -23,9 +23,8 @@ from pathlib import Path
 
 import aiohttp
 import psutil
-
-from ..oracles import wire
-from ..records.records import Duel
+from oatflow.components.oracles import wire
+from oatflow.components.records.records import Duel
 
 # Nothing but the texts, so that they are as short as they look.
 _TEMPLATE = "{% for turn in messages %}{{ turn['role'] }}: {{ turn['content'] }}\n{% endfor %}"

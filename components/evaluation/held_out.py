@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 
-from ..ledger.ledger import Ledger
 from ..records.records import Verdict
-from ..records.table import from_parquet
 from ..seeds import derive
-from ..statistics.bootstrap import Floats, draw_prompts, estimate_from, estimate_mean, score_outcomes
+from ..statistics.bootstrap import draw_prompts, estimate_from, score_outcomes
 from ..statistics.equal_length import fit_equal_length, refuse_length_control
 from ..statistics.exact import sign_test
-from ..statistics.intervals import Estimate
+from ..statistics.intervals import Estimate, estimate_mean, estimate_outcome
 
-VERDICTS = "verdicts.parquet"
+SUMMARY = "held_out_answers"
+"""The fact of an evaluation that has what its verdicts say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,17 @@ class HeldOut:
     opponent_reward: Estimate | None
     outcomes: Mapping[str, float]
 
+    def to_facts(self) -> dict[str, Any]:
+        """Return all but the outcomes by prompt, which the verdicts have, as a step's facts."""
+        return {name: value for name, value in asdict(self).items() if name != "outcomes"}
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> HeldOut:
+        """Read it back; it has no outcomes."""
+        estimates = {name: Estimate(**value) for name, value in facts.items() if isinstance(value, Mapping)}
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in {**facts, **estimates}.items() if name in known}, outcomes={})
+
     @property
     def prompts(self) -> int:
         """Prompts that were judged."""
@@ -67,15 +78,11 @@ class HeldOut:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def read_verdicts(ledger: Ledger, round_: int) -> list[Verdict]:
-    """Return the verdicts on a round's held-out answers."""
-    return from_parquet(ledger.read_output("evaluation", VERDICTS, round_), Verdict, VERDICTS)
-
-
 def sum_up(verdicts: Sequence[Verdict], seed: int) -> HeldOut | None:
     """Sum up a round's verdicts, or return None where there is none. Pure; the same seed gives the same intervals."""
     if not verdicts:
         return None
+    verdicts = sorted(verdicts, key=lambda row: row.prompt_id)
     won = score_outcomes([row.policy_wins for row in verdicts])
     own, other = (
         np.array([getattr(row, name) for row in verdicts], dtype=np.float64)
@@ -83,35 +90,32 @@ def sum_up(verdicts: Sequence[Verdict], seed: int) -> HeldOut | None:
     )
     wins, losses = int((won == 1).sum()), int((won == 0).sum())
     reason, weights = refuse_length_control(won, own - other), draw_prompts(len(won), derive(seed, "prompts"))
-
-    def mean_of(values: Floats) -> Estimate:
-        return estimate_from(float(values.mean()), weights @ values)
-
     return HeldOut(
         wins=wins,
         ties=len(won) - wins - losses,
         losses=losses,
         equal=sum(row.response == row.opponent_response for row in verdicts),
         p_value=sign_test(wins, losses),
-        tokens=mean_of(own),
-        opponent_tokens=mean_of(other),
-        longer=mean_of(own - other),
+        tokens=estimate_mean(own),
+        opponent_tokens=estimate_mean(other),
+        longer=estimate_mean(own - other),
         length_controlled=None if reason else estimate_from(*fit_equal_length(won, own - other, weights)),
         no_length_control=reason,
-        reward=_mean_reward([row.reward for row in verdicts], derive(seed, "reward")),
-        opponent_reward=_mean_reward([row.opponent_reward for row in verdicts], derive(seed, "reward")),
+        reward=_mean_reward([row.reward for row in verdicts]),
+        opponent_reward=_mean_reward([row.opponent_reward for row in verdicts]),
         outcomes={row.prompt_id: float(outcome) for row, outcome in zip(verdicts, won, strict=True)},
     )
 
 
-def change(before: HeldOut, after: HeldOut, seed: int) -> tuple[Estimate, int] | None:
+def change(before: HeldOut, after: HeldOut) -> tuple[Estimate, int] | None:
     """Return by how much the win rate changed, paired by prompt, and over how many prompts that both were judged on."""
     shared = sorted(before.outcomes.keys() & after.outcomes.keys())
     if not shared:
         return None
-    return estimate_mean([after.outcomes[name] - before.outcomes[name] for name in shared], seed), len(shared)
+    differences = [after.outcomes[name] - before.outcomes[name] for name in shared]
+    return estimate_outcome(differences, -1.0, 1.0), len(shared)
 
 
-def _mean_reward(rewards: Sequence[float | None], seed: int) -> Estimate | None:
+def _mean_reward(rewards: Sequence[float | None]) -> Estimate | None:
     known = [reward for reward in rewards if reward is not None]
-    return estimate_mean(known, seed) if known else None
+    return estimate_mean(known) if known else None
