@@ -10,7 +10,6 @@ from kfp import compiler, dsl
 from oatflow.components.errors import RefusedInput, SettingsError
 from oatflow.components.images import TRAINER
 from oatflow.components.rounds.opening import LONGEST_RUN
-from oatflow.components.store.files import write_whole
 
 from .build import Build
 from .form import LEDGER, docstring, signature
@@ -62,8 +61,8 @@ def compile_pipeline(rounds: int, path: Path, build: Build | None = None) -> Non
         compiler.Compiler().compile(alignment_pipeline(rounds, build), str(compiled))
         pack(compiled, rounds, build.images(), TRAINER if build.trains_in_step else None)
         try:
-            write_whole(path, compiled.read_bytes())
+            path.write_bytes(compiled.read_bytes())
         except OSError as error:
             raise RefusedInput(
-                f"out={str(path)!r}: cannot be written ({error.strerror}); name another file"
+                f"out={str(path)!r}: cannot be written ({error.strerror}); name a file in a folder that exists"
             ) from error

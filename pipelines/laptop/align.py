@@ -34,6 +34,7 @@ from oatflow.components.rounds.experiment import ExperimentSettings, refuse_chan
 from oatflow.components.rounds.opening import waits_for_people
 from oatflow.components.rounds.planning import keep_raised_budget, queries_before
 from oatflow.components.step_ending import ABOVE, BUG, PREFIX
+from oatflow.components.store.files import write_whole
 from oatflow.components.store.setting_stores import SettingStores
 from oatflow.components.store.store import open_store
 
@@ -190,7 +191,7 @@ def _run_rounds(wish: Wish, uri: str) -> None:
         stack.callback(display.stop)
         scratch = stack.enter_context(make_scratch(wish.home / "tmp"))
         environment["TMPDIR"] = str(scratch)
-        environment |= stack.enter_context(_warm_engine(wish, uri, logs))
+        environment |= stack.enter_context(_warm_engine(wish, uri, logs / stem))
         while rounds:
             before = Ledger(open_store(uri)).read_head().round
             _run_pipeline(wish, uri, min(rounds, MOST_ROUNDS), environment, scratch, log, progress, display)
@@ -309,10 +310,6 @@ def _tell_why_it_ended(wish: Wish, ledger: Ledger) -> None:
 
 def _write_results(wish: Wish, ledger: Ledger) -> Path:
     report = wish.home / "reports" / f"{wish.experiment}.html"
-    report.parent.mkdir(parents=True, exist_ok=True)
-    # Another run may write it at the same time: each is whole.
-    written = report.with_suffix(f".{os.getpid()}.new")
-    written.write_text(write_report(ledger), encoding="utf-8")
-    written.replace(report)
+    write_whole(report, write_report(ledger).encode())
     Display.final_table(read_rounds(ledger))
     return report

@@ -3,6 +3,10 @@
 Processes with the same home share one server. Each user holds a shared lock; who can have it alone when leaving is
 the last, and stops the server. Locks of the killed vanish with them, and the next user adopts what they left
 running. Starting and stopping happen under a second lock, one process at a time.
+
+Whether the server is there is what it says itself, when it is asked over its port with this home's keys. The server
+holds a lock, too, from its start to its end: so no second one ever starts on the same files, even where the first is in
+another container, whose process numbers and ports mean nothing here.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -19,7 +24,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,12 +37,11 @@ from oatflow.components.store.s3 import S3Store
 BUCKET = "oatflow"
 START_SECONDS = 30.0
 STOP_SECONDS = 15.0
+ELSEWHERE_SECONDS = 5.0
 
 _HOST = "127.0.0.1"
 _ATTEMPTS = 3
-_TAIL = 15
-_STACK = ("\t", "github.com/", "created by ", "goroutine ")
-"""How lines of a Go program's stack begin."""
+_FATAL = re.compile(r"\b(panic|fatal)\b|^F\d", re.IGNORECASE)
 _PORTS = ("s3", "master", "volume", "filer", "admin")
 _SWITCHES = (
     "-s3.port.iceberg=0", "-s3.port.lance=0", "-admin.ui=false", "-webdav=false",
@@ -84,10 +88,9 @@ def embedded_s3(home: Path) -> Iterator[EmbeddedS3]:
     with ExitStack() as use:
         with _lock_file(files.starting):
             users = use.enter_context(files.users.open("wb"))
-            is_shared = not _lock_alone(users)
             fcntl.flock(users, fcntl.LOCK_SH)
             use.callback(_leave_server, files, users)
-            server = _find_running(files, is_shared)
+            server = _find_running(files, users)
         yield server
 
 
@@ -131,6 +134,10 @@ class _Files:
         return self.folder / "starting.lock"
 
     @property
+    def server(self) -> Path:
+        return self.folder / "server.lock"
+
+    @property
     def users(self) -> Path:
         return self.folder / "users.lock"
 
@@ -148,38 +155,41 @@ class _State:
     place: str = ""
 
     @property
+    def is_visible(self) -> bool:
+        """Whether the process, if it is alive, is one of those that this process can see and end."""
+        return self.place in ("", _find_place())
+
+    @property
     def lives(self) -> bool:
-        return self.started not in ("", "0") and _read_start(self.pid) == self.started
+        """Whether the process is there; False where that cannot be seen."""
+        return self.is_visible and self.started not in ("", "0") and _read_start(self.pid) == self.started
 
     @property
     def endpoint(self) -> str:
         return f"http://{_HOST}:{self.ports['s3']}"
 
 
-def _find_running(files: _Files, is_shared: bool) -> EmbeddedS3:
-    """Return the server that runs, or start one.
-
-    Whether it runs is found out by asking it: a container and its host see different processes in the same home.
-    `is_shared`: whether another process uses it.
-    """
+def _find_running(files: _Files, users: BinaryIO) -> EmbeddedS3:
+    """Return the server that runs, or start one."""
     access_key, secret_key = _keys(files.keys)
 
-    def serves(state: _State) -> EmbeddedS3 | None:
+    def serves(state: _State, patience: float = START_SECONDS) -> EmbeddedS3 | None:
         server = EmbeddedS3(state.endpoint, BUCKET, access_key, secret_key)
-        return server if _becomes_ready(server, state) else None
+        return server if _becomes_ready(server, lambda: state.lives or _is_locked(files.server), patience) else None
 
     state = _read_state(files.state)
     if state is not None:
-        if server := serves(state):
+        # Of a server in another container, a port that does not answer soon is not one of this container's.
+        if server := serves(state, START_SECONDS if state.lives else ELSEWHERE_SECONDS):
             return server
-        if state.lives:
-            _stop_server(state)  # it lives and does not answer: nobody can be using it
-        elif is_shared and state.place not in ("", _find_place()):
+        if state.lives and not _is_only_user(users):
             raise StoreUnreachable(
-                f"home={str(files.folder.parent)!r}: its S3 server is in use, but does not answer at {state.endpoint} "
-                "from here: another container or host started it. Wait until that run has ended, choose another "
-                "--home, or share a server with --ledger s3://..."
+                f"the embedded S3 server (process {state.pid}) does not answer, and other commands use it; wait for "
+                "them, or end them"
             )
+        _stop_server(state)
+    if _is_locked(files.server):
+        raise _runs_elsewhere(files, state)
     last_ports = state.ports if state else None
     for _ in range(_ATTEMPTS):
         state = _start_server(files, access_key, secret_key, last_ports)
@@ -194,9 +204,20 @@ def _find_running(files: _Files, is_shared: bool) -> EmbeddedS3:
 
 
 def _not_started(files: _Files, what: str) -> StoreUnreachable:
-    lines = [line for line in files.log.read_text(errors="replace").splitlines() if not line.startswith(_STACK)]
-    lines = [line.replace("\0", "") for line in lines[-_TAIL:]]
-    return StoreUnreachable("\n".join([f"the embedded S3 server {what}; the last lines of {files.log}:", *lines]))
+    lines = files.log.read_text(errors="replace").strip().splitlines()
+    # Of a Go program that gives up, what comes after this line is a trace.
+    telling = next((line for line in lines if _FATAL.search(line)), lines[-1] if lines else "it said nothing")
+    return StoreUnreachable(f"the embedded S3 server {what}: {telling.strip()} (log: {files.log})")
+
+
+def _runs_elsewhere(files: _Files, state: _State | None) -> StoreUnreachable:
+    where = f" at {state.endpoint}" if state is not None else ""
+    process = f" (process {state.pid} of {state.place.split()[0]})" if state is not None and state.place else ""
+    return StoreUnreachable(
+        f"home={str(files.folder.parent)!r}: its S3 server{process} runs, but does not answer{where} from here: "
+        "another container or host started it. Wait until the runs there have ended, choose another --home, or share a "
+        "server with --ledger s3://..."
+    )
 
 
 def _start_server(files: _Files, access_key: str, secret_key: str, last_ports: dict[str, int] | None) -> _State:
@@ -205,12 +226,15 @@ def _start_server(files: _Files, access_key: str, secret_key: str, last_ports: d
     options = [f"-dir={files.data}", f"-ip={_HOST}", f"-ip.bind={_HOST}", *_SWITCHES]
     options += [f"-{part}.port={ports[part]}" for part in _PORTS]
     options += [f"-{part}.port.grpc={ports[part + '.grpc']}" for part in _PORTS]
-    with files.log.open("wb") as log:
+    with files.log.open("wb") as log, files.server.open("wb") as lock:
+        # The server inherits the lock; it is released when the server ends, however that happens.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         process = subprocess.Popen(
             [weed_path(), "mini", *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            pass_fds=(lock.fileno(),),
             # Its own session: Ctrl-C in the terminal is for its users, who stop it when they are done.
             start_new_session=True,
             # Nothing of the user's own AWS or WEED settings, and none of theirs written to.
@@ -231,16 +255,26 @@ def _start_server(files: _Files, access_key: str, secret_key: str, last_ports: d
     return state
 
 
-def _becomes_ready(server: EmbeddedS3, state: _State) -> bool:
-    """Wait until the server writes and deletes an object; False once it died or START_SECONDS passed."""
-    deadline = time.monotonic() + START_SECONDS
+def _becomes_ready(server: EmbeddedS3, may_live: Callable[[], bool], patience: float) -> bool:
+    """Wait until the server writes and deletes an object; False once it cannot be alive or `patience` is over."""
+    deadline = time.monotonic() + patience
     store = S3Store.open(server.uri("_ready"), server.environment())
     while time.monotonic() < deadline:
         if _is_listening(server.endpoint) and _is_working(store):
             return True
-        if not state.lives:
+        if not may_live():
             return False
         time.sleep(0.1)
+    return False
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process, of any container of this machine, holds a lock on the file."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
     return False
 
 
@@ -263,18 +297,32 @@ def _is_working(store: S3Store) -> bool:
     return True
 
 
+def _is_only_user(users: BinaryIO) -> bool:
+    """Whether no other process uses the server. Only while nobody can start or stop it: the lock is let go of."""
+    try:
+        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        fcntl.flock(users, fcntl.LOCK_SH)
+    return True
+
+
 def _leave_server(files: _Files, users: BinaryIO) -> None:
     """Give up one use; stop the server if it was the last."""
     with _lock_file(files.starting):
-        if not _lock_alone(users):
-            return
         state = _read_state(files.state)
-        if state is not None and state.lives:
+        if state is not None and _is_only_user(users):
             _stop_server(state)
 
 
 def _stop_server(state: _State) -> None:
-    """Ask the server to end, end it where it does not, and clear away what is left of it."""
+    """Ask the server to end, end it where it does not, and clear away what is left of it.
+
+    A server of another container is left to the next command there: this process cannot end it.
+    """
+    if not state.is_visible:
+        return
     for signal_, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5.0)):
         deadline = time.monotonic() + patience
         if state.lives:
@@ -300,7 +348,7 @@ def _keys(path: Path) -> tuple[str, str]:
 
 
 def _read_state(path: Path) -> _State | None:
-    return _State(**json.loads(path.read_text())) if path.exists() else None
+    return _State(**json.loads(path.read_text())) if path.is_file() else None
 
 
 def _write_privately(path: Path, text: str) -> None:
@@ -309,15 +357,6 @@ def _write_privately(path: Path, text: str) -> None:
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
     temporary.replace(path)
-
-
-def _lock_alone(users: BinaryIO) -> bool:
-    """Take the lock alone; returns False if somebody else has it."""
-    try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from oatflow.components.people.annotations import Annotation, read_answers
 from oatflow.components.people.missing_answers import MissingAnswers
 from oatflow.components.people.questions import FORMS, Batch, to_jsonl
 from oatflow.components.rounds.annotation_files import add_answers, read_batch, read_missing_answers
-
 from oatflow.components.store.files import write_whole
 
 from ..flags import Flag

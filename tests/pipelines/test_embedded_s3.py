@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from oatflow.components.errors import ObjectNotFound, StoreUnreachable
@@ -215,16 +217,100 @@ def test_a_port_taken_in_the_last_moment_costs_another_try(tmp_path: Path, monke
 
 def test_a_server_that_ends_at_once_shows_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "weed_path", lambda: program(tmp_path, "echo the disk is full; exit 1"))
-    with pytest.raises(StoreUnreachable, match=r"ends while it starts; the last lines of .*:\nthe disk is full$"):
+    with pytest.raises(StoreUnreachable, match=r"ends while it starts: the disk is full \(log: .*server.log\)$"):
         embedded_s3(tmp_path).__enter__()
 
 
 def test_a_server_that_never_answers_is_given_up_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "weed_path", lambda: program(tmp_path, "echo thinking; exec sleep 100"))
     monkeypatch.setattr(module, "START_SECONDS", 0.3)
-    with pytest.raises(StoreUnreachable, match=r"not ready after 0 s; .*\nthinking$"):
+    with pytest.raises(StoreUnreachable, match=r"not ready after 0 s: thinking \(log: "):
         embedded_s3(tmp_path).__enter__()
     assert not is_alive(pid_of(tmp_path))
+
+
+def test_a_trace_of_a_server_that_ends_stays_in_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "echo starting; echo 'F1201 master.go:1 no lock'; echo 'goroutine 1 [running]:'; echo main.main; exit 2"
+    monkeypatch.setattr(module, "weed_path", lambda: program(tmp_path, script))
+    with pytest.raises(StoreUnreachable, match=r"while it starts: F1201 master.go:1 no lock \(log: ") as refused:
+        embedded_s3(tmp_path).__enter__()
+    assert "\n" not in str(refused.value)
+
+
+def as_if_of_another_container(home: Path, **more: object) -> dict[str, Any]:
+    """Write the server's state as a container with process numbers of its own would have written it."""
+    file = home / "s3" / "server.json"
+    state = json.loads(file.read_text())
+    file.write_text(json.dumps({**state, "pid": 4_000_000, "place": "container pid:[1]", **more}))
+    return state
+
+
+@pytest.mark.slow
+def test_a_server_of_another_container_is_joined_if_it_answers_and_left_to_that_container(
+    tmp_path: Path, start: Start
+) -> None:
+    user = start()
+    endpoint = endpoint_of(user)
+    pid = as_if_of_another_container(tmp_path)["pid"]
+    with embedded_s3(tmp_path) as server:
+        assert server.endpoint == endpoint
+        open_store(server).put("a", b"1")
+    assert is_alive(pid)
+    os.killpg(pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_no_second_server_starts_on_the_files_of_one_that_only_another_container_reaches(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ELSEWHERE_SECONDS", 0.3)
+    user = start()
+    endpoint_of(user)
+    user.kill()  # whoever started it there is gone; it is not
+    user.wait()
+    pid = as_if_of_another_container(tmp_path, ports=module._free_ports())["pid"]
+    with pytest.raises(StoreUnreachable, match=r"process 4000000 of container.* another container .* --home"):
+        embedded_s3(tmp_path).__enter__()
+    assert is_alive(pid), "only its own container can end it"
+    os.killpg(pid, signal.SIGKILL)
+    with embedded_s3(tmp_path) as server:  # the lock of the killed is gone with it
+        assert open_store(server).put("a", b"1")
+
+
+@pytest.mark.slow
+def test_in_two_process_namespaces_one_home_has_one_server(tmp_path: Path, start: Start) -> None:
+    """A container, and its host: each user joins, whoever leaves first, and the files stay whole."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", USER, str(tmp_path)]
+    if subprocess.run([*command[:4], "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this user may not make a process namespace")
+    host = start()
+    endpoint = endpoint_of(host)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    for _ in range(2):
+        inside = subprocess.Popen(command, **pipes)
+        assert endpoint_of(inside) == endpoint
+        leave(inside)
+    leave(host)
+    assert not is_alive(pid_of(tmp_path))
+    inside = subprocess.Popen(command, **pipes)
+    assert endpoint_of(inside) != ""
+    with embedded_s3(tmp_path) as server:
+        assert open_store(server).put("a", b"1")
+    leave(inside)
+    with embedded_s3(tmp_path) as server:
+        assert open_store(server).get("a").data == b"1"
+
+
+def test_a_server_that_others_use_is_not_ended_because_it_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "users").open("wb") as one, (tmp_path / "users").open("wb") as another:
+        fcntl.flock(one, fcntl.LOCK_SH)
+        assert module._is_only_user(one)
+        fcntl.flock(another, fcntl.LOCK_SH)
+        assert not module._is_only_user(one)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_missing_program_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import threading
 import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 from oatflow.components.errors import ObjectChanged, RefusedInput
+from oatflow.components.store.files import write_whole
 from oatflow.components.store.local import LocalStore
 from oatflow.components.store.store import open_store
 
@@ -73,3 +75,18 @@ def test_an_age_does_not_depend_on_this_processes_clock(tmp_path: Path, monkeypa
     monkeypatch.setattr(time, "time", lambda: 0.0)
     time.sleep(0.3)
     assert 0.2 < store.get("claim").age < 10
+
+
+def test_a_file_is_old_or_new_and_never_half_written(tmp_path):
+    path, data = tmp_path / "folder" / "report.html", [bytes([letter]) * 200_000 for letter in b"ab"]
+    write_whole(path, data[0])
+    linked = tmp_path / "link.html"
+    linked.symlink_to(path)
+    writer = threading.Thread(target=lambda: [write_whole(linked, data[number % 2]) for number in range(50)])
+    writer.start()
+    seen = {path.read_bytes() for _ in range(200)}
+    writer.join()
+    assert seen <= set(data) and linked.is_symlink()
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+    write_whole(Path("/dev/null"), b"a device takes the bytes as they are")
+    assert Path("/dev/null").is_char_device()
