@@ -43,7 +43,7 @@ def output_key(round_: int, room: str, name: str) -> str:
 
 def digest_key(round_: int, room: str, name: str) -> str:
     """Return the key of an output's digest, which the round needs until the step is done."""
-    return f"{round_folder(round_)}digests/{room}/{name}"
+    return f"{round_folder(round_)}digests/{room}/{name}.sha256"
 
 
 def done_key(round_: int, room: str) -> str:

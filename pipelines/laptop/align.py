@@ -138,9 +138,13 @@ def _run_until_alarm(wish: Wish, uri: str) -> str | None:
     """Run the experiment's next rounds; returns what is wrong with the last one's labels, if that stopped it."""
     try:
         _run_rounds(wish, uri)
-    except PipelineFailed:
-        ledger = Ledger(open_store(uri))
-        if alarm := find_alarm(ledger, ledger.read_head().round, wish.settings):
+    except PipelineFailed as failed:
+        try:
+            ledger = Ledger(open_store(uri))
+            alarm = find_alarm(ledger, ledger.read_head().round, wish.settings)
+        except StoreError:
+            raise failed from None  # its line says that the store is gone
+        if alarm:
             return alarm
         raise
     return None

@@ -60,7 +60,8 @@ def test_an_experiment_runs_to_its_end_and_shows_what_it_measured(undisturbed):
     folder, out = undisturbed
     assert "Report: " in out
     found, rounds, intact = read(folder)
-    assert rounds == 2 and len(found) == 6 and intact > 30
+    # Two rounds for the budget, and further ones for what clashes save.
+    assert rounds >= 2 and len(found) == 3 * rounds and intact > 30
     assert (folder / "home" / "reports" / "demo.html").is_file()
     asked = (folder / "asked").read_text().split()
     assert len(asked) == len(set(asked))

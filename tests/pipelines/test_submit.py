@@ -172,6 +172,8 @@ OTHER = {
     "apl_keep": 5,
     "max_model_data_ratio": 0.25,
     "model_data_label": "oracle",
+    "ties": "oat",
+    "leftover_pairs": "own_step",
     "rm_backbone": "someone/encoder",
     "rm_act_fn": "swish",
     "rm_mask": "broadcast",
