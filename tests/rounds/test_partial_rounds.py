@@ -115,4 +115,6 @@ def test_held_out_prompts_without_a_verdict_are_counted(play):
     ledger = play(0, "run_evaluation", "unreadable")
     counts = ledger.find_done(0, "evaluation").counts
     assert 0 < counts["without_verdict"] == 4 - counts["prompts"]  # equal answers are a tie, and nobody is asked
-    assert play(1).find_done(1, "evaluation").counts.get("without_verdict", 0) == 0
+    # An answer that could not be read is not asked for again where the policy says the same again.
+    after = play(1).find_done(1, "evaluation").counts
+    assert after.get("without_verdict", 0) <= after.get("evaluation_reused", 0)
