@@ -67,7 +67,7 @@ class StepMark:
 
 @dataclass(frozen=True, slots=True)
 class RoundMarks:
-    """The marks of a closed round by step, and the digest of the policy that stands after it."""
+    """The marks of a closed round by step, and the digest of the policy after it."""
 
     round: int
     policy: str

@@ -67,7 +67,7 @@ def import_reward(path: str) -> tuple[str, Reward]:
     module_name, _, name = path.partition(":")
     if module_name not in _list_allowed_modules():
         raise SettingsError(
-            f"reward={path!r}: this would run the code of the module {module_name!r}, which nobody has allowed; give "
+            f"reward={path!r}: this would run the code of the module {module_name!r}, and it is not allowed; give "
             f"--reward {path} on the command line, or set {REWARD_MODULES}={module_name} (in a cluster: in the image)"
         )
     try:
